@@ -1,0 +1,48 @@
+"""Where things are: the checkout's own folders, or the copies that an installed package carries."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def home() -> Path:
+    """The folder that holds configs/, notebooks/ and data/."""
+    checkout = _PACKAGE.parent
+    return checkout if (checkout / "pyproject.toml").exists() else _PACKAGE / "_project"
+
+
+def configs() -> Path:
+    return home() / "configs"
+
+
+def notebooks() -> Path:
+    return home() / "notebooks"
+
+
+def reference() -> Path:
+    """The original report's figures and the project's own recorded results."""
+    return home() / "data" / "reference"
+
+
+def sample_runs() -> Path:
+    """Small recorded runs that come with the project."""
+    return home() / "data" / "sample"
+
+
+def data() -> Path:
+    """Where runs/ and clusters/ are written: $LABKIT_DATA, else data/ of the checkout, else ./data."""
+    chosen = os.environ.get("LABKIT_DATA")
+    if chosen:
+        return Path(chosen).expanduser().resolve()
+    return home() / "data" if home() == _PACKAGE.parent else Path.cwd() / "data"
+
+
+def runs() -> Path:
+    return data() / "runs"
+
+
+def clusters() -> Path:
+    return data() / "clusters"

@@ -1,0 +1,294 @@
+"""Runs on disk: the only module that knows file formats. data/README.md describes each file.
+
+A run directory has one file that changes, run.json (replaced atomically), and raw files that are written once:
+each table is a folder of Parquet parts, so that what was written before a crash stays readable.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+import os
+import secrets
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from labkit.errors import RunNotFound, RunUnreadable
+
+SCHEMA_VERSION = 1
+STATUSES = ("started", "measured", "complete", "failed")
+OUTCOMES = ("ok", "fail", "unknown")
+
+_TEXT = pa.dictionary(pa.int32(), pa.string())
+SCHEMAS: dict[str, pa.Schema] = {
+    "ops": pa.schema(
+        {
+            "block": pa.int32(),  # number of the block in run.json
+            "node": _TEXT,
+            "start_ns": pa.int64(),  # since the run's epoch: when the user wanted to send (open loop: was due to)
+            "wait_ns": pa.int64(),  # from start until a connection was free and the request left
+            "latency_ns": pa.int64(),  # from start until the answer was read, so wait is part of it
+            "outcome": _TEXT,  # ok, fail, unknown
+            "sqlstate": _TEXT,  # "" when ok
+            "rows": pa.int32(),
+        }
+    ),
+    "samples": pa.schema({"t_ns": pa.int64(), "node": _TEXT, "metric": _TEXT, "value": pa.float64()}),
+}
+
+
+class PartWriter:
+    """One Parquet part of a table, written row group by row group; a context manager.
+
+    The part appears under its final name only when closed, so a reader never meets a file without a footer.
+    """
+
+    def __init__(self, path: Path, table: str) -> None:
+        self.path, self._schema = path, SCHEMAS[table]
+        self._partial = path.with_suffix(".partial")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        integers = [f.name for f in self._schema if pa.types.is_integer(f.type)]
+        self._writer = pq.ParquetWriter(
+            self._partial,
+            self._schema,
+            compression="zstd",
+            use_dictionary=[f.name for f in self._schema if f.type == _TEXT],
+            column_encoding=dict.fromkeys(integers, "DELTA_BINARY_PACKED"),
+            write_statistics=False,
+        )
+        self.rows = 0
+
+    def write(self, columns: Mapping[str, Any]) -> None:
+        """Append one row group. Columns are arrays of equal length; text columns may be (codes, words) pairs."""
+        arrays = []
+        for column in self._schema:
+            value = columns[column.name]
+            if isinstance(value, tuple):
+                codes, words = value
+                value = pa.DictionaryArray.from_arrays(
+                    pa.array(codes, type=pa.int32()), pa.array(list(words), type=pa.string())
+                )
+            arrays.append(pa.array(value, type=column.type) if not isinstance(value, pa.Array) else value)
+        batch = pa.record_batch(arrays, schema=self._schema)
+        self._writer.write_batch(batch)
+        self.rows += batch.num_rows
+
+    def close(self) -> None:
+        """Write the footer and give the part its name."""
+        self._writer.close()
+        self._partial.replace(self.path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Run:
+    """One run directory. Made by `RunStore.create`, found again by `RunStore.open`."""
+
+    def __init__(self, path: Path, meta: dict[str, Any]) -> None:
+        self.path, self.meta = path, meta
+
+    @property
+    def id(self) -> str:
+        """`<experiment>/<utc time>-<short id>`."""
+        return f"{self.path.parent.name}/{self.path.name}"
+
+    @property
+    def experiment(self) -> str:
+        return str(self.meta["experiment"])
+
+    @property
+    def status(self) -> str:
+        return str(self.meta["status"])
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return dict(self.meta["parameters"])
+
+    @property
+    def blocks(self) -> list[dict[str, Any]]:
+        """The measured blocks: block, workload, arm, round, from_ns, warm_until_ns, to_ns and the load's summary."""
+        return list(self.meta.get("blocks", []))
+
+    @property
+    def derived(self) -> Path:
+        """The folder for what can be rebuilt; made on first use."""
+        folder = self.path / "derived"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def now_ns(self) -> int:
+        """Nanoseconds since the run's epoch, on this machine's monotonic clock. Only while driving."""
+        return time.monotonic_ns() - int(self.meta["epoch"]["monotonic_ns"])
+
+    def update(self, **facts: Any) -> None:
+        """Set top-level entries of run.json."""
+        self.meta |= facts
+        _write_json(self.path / "run.json", self.meta)
+
+    def mark(self, status: str, problem: str | None = None) -> None:
+        """Move to `status`; `problem` says why a run failed."""
+        if status not in STATUSES:
+            raise ValueError(f"{status!r} is no status: {STATUSES}")
+        self.update(status=status, problem=problem)
+
+    def event(self, kind: str, **details: Any) -> None:
+        """Append one line to events.jsonl, stamped with the run's clock."""
+        line = json.dumps({"t_ns": self.now_ns(), "kind": kind, **details}, ensure_ascii=False, default=str)
+        with (self.path / "events.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def events(self) -> pd.DataFrame:
+        """One row an event: t_ns, kind and what it carried. Empty with those two columns if none was recorded."""
+        file = self.path / "events.jsonl"
+        if not file.exists():
+            return pd.DataFrame({"t_ns": pd.Series(dtype="int64"), "kind": pd.Series(dtype="str")})
+        return pd.DataFrame([json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()])
+
+    def writer(self, table: str, part: str) -> PartWriter:
+        """A writer for one new part of `table`."""
+        path = self.path / table / f"{part}.parquet"
+        if path.exists():
+            raise RunUnreadable(f"{path} is already written; raw files are never reopened")
+        return PartWriter(path, table)
+
+    def has(self, table: str) -> bool:
+        return any((self.path / table).glob("*.parquet"))
+
+    def table(self, table: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """All parts of a table as one frame; text columns are categories. Raises RunUnreadable."""
+        folder = self.path / table
+        parts = sorted(folder.glob("*.parquet"))
+        if not parts:
+            raise RunUnreadable(f"{self.id} holds no {table}: it was cut off before anything was measured")
+        read = []
+        for part in parts:
+            try:
+                read.append(pq.read_table(part, columns=list(columns) if columns else None))
+            except (pa.ArrowException, OSError) as error:
+                raise RunUnreadable(f"{part} cannot be read: {error}") from error
+        return pa.concat_tables(read).unify_dictionaries().to_pandas()
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        text = f"run {self.id}: {self.status}"
+        # The second entry is how `labkit run` learns from an executed notebook which run it made.
+        return {
+            "text/plain": text,
+            "application/vnd.labkit.run+json": {"id": self.id, "path": str(self.path)},
+        }
+
+
+class RunStore:
+    """A folder of runs: `<root>/<experiment>/<utc time>-<short id>/`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+
+    def create(self, experiment: str, parameters: Mapping[str, Any], **facts: Any) -> Run:
+        """A new run directory with status `started`; `latest` links to it."""
+        wall = dt.datetime.now(dt.UTC)
+        folder = self.root / experiment
+        path = folder / f"{wall:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+        path.mkdir(parents=True)
+        epoch = {"utc": wall.isoformat(timespec="milliseconds"), "monotonic_ns": time.monotonic_ns()}
+        run = Run(path, {})
+        run.update(
+            schema=SCHEMA_VERSION,
+            experiment=experiment,
+            status="started",
+            problem=None,
+            epoch=epoch,
+            parameters=dict(parameters),
+            blocks=[],
+            **facts,
+        )
+        link = folder / "latest"
+        fresh = folder / f".latest-{path.name}"
+        with contextlib.suppress(
+            OSError
+        ):  # a file system without links has no `latest` and loses nothing else
+            fresh.symlink_to(path.name)
+            fresh.replace(link)
+        return run
+
+    def paths(self) -> Iterator[Path]:
+        """Every run directory, oldest first."""
+        found = (p.parent for p in self.root.glob("*/*/run.json") if not p.parent.is_symlink())
+        return iter(sorted(found, key=lambda path: path.name))
+
+    def latest(self, experiment: str | None = None) -> Run:
+        """The newest run, of one experiment or of any. Raises RunNotFound."""
+        found = [p for p in self.paths() if experiment in (None, p.parent.name)]
+        if not found:
+            what = f"run of {experiment}" if experiment else "run"
+            raise RunNotFound(
+                f"no {what} in {self.root}; `labkit run {experiment or 'read-scaling'}` makes one"
+            )
+        return read_run(found[-1])
+
+    def open(self, name: str | Path) -> Run:
+        """A run by id, by a unique part of its id, by directory, or `latest`. Raises RunNotFound, RunUnreadable."""
+        text = str(name)
+        if text == "latest":
+            return self.latest()
+        for path in (Path(text).expanduser(), self.root / text):
+            if (path / "run.json").exists():
+                return read_run(path.resolve())
+            if path.is_dir() and text not in ("", "."):
+                raise RunUnreadable(f"{path} is a directory without run.json, so it is not a run")
+        if text.endswith("/latest"):
+            return self.latest(text.removesuffix("/latest"))
+        near = [p for p in self.paths() if text and text in f"{p.parent.name}/{p.name}"]
+        if len(near) == 1:
+            return read_run(near[0])
+        known = near or list(self.paths())[-5:]
+        listed = "".join(f"\n  {p.parent.name}/{p.name}" for p in known)
+        kind = "more than one run matches" if near else "there is no run"
+        raise RunNotFound(
+            f"{kind} {text!r} in {self.root}"
+            + (f"; {'these do' if near else 'the newest'}:{listed}" if listed else "")
+        )
+
+
+def read_run(path: Path) -> Run:
+    """The run in a directory. Raises RunUnreadable if run.json is damaged or of a newer labkit."""
+    file = path / "run.json"
+    try:
+        meta = json.loads(file.read_text(encoding="utf-8"))
+        schema, _, _ = meta["schema"], meta["status"], meta["parameters"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunUnreadable(f"{file} cannot be read as a run: {type(error).__name__}: {error}") from error
+    if schema > SCHEMA_VERSION:
+        raise RunUnreadable(
+            f"{file} has schema {schema}, this labkit reads up to {SCHEMA_VERSION}: update labkit"
+        )
+    return Run(path, meta)
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    fresh = path.with_suffix(".tmp")
+    with fresh.open("w", encoding="utf-8") as file:
+        json.dump(content, file, indent=1, ensure_ascii=False, default=_plain)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    return str(value)
