@@ -222,9 +222,7 @@ class ReadScaling(Parameters):
     seed: int = param(20230604, "seed of the dataset and of every random choice", low=0, high=2**31 - 1)
     workloads: str = param("get-user,search-users", "which loads to run", choices=WORKLOADS, many=True)
     arms: str = param("primary-only,replicas-round-robin", "where reads go", choices=ARMS, many=True)
-    vus: int = param(
-        1000, "virtual users, each waiting for its answer before it asks again", low=1, high=100_000
-    )
+    vus: int = param(1000, "virtual users, each waiting for its answer before it asks again", low=1, high=100_000)
     connections: int = param(32, "database connections to each node that serves reads", low=1, high=1000)
     hit_ratio: float = param(
         0.0, "share of searches for names that exist; the original searched for none", low=0, high=1
@@ -234,9 +232,7 @@ class ReadScaling(Parameters):
     )
     rounds: int = param(6, "paired rounds; order alternates A B, B A, …", low=1, high=1000)
     warmup_s: float = param(1.0, "seconds at the start of every block that are not counted", low=0, high=600)
-    timeout_s: float = param(
-        30.0, "deadline of one request, waiting for a connection included", low=0.1, high=600
-    )
+    timeout_s: float = param(30.0, "deadline of one request, waiting for a connection included", low=0.1, high=600)
     sample_interval_s: float = param(1.0, "seconds between two samples of servers and host", low=0.1, high=60)
     keep_cluster: bool = param(False, "leave a cluster that this run started running afterwards")
 

@@ -218,9 +218,7 @@ class RunStore:
         )
         link = folder / "latest"
         fresh = folder / f".latest-{path.name}"
-        with contextlib.suppress(
-            OSError
-        ):  # a file system without links has no `latest` and loses nothing else
+        with contextlib.suppress(OSError):  # a file system without links has no `latest` and loses nothing else
             fresh.symlink_to(path.name)
             fresh.replace(link)
         return run
@@ -235,9 +233,7 @@ class RunStore:
         found = [p for p in self.paths() if experiment in (None, p.parent.name)]
         if not found:
             what = f"run of {experiment}" if experiment else "run"
-            raise RunNotFound(
-                f"no {what} in {self.root}; `labkit run {experiment or 'read-scaling'}` makes one"
-            )
+            raise RunNotFound(f"no {what} in {self.root}; `labkit run {experiment or 'read-scaling'}` makes one")
         return read_run(found[-1])
 
     def open(self, name: str | Path) -> Run:
@@ -259,8 +255,7 @@ class RunStore:
         listed = "".join(f"\n  {p.parent.name}/{p.name}" for p in known)
         kind = "more than one run matches" if near else "there is no run"
         raise RunNotFound(
-            f"{kind} {text!r} in {self.root}"
-            + (f"; {'these do' if near else 'the newest'}:{listed}" if listed else "")
+            f"{kind} {text!r} in {self.root}" + (f"; {'these do' if near else 'the newest'}:{listed}" if listed else "")
         )
 
 
@@ -273,9 +268,7 @@ def read_run(path: Path) -> Run:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunUnreadable(f"{file} cannot be read as a run: {type(error).__name__}: {error}") from error
     if schema > SCHEMA_VERSION:
-        raise RunUnreadable(
-            f"{file} has schema {schema}, this labkit reads up to {SCHEMA_VERSION}: update labkit"
-        )
+        raise RunUnreadable(f"{file} has schema {schema}, this labkit reads up to {SCHEMA_VERSION}: update labkit")
     return Run(path, meta)
 
 
