@@ -1,0 +1,115 @@
+"""When requests are asked for: a closed workload (users who wait for answers) or an open one (a rate).
+
+Pure: no clock, no server. Times are seconds since the load began. A schedule is piecewise linear, as k6's
+stages are: each stage moves from the value before it to its own in the given time; 0 seconds is a step.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from labkit.errors import BadInput
+
+Stage = tuple[float, float]
+"""(value to reach, seconds to take)."""
+
+
+class Schedule:
+    """A value over time: `start` at 0, then through the stages, then the last value for ever."""
+
+    def __init__(self, start: float, stages: Sequence[Stage] = ()) -> None:
+        problems = [f"stage {i}: {s:g} s goes back in time" for i, (_, s) in enumerate(stages, 1) if not s >= 0]
+        problems += [f"stage {i}: {v:g} is below 0" for i, (v, _) in enumerate(stages, 1) if not v >= 0]
+        if problems:
+            raise BadInput(problems, subject="stages")
+        self._times = [0.0, *itertools.accumulate(seconds for _, seconds in stages)]
+        self._values = [start, *(value for value, _ in stages)]
+
+    def at(self, t: float) -> float:
+        """The value at time t; at a step, the value after it."""
+        i = bisect.bisect_right(self._times, t)
+        if i == len(self._times):
+            return self._values[-1]
+        t0, t1, v0, v1 = self._times[i - 1], self._times[i], self._values[i - 1], self._values[i]
+        return v0 + (v1 - v0) * (t - t0) / (t1 - t0)
+
+    def segments(self) -> Iterator[tuple[float, float, float, float]]:
+        """(from, to, value at from, value at to) of each stage that takes time, then the endless rest."""
+        for t0, t1, v0, v1 in zip(self._times, self._times[1:], self._values, self._values[1:], strict=False):
+            if t1 > t0:
+                yield t0, t1, v0, v1
+        yield self._times[-1], float("inf"), self._values[-1], self._values[-1]
+
+
+@dataclass(frozen=True)
+class Closed:
+    """`users` virtual users: each asks, waits for the answer, thinks for `think_s`, asks again.
+
+    Throughput x mean iteration time = users (Little's law). `stages` change the number of users.
+    """
+
+    users: int
+    think_s: float = 0.0
+    stages: tuple[Stage, ...] = ()
+
+    def schedule(self) -> Schedule:
+        return Schedule(self.users, self.stages)
+
+
+@dataclass(frozen=True)
+class Open:
+    """Requests that arrive at `rate` a second whether or not earlier ones were answered.
+
+    Latency counts from the scheduled arrival, so a stall of the server is seen in full. What would exceed
+    `max_in_flight` requests begun and not answered is dropped, and counted. `stages` change the rate.
+    """
+
+    rate: float
+    kind: Literal["constant", "poisson"] = "poisson"
+    max_in_flight: int = 10_000
+    stages: tuple[Stage, ...] = ()
+
+    def schedule(self) -> Schedule:
+        return Schedule(self.rate, self.stages)
+
+    def times(self, rng: np.random.Generator) -> Iterator[float]:
+        """Ascending arrival times in seconds; ends only if the rate falls to 0 for good.
+
+        Arrival k comes when the integral of the rate reaches k (constant), or the k-th point of a unit Poisson
+        process (time-rescaling theorem: the points of an inhomogeneous Poisson process are those of a unit one
+        seen through the integrated rate).
+        """
+        marks = self._marks(rng)
+        mark = next(marks)
+        done = 0.0  # integral of the rate up to the segment's start
+        for t0, t1, v0, v1 in self.schedule().segments():
+            endless = t1 == float("inf")
+            area = (float("inf") if v0 > 0 else 0.0) if endless else (v0 + v1) / 2 * (t1 - t0)
+            slope = 0.0 if endless else (v1 - v0) / (t1 - t0)
+            while mark <= done + area and area > 0:
+                yield t0 + _time_to_area(mark - done, v0, slope)
+                mark = next(marks)
+            done += area
+
+    def _marks(self, rng: np.random.Generator) -> Iterator[float]:
+        if self.kind == "constant":
+            yield from itertools.count(1.0)
+        total = 0.0
+        while True:
+            for mark in total + np.cumsum(rng.exponential(size=1024)):
+                total = float(mark)
+                yield total
+
+
+Arrivals = Closed | Open
+
+
+def _time_to_area(area: float, v0: float, slope: float) -> float:
+    """The t at which v0 t + slope t²/2 reaches `area`, in the form that does not cancel for a small slope."""
+    return float(2 * area / (v0 + max(v0 * v0 + 2 * slope * area, 0.0) ** 0.5))
