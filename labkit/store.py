@@ -131,9 +131,14 @@ class Run:
         folder.mkdir(exist_ok=True)
         return folder
 
+    @property
+    def epoch_ns(self) -> int:
+        """The run's epoch on the monotonic clock of the machine that drives it."""
+        return int(self.meta["epoch"]["monotonic_ns"])
+
     def now_ns(self) -> int:
         """Nanoseconds since the run's epoch, on this machine's monotonic clock. Only while driving."""
-        return time.monotonic_ns() - int(self.meta["epoch"]["monotonic_ns"])
+        return time.monotonic_ns() - self.epoch_ns
 
     def update(self, **facts: Any) -> None:
         """Set top-level entries of run.json."""
@@ -159,12 +164,16 @@ class Run:
             return pd.DataFrame({"t_ns": pd.Series(dtype="int64"), "kind": pd.Series(dtype="str")})
         return pd.DataFrame([json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()])
 
-    def writer(self, table: str, part: str) -> PartWriter:
-        """A writer for one new part of `table`."""
-        path = self.path / table / f"{part}.parquet"
+    def part(self, table: str, name: str) -> Path:
+        """The path of a part of `table` that is not written yet."""
+        path = self.path / table / f"{name}.parquet"
         if path.exists():
             raise RunUnreadable(f"{path} is already written; raw files are never reopened")
-        return PartWriter(path, table)
+        return path
+
+    def writer(self, table: str, part: str) -> PartWriter:
+        """A writer for one new part of `table`."""
+        return PartWriter(self.part(table, part), table)
 
     def has(self, table: str) -> bool:
         return any((self.path / table).glob("*.parquet"))
@@ -182,6 +191,19 @@ class Run:
             except (pa.ArrowException, OSError) as error:
                 raise RunUnreadable(f"{part} cannot be read: {error}") from error
         return pa.concat_tables(read).unify_dictionaries().to_pandas()
+
+    def batches(self, table: str, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
+        """A table piece by piece, as it was written: memory stays that of one row group. Raises RunUnreadable."""
+        parts = sorted((self.path / table).glob("*.parquet"))
+        if not parts:
+            raise RunUnreadable(f"{self.id} holds no {table}: it was cut off before anything was measured")
+        for part in parts:
+            try:
+                with pq.ParquetFile(part) as file:
+                    for group in range(file.num_row_groups):
+                        yield file.read_row_group(group, columns=list(columns)).to_pandas()
+            except (pa.ArrowException, OSError) as error:
+                raise RunUnreadable(f"{part} cannot be read: {error}") from error
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         text = f"run {self.id}: {self.status}"

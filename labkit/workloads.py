@@ -27,12 +27,23 @@ Check = Callable[[pq.abc.PGresult, Parameters], bool]
 
 
 class Workload(Protocol):
-    """One kind of request. `types` are the parameters' type OIDs; all are sent in binary format."""
+    """One kind of request."""
 
-    name: str
-    writes: bool
-    statement: str
-    types: tuple[int, ...]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def writes(self) -> bool: ...
+
+    @property
+    def statement(self) -> str:
+        """SQL with $1, $2, …; prepared once on each connection."""
+        ...
+
+    @property
+    def types(self) -> tuple[int, ...]:
+        """The parameters' type OIDs; all are sent in binary format."""
+        ...
 
     def requests(self, rng: np.random.Generator) -> Iterator[Parameters]:
         """Endless parameters, one list a request."""
@@ -118,21 +129,26 @@ class SearchUsers:
         letters = sorted({letter for name in seconds for letter in name[1:].lower() if letter.isalpha()})
         known = {name[:_PREFIX] for name in (*firsts, *seconds)}
 
-        def absent(pool: list[str]) -> bytes:
-            while True:
+        def absent(pool: list[str]) -> list[bytes]:
+            found: list[bytes] = []
+            while len(found) < _CHUNK:
                 start = pool[rng.integers(len(pool))][:1]
                 prefix = start + "".join(letters[i] for i in rng.integers(0, len(letters), _PREFIX - 1))
                 if prefix not in known:
-                    return _pattern(prefix)
+                    found.append(_pattern(prefix))
+            return found
 
+        no_firsts, no_seconds = absent(firsts), absent(seconds)
         while True:
-            hits = rng.random(_CHUNK) < self.hit_ratio
-            for hit, user in zip(hits.tolist(), rng.integers(0, self.data.users, _CHUNK).tolist(), strict=True):
+            hits = (rng.random(_CHUNK) < self.hit_ratio).tolist()
+            users = rng.integers(0, self.data.users, _CHUNK).tolist()
+            misses = rng.integers(0, _CHUNK, (_CHUNK, 2)).tolist()
+            for hit, user, (i, j) in zip(hits, users, misses, strict=True):
                 if hit:
                     first, second = names.of(user)
                     yield [_pattern(first[:_PREFIX]), _pattern(second[:_PREFIX])]
                 else:
-                    yield [absent(firsts), absent(seconds)]
+                    yield [no_firsts[i], no_seconds[j]]
 
     def checker(self) -> Check:
         seconds = set(dataset.names(self.data).second_pool)

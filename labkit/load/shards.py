@@ -18,6 +18,17 @@ from labkit.load.engine import run_load
 from labkit.load.spec import LoadResult, LoadSpec
 
 
+_STOPPING_S = 10.0
+
+
+class LoadInterrupted(KeyboardInterrupt):
+    """Ctrl-C under a load. `results` tell what was measured until then."""
+
+    def __init__(self, results: Sequence[LoadResult]) -> None:
+        self.results = list(results)
+        super().__init__()
+
+
 class Generators:
     """Processes that run loads; a context manager.
 
@@ -35,8 +46,8 @@ class Generators:
     def run(self, specs: Sequence[LoadSpec], while_waiting: Callable[[], None] = lambda: None) -> list[LoadResult]:
         """Run all specs at the same time; `while_waiting` is called about four times a second.
 
-        Raises LoadError if a node cannot be reached or a generator dies. On KeyboardInterrupt the generators finish
-        early and write what they have, then the interrupt goes on.
+        Raises LoadError if a node cannot be reached or a generator dies, LoadInterrupted on Ctrl-C, after the
+        generators have finished early and written what they have.
         """
         futures = [self._executor.submit(run_load, spec) for spec in specs]
         try:
@@ -49,8 +60,8 @@ class Generators:
             for stop_file in {spec.stop_file for spec in specs}:
                 if stop_file is not None:
                     stop_file.touch()
-            concurrent.futures.wait(futures, timeout=10)
-            raise
+            done = concurrent.futures.wait(futures, timeout=_STOPPING_S).done
+            raise LoadInterrupted([f.result() for f in futures if f in done and f.exception() is None]) from None
 
     def close(self) -> None:
         self._executor.shutdown(wait=True, cancel_futures=True)
