@@ -1,0 +1,62 @@
+# The lab's commands. `make report` and `make test` need Linux or macOS, Python 3.11 or later, and make; no more.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+UV     := $(shell command -v uv 2>/dev/null)
+
+# Parameters of `make report`, by the names that the course used; empty leaves the default of notebooks/read_scaling.ipynb.
+USERS    ?=
+VUS      ?=
+DURATION ?=
+PARAMS   := $(if $(USERS),-p users=$(USERS)) $(if $(VUS),-p vus=$(VUS)) $(if $(DURATION),-p duration_s=$(DURATION))
+
+.PHONY: help report lab test check bench clean install install-dev
+
+help:
+	@echo "make report   measure, and write one HTML file   (USERS=1000000 VUS=1000 DURATION=300 is the original experiment)"
+	@echo "make lab      JupyterLab on this machine only, its address with the token is printed"
+	@echo "make test     all tests, on real servers"
+	@echo "make check    ruff, mypy, notebook rules"
+	@echo "make bench    labkit's load generator beside pgbench and other clients"
+	@echo "make clean    stop the clusters, delete them, .venv and caches; runs in data/runs stay"
+
+report: install
+	$(BIN)/labkit run read-scaling $(PARAMS)
+
+lab: install
+	$(BIN)/jupyter lab --ip=127.0.0.1 --no-browser --notebook-dir=notebooks
+
+test: install-dev
+	$(BIN)/python -m pytest
+
+check: install-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/notebooks/test_rules.py
+
+bench: install-dev
+	$(BIN)/python -m benchmarks.load
+
+clean:
+	@if [ -x $(BIN)/labkit ]; then $(BIN)/labkit down --all --purge; fi
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+
+install: $(VENV)/.installed
+install-dev: $(VENV)/.installed-dev
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "labkit needs Python 3.11 or later; $(PYTHON) is older. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	$(if $(UV),$(UV) venv --quiet --python $(PYTHON) $(VENV),$(PYTHON) -m venv $(VENV))
+
+INSTALL = $(if $(UV),VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet,$(BIN)/python -m pip install --quiet --disable-pip-version-check) -c constraints.txt
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(INSTALL) -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(INSTALL) -e '.[dev,bench]'
+	@touch $@ $(VENV)/.installed

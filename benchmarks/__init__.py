@@ -1,0 +1,1 @@
+"""Benchmarks of labkit itself; `make bench` runs them."""

@@ -1,0 +1,59 @@
+"""Arrivals are pure: what a schedule promises holds for every schedule."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labkit.errors import BadInput
+from labkit.load.arrivals import Open, Schedule
+
+values = st.floats(0, 1000)
+stages = st.lists(st.tuples(values, st.floats(0, 100)), max_size=5)
+
+
+@given(start=values, stages=stages, t=st.floats(0, 1000))
+def test_a_schedule_stays_between_its_values(start: float, stages: list[tuple[float, float]], t: float) -> None:
+    known = [start, *(value for value, _ in stages)]
+    assert min(known) - 1e-9 <= Schedule(start, stages).at(t) <= max(known) + 1e-9
+
+
+@given(start=values, stages=stages)
+def test_a_schedule_ends_at_its_last_value(start: float, stages: list[tuple[float, float]]) -> None:
+    last = stages[-1][0] if stages else start
+    assert Schedule(start, stages).at(sum(seconds for _, seconds in stages) + 1) == last
+
+
+def test_a_ramp_is_linear_and_a_stage_of_no_time_is_a_step() -> None:
+    schedule = Schedule(0, [(100, 10), (50, 0), (50, 5)])
+    assert [schedule.at(t) for t in (0, 5, 9.5, 10, 12)] == [0, 50, 95, 50, 50]
+
+
+def test_all_that_is_wrong_with_the_stages_is_said_at_once() -> None:
+    with pytest.raises(BadInput) as caught:
+        Schedule(1, [(10, -1), (-5, 3)])
+    assert len(caught.value.problems) == 2
+
+
+@given(rate=st.floats(0.5, 1000), kind=st.sampled_from(["constant", "poisson"]), seed=st.integers(0, 99))
+def test_arrivals_ascend_and_keep_the_rate(rate: float, kind: str, seed: int) -> None:
+    n = 2000
+    times = list(itertools.islice(Open(rate, kind).times(np.random.default_rng(seed)), n))  # type: ignore[arg-type]
+    assert all(a <= b for a, b in itertools.pairwise(times))
+    # n arrivals take n / rate seconds; a Poisson count strays by five standard deviations once in two million
+    assert abs(times[-1] * rate / n - 1) < (1e-9 if kind == "constant" else 5 / n**0.5)
+
+
+def test_a_ramp_of_the_rate_gives_the_area_under_it() -> None:
+    arrivals = Open(0, "constant", stages=((100, 10), (0, 10)))
+    times = list(arrivals.times(np.random.default_rng(0)))
+    assert len(times) == 1000  # two triangles of 10 s by 100/s
+    assert sum(t < 10 for t in times) == pytest.approx(500, abs=1)
+
+
+def test_a_rate_of_nothing_never_arrives() -> None:
+    assert list(Open(0).times(np.random.default_rng(0))) == []
