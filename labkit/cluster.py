@@ -1,0 +1,283 @@
+"""Node and Cluster: what there is, who is primary, and the verbs. Roles and LSNs are asked, never stored."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+
+from labkit import postgres
+from labkit.errors import ClusterError, WaitTimeout
+from labkit.postgres import Connection, Role, WalPosition
+
+if TYPE_CHECKING:
+    from labkit.providers.base import NodeControl
+
+User = Literal["app", "admin", "replication"]
+USERS: Mapping[User, str] = {"app": "labkit_app", "admin": "labkit_admin", "replication": "labkit_replication"}
+DATABASE = "labkit"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ReplicaLag:
+    """How far a replica's replay is behind the primary; None where nobody can tell.
+
+    lag_s is the primary's replay_lag; it is 0 for a replica that has replayed everything. A replica that is not
+    connected to the primary has state `disconnected`.
+    """
+
+    name: str
+    lag_bytes: int | None
+    lag_s: float | None
+    state: str
+    sync_state: str | None
+
+
+class Node:
+    """One server. `control` starts and stops it; ask it for more powers with isinstance (providers/base.py)."""
+
+    def __init__(
+        self,
+        name: str,
+        host: str,
+        port: int,
+        control: NodeControl,
+        passwords: Mapping[str, str],
+        connection_options: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name, self.host, self.port, self.control = name, host, port, control
+        self._passwords = passwords
+        self._options = dict(connection_options or {})
+
+    def __repr__(self) -> str:
+        return f"Node({self.name!r}, {self.host!r}, {self.port})"
+
+    def conninfo(self, user: User = "admin", **options: str | int) -> str:
+        """A libpq connection string for `user`, with its password; `options` are more libpq keywords."""
+        keywords: dict[str, Any] = {
+            "host": self.host,
+            "port": self.port,
+            "dbname": DATABASE,
+            "user": USERS[user],
+            "password": self._passwords[USERS[user]],
+            "application_name": "labkit",
+            "connect_timeout": 5,
+        }
+        return make_conninfo(**(keywords | self._options | options))
+
+    def connect(self, user: User = "admin", **kwargs: Any) -> Connection:
+        """An open connection in autocommit mode; `kwargs` go to psycopg.connect.
+
+        Raises ClusterError with the server's own words if it cannot be reached or refuses.
+        """
+        try:
+            return psycopg.connect(self.conninfo(user), **({"autocommit": True} | kwargs))
+        except psycopg.OperationalError as error:
+            raise ClusterError(f"no connection to port {self.port}: {error}".rstrip(), node=self.name) from error
+
+    def role(self) -> Role:
+        """Asked of the server. Raises ClusterError if it cannot be reached."""
+        with self.connect() as connection:
+            return postgres.role(connection)
+
+    def lsn(self) -> WalPosition:
+        """How far this server's WAL has come. Raises ClusterError if it cannot be reached."""
+        with self.connect() as connection:
+            return postgres.wal_position(connection)
+
+    def settings(self, names: Iterable[str]) -> dict[str, str]:
+        """Current values as the server shows them. Raises ClusterError for a name that does not exist."""
+        with self.connect() as connection, self._named():
+            return postgres.settings(connection, names)
+
+    def configure(self, settings: Mapping[str, str | None]) -> None:
+        """ALTER SYSTEM each setting (None resets it) and reload. Raises ClusterError if one is refused."""
+        with self.connect() as connection, self._named():
+            postgres.configure(connection, settings)
+
+    def reload(self) -> None:
+        """Have the server read its configuration files again."""
+        with self.connect() as connection:
+            postgres.reload(connection)
+
+    def wait_ready(self, deadline_s: float = 60.0, database: str = DATABASE) -> None:
+        """Until the server answers a query in `database`. Raises WaitTimeout; ClusterError at once if it has ended."""
+
+        def answers() -> bool:
+            if not self.control.running():
+                raise ClusterError(
+                    "the server ended while it was starting", node=self.name, log_tail=self.control.log_tail()
+                )
+            try:
+                with psycopg.connect(self.conninfo(connect_timeout=2, dbname=database), autocommit=True) as connection:
+                    connection.execute("SELECT 1")
+            except psycopg.OperationalError:
+                return False
+            return True
+
+        wait_until(answers, deadline_s, "the server to accept connections", self)
+
+    def promote(self, deadline_s: float = 30.0) -> None:
+        """End recovery: this replica becomes a primary on a new timeline. Raises ClusterError, WaitTimeout."""
+        with self.connect() as connection, self._named():
+            done = postgres.promote(connection, max(1, round(deadline_s)))
+        if not done:
+            raise WaitTimeout(
+                f"waited {deadline_s:g} s for the promotion to end; it may still do so",
+                node=self.name,
+                log_tail=self.control.log_tail(),
+            )
+
+    def repoint(self, to: Node, deadline_s: float = 30.0) -> None:
+        """Have this replica stream from `to`, through a slot of its own there, and wait until it does.
+
+        No restart: since version 13 primary_conninfo takes effect on reload. Slots do not follow a promotion, so
+        the new one is made first. Raises ClusterError if this node is no replica, WaitTimeout.
+        """
+        with to.connect() as connection:
+            postgres.create_slot(connection, self.name)
+        source = to.conninfo("replication", application_name=self.name)
+        with self.connect() as connection, self._named():
+            if postgres.role(connection) == "primary":
+                raise ClusterError("a primary cannot be repointed; rewind or rebuild it as a replica first")
+            postgres.configure(connection, {"primary_conninfo": source, "primary_slot_name": self.name})
+            wait_until(
+                lambda: postgres.streaming_from(connection) == (to.host, to.port),
+                deadline_s,
+                f"WAL streaming from {to.name}",
+                self,
+            )
+
+    def _named(self) -> _Named:
+        return _Named(self.name)
+
+
+class _Named:
+    """Puts a node's name on the ClusterErrors that the SQL layer raises without one."""
+
+    def __init__(self, node: str) -> None:
+        self.node = node
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, ClusterError) and error.node is None:
+            error.node = self.node
+
+
+class Cluster:
+    """Nodes in order, pg1 first. `binaries` and `version` say what they run."""
+
+    def __init__(self, name: str, provider: str, nodes: list[Node], *, binaries: str, version: str) -> None:
+        self.name, self.provider, self.nodes = name, provider, nodes
+        self.binaries, self.version = binaries, version
+
+    def __repr__(self) -> str:
+        return f"Cluster({self.name!r}, {self.provider!r}, {self.nodes!r})"
+
+    def node(self, name: str) -> Node:
+        """The node of that name. Raises ClusterError naming those there are."""
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise ClusterError(f"cluster {self.name} has no node {name}; there are {', '.join(n.name for n in self.nodes)}")
+
+    def roles(self) -> dict[str, Role | None]:
+        """Node name -> role as the server says; None if it does not answer."""
+        return {node.name: _role_or_none(node) for node in self.nodes}
+
+    def primary(self) -> Node:
+        """The one node that is not in recovery. Raises ClusterError if there is none, or more than one."""
+        roles = self.roles()
+        primaries = [node for node in self.nodes if roles[node.name] == "primary"]
+        if len(primaries) == 1:
+            return primaries[0]
+        said = ", ".join(f"{name} {role or 'does not answer'}" for name, role in roles.items())
+        if not primaries:
+            raise ClusterError(f"cluster {self.name} has no primary ({said}); `labkit status` shows more")
+        raise ClusterError(
+            f"cluster {self.name} has more than one primary ({said}): the old one came back after a failover; "
+            "stop it, or rebuild it as a replica"
+        )
+
+    def replicas(self) -> list[Node]:
+        """The nodes that answer and are in recovery, in order."""
+        roles = self.roles()
+        return [node for node in self.nodes if roles[node.name] == "replica"]
+
+    def replication(self) -> list[dict[str, Any]]:
+        """The primary's pg_stat_replication, one plain dict a connected replica. Raises ClusterError."""
+        with self.primary().connect() as connection:
+            return postgres.replication(connection)
+
+    def lag(self) -> list[ReplicaLag]:
+        """How far every other node's replay is behind the primary, in node order. Raises ClusterError."""
+        primary = self.primary()
+        with primary.connect() as connection:
+            connected = {row["application_name"]: row for row in postgres.replication(connection)}
+        found = []
+        for node in self.nodes:
+            row = connected.get(node.name)
+            if node is primary:
+                continue
+            if row is None:
+                found.append(ReplicaLag(node.name, None, None, "disconnected", None))
+                continue
+            lag_bytes, lag_s = row["replay_lag_bytes"], row["replay_lag_s"]
+            if lag_s is None and lag_bytes is not None and lag_bytes <= 0:
+                lag_s = 0.0  # the primary forgets replay_lag of a replica that idles, caught up
+            found.append(ReplicaLag(node.name, lag_bytes, lag_s, row["state"], row["sync_state"]))
+        return found
+
+    def wait_for_catchup(self, deadline_s: float = 60.0) -> None:
+        """Until every replica has replayed all that is committed on the primary now. Raises WaitTimeout."""
+        with self.primary().connect() as connection:
+            target = postgres.flush_wal(connection)
+        give_up = time.monotonic() + deadline_s
+        for node in self.replicas():
+            with node.connect() as connection:
+
+                def caught_up(connection: Connection = connection) -> bool:
+                    return (postgres.wal_position(connection).replayed or 0) >= target
+
+                left_s = max(0.0, give_up - time.monotonic())
+                wait_until(caught_up, left_s, f"replay up to {postgres.lsn_text(target)}", node)
+
+
+def wait_until(
+    condition: Callable[[], T],
+    deadline_s: float,
+    what: str,
+    node: Node | None = None,
+    interval_s: float = 0.01,
+) -> T:
+    """Poll until `condition` returns something true, and return that.
+
+    Raises WaitTimeout after `deadline_s`, saying what was waited for, on which node and how long, with the tail of
+    that node's log.
+    """
+    started = time.monotonic()
+    while True:
+        if result := condition():
+            return result
+        waited_s = time.monotonic() - started
+        if waited_s >= deadline_s:
+            raise WaitTimeout(
+                f"waited {waited_s:.1f} s for {what}, in vain",
+                node=node.name if node else None,
+                log_tail=node.control.log_tail() if node else "",
+            )
+        time.sleep(min(interval_s, max(0.0, deadline_s - waited_s)))
+
+
+def _role_or_none(node: Node) -> Role | None:
+    try:
+        return node.role()
+    except ClusterError:
+        return None

@@ -1,0 +1,19 @@
+"""Where servers come from. `provider` gives one by name; base.py says what each can do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from labkit.errors import BadInput
+from labkit.providers.base import Provider
+from labkit.providers.embedded import EmbeddedProvider
+
+PROVIDERS: dict[str, Callable[[], Provider]] = {"embedded": EmbeddedProvider}
+
+
+def provider(name: str) -> Provider:
+    """The provider of that name. Raises BadInput naming those there are."""
+    try:
+        return PROVIDERS[name]()
+    except KeyError:
+        raise BadInput(f"there is no provider {name!r}; there are: {', '.join(PROVIDERS)}") from None

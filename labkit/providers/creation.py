@@ -1,0 +1,174 @@
+"""Making nodes: initdb for the first, pg_basebackup for the others."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+from labkit.errors import ClusterError
+from labkit.providers import processes
+from labkit.providers.account import Account
+from labkit.providers.binaries import Binaries
+from labkit.providers.server import HOST, check_port
+from labkit.providers.state import NodeState
+
+# Below the ports that systems lend to outgoing connections (32768 on Linux, 49152 on macOS): a port from there may
+# be lent out while its server is stopped.
+PORTS = range(20_000, 32_000)
+NODE_BYTES = 200 * 2**20
+"""A new node: 40 MB of system tables, and up to ten WAL segments before the first checkpoint recycles them."""
+DEADLINE_S = 1800.0
+
+
+def free_ports(count: int, base_port: int, nodes: Sequence[str], taken: Sequence[int] = ()) -> list[int]:
+    """Ports on 127.0.0.1 that nobody listens on now: from `base_port` on, or any if it is 0. Raises ClusterError."""
+    if base_port:
+        wanted = list(range(base_port, base_port + count))
+        for node, port in zip(nodes, wanted, strict=True):
+            check_port(node, port)
+        return wanted
+    found: list[int] = []
+    for port in random.sample(PORTS, len(PORTS)):
+        if len(found) == count:
+            break
+        if port not in taken and _is_free(port):
+            found.append(port)
+    if len(found) < count:
+        raise ClusterError(f"no {count} free ports between {PORTS[0]} and {PORTS[-1]}; give --base-port")
+    return found
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def check_disk(folder: Path, needed_bytes: int, what: str) -> None:
+    """Raises ClusterError if the file system of `folder` has less than `needed_bytes` free."""
+    while not folder.exists():
+        folder = folder.parent
+    free = psutil.disk_usage(str(folder)).free
+    if free < needed_bytes:
+        raise ClusterError(
+            f"not enough disk for {what}: about {needed_bytes / 2**20:,.0f} MB needed, {free / 2**20:,.0f} MB free at "
+            f"{folder}; free some, or point LABKIT_DATA at a larger disk"
+        )
+
+
+def make_folder(folder: Path, account: Account) -> None:
+    """A folder for one node that belongs to the servers' user."""
+    # The folder above may be entered by anybody, so that the servers' user gets through, and listed by nobody else.
+    if not folder.parent.exists():
+        folder.parent.mkdir(parents=True)
+        folder.parent.chmod(0o711)
+    folder.mkdir()
+    folder.chmod(0o700)
+    account.give(folder)
+
+
+def initdb(node: NodeState, binaries: Binaries, account: Account, admin: str, password: str) -> None:
+    """An empty database cluster with data checksums and SCRAM for everybody. Raises ClusterError."""
+    make_folder(node.folder, account)
+    secret = node.folder / "initdb.password"
+    secret.touch(mode=0o600)
+    try:
+        secret.write_text(password + "\n", encoding="utf-8")
+        account.give(secret)
+        command = [
+            binaries.program("initdb"),
+            f"--pgdata={node.data}",
+            f"--username={admin}",
+            f"--pwfile={secret}",
+            "--auth=scram-sha-256",
+            "--data-checksums",
+            "--encoding=UTF8",
+            # Bytes decide the order: the same in every version and on every system, and LIKE 'prefix%' can use a
+            # plain index. Other locales depend on what the operating system has.
+            "--locale=C",
+        ]
+        finish([(node.name, begin(command, account, node.folder))])
+    finally:
+        secret.unlink(missing_ok=True)
+
+
+def base_backup(
+    nodes: Sequence[NodeState], source_port: int, user: str, password: str, binaries: Binaries, account: Account
+) -> None:
+    """Copy a running server into each node, at the same time; each gets a slot of its own. Raises ClusterError."""
+    running = []
+    for node in nodes:
+        make_folder(node.folder, account)
+        # -R writes these into primary_conninfo, the password from the environment too: no command line shows it.
+        source = f"host={HOST} port={source_port} user={user} application_name={node.name}"
+        command = [
+            binaries.program("pg_basebackup"),
+            f"--pgdata={node.data}",
+            f"--dbname={source} sslmode=disable gssencmode=disable",
+            "--write-recovery-conf",
+            "--create-slot",
+            f"--slot={node.name}",
+            "--wal-method=stream",
+            "--checkpoint=fast",
+            "--no-password",
+        ]
+        running.append((node.name, begin(command, account, node.folder, {"PGPASSWORD": password})))
+    finish(running)
+
+
+def begin(
+    command: Sequence[str], account: Account, folder: Path, extra: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
+    """Start one of PostgreSQL's programs as the servers' user, inside `folder`."""
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env=processes.environment(extra),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **account.process_options,
+    )
+
+
+def finish(running: Sequence[tuple[str, subprocess.Popen[str]]]) -> None:
+    """Wait for every program; on any failure or interruption end the others. Raises ClusterError with its output."""
+    try:
+        for node, process in running:
+            try:
+                output, _ = process.communicate(timeout=DEADLINE_S)
+            except subprocess.TimeoutExpired as error:
+                raise ClusterError(f"{_name(process)} did not end within {DEADLINE_S:g} s", node=node) from error
+            if process.returncode:
+                raise ClusterError(f"{_name(process)} failed (exit {process.returncode})", node=node, log_tail=output)
+    finally:
+        for _, process in running:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+
+def remove(folder: Path) -> None:
+    """End whatever of PostgreSQL still works inside `folder`, then delete it."""
+    if not folder.exists():
+        return
+    left = processes.within(folder)
+    processes.signal_all(left, signal.SIGKILL)
+    processes.wait_gone(left, 10.0, f"the programs in {folder}")
+    shutil.rmtree(folder)
+
+
+def _name(process: subprocess.Popen[str]) -> str:
+    assert isinstance(process.args, list)
+    return Path(str(process.args[0])).name
