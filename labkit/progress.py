@@ -103,23 +103,20 @@ class follow:
 
     def _watch(self) -> None:
         bar: tqdm[Any] | None = None
-        while True:
+        label = ""
+        ending = False
+        while not ending:
             ending = self._stop.wait(_BETWEEN_WRITES_S)
-            bar = self._shown(bar)
-            if ending:
-                break
+            try:
+                state = json.loads(self._path.read_text(encoding="utf-8"))
+            except FileNotFoundError:  # nothing to be shown yet
+                continue
+            # A bar that is not on a terminal keeps neither its label nor its count.
+            if bar is None or (label, bar.total) != (state["label"], state["total"]):
+                if bar is not None:
+                    bar.close()
+                label = state["label"]
+                bar = _bar(label, state["total"], state["unit"])
+            bar.update(state["done"] - bar.n)
         if bar is not None:
             bar.close()
-
-    def _shown(self, bar: tqdm[Any] | None) -> tqdm[Any] | None:
-        try:
-            state = json.loads(self._path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return bar
-        if bar is not None and (bar.desc.removesuffix(": "), bar.total) != (state["label"], state["total"]):
-            bar.close()
-            bar = None
-        if bar is None:
-            bar = _bar(state["label"], state["total"], state["unit"])
-        bar.update(state["done"] - bar.n)
-        return bar

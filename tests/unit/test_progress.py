@@ -1,0 +1,92 @@
+"""Progress: a bar here, or a file that shows it in another process."""
+
+import io
+import json
+import subprocess
+import sys
+import threading
+import time
+
+from labkit import progress
+from labkit.progress import Progress, follow
+
+
+class Terminal(io.StringIO):
+    """A terminal to draw on, to be put in the place of standard error."""
+
+    def isatty(self):
+        return True
+
+
+def test_a_bar_waits_for_its_delay_and_then_shows_label_and_unit(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.delenv("LABKIT_PROGRESS", raising=False)
+    with Progress("seeding", 10, "users") as bar:
+        bar.update(5)
+    assert "seeding" not in terminal.getvalue()
+    monkeypatch.setattr(progress, "DELAY_S", 0)
+    with Progress("seeding", 10, "users") as bar:
+        bar.update(5)
+        assert "seeding" in terminal.getvalue()
+        assert "users" in terminal.getvalue()
+
+
+def test_nothing_is_printed_where_there_is_no_terminal(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "DELAY_S", 0)
+    monkeypatch.delenv("LABKIT_PROGRESS", raising=False)
+    with Progress("seeding", 10, "users") as bar:
+        bar.update(10)
+    assert capsys.readouterr().err == ""
+
+
+def test_the_file_holds_one_whole_line_at_all_times(tmp_path, monkeypatch):
+    file = tmp_path / "progress.json"
+    monkeypatch.setenv("LABKIT_PROGRESS", str(file))
+    ended = threading.Event()
+    seen = []
+
+    def read_on():
+        while not ended.is_set():
+            seen.append(json.loads(file.read_text(encoding="utf-8")))
+
+    with Progress("заселение", 2000, "users") as bar:
+        reader = threading.Thread(target=read_on)
+        reader.start()
+        began, done = time.monotonic(), 0
+        while time.monotonic() - began < 1.0:
+            done += 1
+            bar.update(done)
+        bar.update(2000)
+    ended.set()
+    reader.join(timeout=5)
+    assert json.loads(file.read_text(encoding="utf-8")) == {
+        "label": "заселение", "done": 2000, "total": 2000, "unit": "users",
+    }  # fmt: skip
+    assert 2 <= len({state["done"] for state in seen}) <= 8  # at most five a second, the first and the last
+
+
+def test_another_process_is_followed_from_one_bar_to_the_next(tmp_path, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(progress, "DELAY_S", 0)
+    monkeypatch.setattr(progress, "_BETWEEN_WRITES_S", 0.02)
+    file = tmp_path / "progress.json"
+
+    def wait_for(text, deadline_s=5.0):
+        give_up = time.monotonic() + deadline_s
+        while text not in terminal.getvalue():
+            assert time.monotonic() < give_up, f"{text!r} not shown: {terminal.getvalue()!r}"
+            time.sleep(0.01)
+
+    monkeypatch.setenv("LABKIT_PROGRESS", str(file))
+    with follow(file):
+        with Progress("seeding", 10, "users"):
+            wait_for("seeding")
+        with Progress("measuring", 20, "s"):
+            wait_for("measuring")
+
+
+def test_progress_does_not_bring_the_reading_side_along():
+    script = "import sys, labkit.progress, labkit.dataset; print({'pandas', 'matplotlib'} & set(sys.modules))"
+    assert subprocess.check_output([sys.executable, "-c", script], text=True, timeout=60).strip() == "set()"
