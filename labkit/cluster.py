@@ -200,7 +200,9 @@ class Cluster:
             return primaries[0]
         said = ", ".join(f"{name} {role or 'does not answer'}" for name, role in roles.items())
         if not primaries:
-            raise ClusterError(f"cluster {self.name} has no primary ({said}); `labkit status` shows more")
+            raise ClusterError(
+                f"cluster {self.name} has no primary ({said}); `labkit up --name {self.name}` starts what is stopped"
+            )
         raise ClusterError(
             f"cluster {self.name} has more than one primary ({said}): the old one came back after a failover; "
             "stop it, or rebuild it as a replica"
