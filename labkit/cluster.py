@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from labkit import postgres
+from labkit import postgres, synchronous
 from labkit.errors import ClusterError, WaitTimeout
 from labkit.postgres import Connection, Role, WalPosition
+from labkit.synchronous import Level, Mode
 
 if TYPE_CHECKING:
     from labkit.providers.base import NodeControl
@@ -236,6 +237,16 @@ class Cluster:
                 lag_s = 0.0  # the primary forgets replay_lag of a replica that idles, caught up
             found.append(ReplicaLag(node.name, lag_bytes, lag_s, row["state"], row["sync_state"]))
         return found
+
+    def synchronous(
+        self, mode: Mode = "ANY", k: int = 1, level: Level = "on", deadline_s: float = 15.0
+    ) -> dict[str, str]:
+        """Have commits wait for `FIRST k` or `ANY k` replicas, or for none (`off`); `level` is synchronous_commit.
+
+        Applied by reload, on every node. Returns replica -> sync_state as the primary shows it. Raises BadInput (k
+        greater than the replicas), ClusterError, WaitTimeout if the primary does not act on it in time.
+        """
+        return synchronous.apply(self, synchronous.Synchronous(mode, k, level), deadline_s)
 
     def wait_for_catchup(self, deadline_s: float = 60.0) -> None:
         """Until every replica has replayed all that is committed on the primary now. Raises WaitTimeout."""
