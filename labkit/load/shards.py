@@ -17,7 +17,6 @@ from labkit.errors import LoadError
 from labkit.load.engine import run_load
 from labkit.load.spec import LoadResult, LoadSpec
 
-
 _STOPPING_S = 10.0
 
 
@@ -62,6 +61,10 @@ class Generators:
                     stop_file.touch()
             done = concurrent.futures.wait(futures, timeout=_STOPPING_S).done
             raise LoadInterrupted([f.result() for f in futures if f in done and f.exception() is None]) from None
+
+    def begin(self, spec: LoadSpec) -> concurrent.futures.Future[LoadResult]:
+        """Run one load in the background; its stop file ends it."""
+        return self._executor.submit(run_load, spec)
 
     def close(self) -> None:
         self._executor.shutdown(wait=True, cancel_futures=True)

@@ -29,6 +29,8 @@ class LoadSpec:
         epoch_ns: the run's epoch on the monotonic clock; recorded times count from it.
         start_ns: do not begin before this time of the monotonic clock.
         stop_file: the load ends early when this file appears.
+        ledger: for writes: the file that holds each transaction's intent before it is sent, and its outcome after.
+        route: the file that names the one target that serves; the load follows it. Without it, all serve in turn.
     """
 
     workload: Workload
@@ -44,6 +46,8 @@ class LoadSpec:
     epoch_ns: int = 0
     start_ns: int = 0
     stop_file: Path | None = None
+    ledger: Path | None = None
+    route: Path | None = None
 
 
 @dataclass
