@@ -186,7 +186,7 @@ def promote(connection: Connection, wait_s: int) -> bool:
     """
     if role(connection) == "primary":
         raise ClusterError("it is a primary already, there is nothing to promote")
-    if _row(connection, "SELECT pg_is_wal_replay_paused()")[0]:
+    if replay_paused(connection):
         raise ClusterError("its WAL replay is paused; run SELECT pg_wal_replay_resume() on it before promoting")
     return bool(_row(connection, "SELECT pg_promote(true, %s)", (wait_s,))[0])
 
@@ -197,6 +197,20 @@ def streaming_from(connection: Connection) -> tuple[str, int] | None:
         "SELECT sender_host, sender_port FROM pg_stat_wal_receiver WHERE status = 'streaming'"
     ).fetchone()
     return (str(row[0]), int(row[1])) if row else None
+
+
+def receives(connection: Connection) -> bool:
+    """Whether this server has a WAL receiver, whatever that is doing."""
+    return connection.execute("SELECT FROM pg_stat_wal_receiver").fetchone() is not None
+
+
+def timeline(connection: Connection) -> int:
+    """The timeline of the last checkpoint; on a replica that of the last restartpoint."""
+    return int(_row(connection, "SELECT timeline_id FROM pg_control_checkpoint()")[0])
+
+
+def replay_paused(connection: Connection) -> bool:
+    return bool(_row(connection, "SELECT pg_is_wal_replay_paused()")[0])
 
 
 def create_roles(connection: Connection, database: str, passwords: Mapping[str, str]) -> None:
