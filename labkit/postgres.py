@@ -191,6 +191,13 @@ def promote(connection: Connection, wait_s: int) -> bool:
     return bool(_row(connection, "SELECT pg_promote(true, %s)", (wait_s,))[0])
 
 
+def begin_promotion(connection: Connection) -> None:
+    """pg_promote without waiting for its end. Raises ClusterError if replay is paused."""
+    if replay_paused(connection):
+        raise ClusterError("its WAL replay is paused; run SELECT pg_wal_replay_resume() on it before promoting")
+    connection.execute("SELECT pg_promote(false)")
+
+
 def streaming_from(connection: Connection) -> tuple[str, int] | None:
     """Host and port that this replica's WAL receiver streams from; None while it does not stream."""
     row = connection.execute(
@@ -205,8 +212,22 @@ def receives(connection: Connection) -> bool:
 
 
 def timeline(connection: Connection) -> int:
-    """The timeline of the last checkpoint; on a replica that of the last restartpoint."""
-    return int(_row(connection, "SELECT timeline_id FROM pg_control_checkpoint()")[0])
+    """The newest timeline of which this server has WAL.
+
+    Its control file names that of the last restartpoint, which may be an older one.
+    """
+    query = "SELECT max(left(name, 8)) FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'"
+    return int(_row(connection, query)[0], 16)
+
+
+def oldest_wal(connection: Connection) -> int:
+    """Where the oldest WAL that this server still has begins."""
+    query = """
+        SELECT min(right(name, 16)), (SELECT setting::bigint FROM pg_settings WHERE name = 'wal_segment_size')
+        FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'
+    """
+    segment, segment_bytes = _row(connection, query)
+    return (int(segment[:8], 16) << 32) + int(segment[8:], 16) * int(segment_bytes)
 
 
 def replay_paused(connection: Connection) -> bool:

@@ -195,7 +195,7 @@ class EmbeddedServer:
         """Run one of PostgreSQL's programs as the server's user; what it prints. Raises ClusterError."""
         command = [str(self.binaries / name), *arguments]
         extra = {"PGPASSWORD": password} if password else None
-        ran = subprocess.run(
+        ran: subprocess.CompletedProcess[str] = subprocess.run(
             command,
             cwd=self.state.folder,
             env=processes.environment(extra),
