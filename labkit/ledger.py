@@ -107,6 +107,15 @@ def read(path: Path) -> tuple[dict[str, Any], int]:
     return columns, int((~known).sum())
 
 
+def noted(path: Path) -> int:
+    """How many records, intents and outcomes, the file holds so far; 0 if there is none yet."""
+    if not path.exists():
+        return 0
+    with path.open("rb") as file:
+        header = len(file.readline()) + len(file.readline())
+    return max(0, path.stat().st_size - header) // _DTYPE.itemsize
+
+
 def settle_file(path: Path, run: Run, part: str, block: int) -> int:
     """Move a ledger that nobody writes to any more into the run's table `writes`; transactions without an outcome."""
     columns, open_ended = read(path)

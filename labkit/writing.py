@@ -40,17 +40,22 @@ class WriteLoad:
         self.serving = node.name
 
     def wait_begun(self, deadline_s: float = 40.0) -> None:
-        """Until the first transactions are in the ledger. Raises LoadError if the load ended instead, WaitTimeout."""
+        """Until the first transaction is in the ledger. Raises LoadError if the load ended instead, WaitTimeout."""
+        self.wait_more(1, deadline_s)
+
+    def wait_more(self, transactions: int, deadline_s: float = 20.0) -> None:
+        """Until so many more transactions have ended. Raises LoadError if the load ended instead, WaitTimeout."""
         assert self.spec.ledger is not None
         path = self.spec.ledger
+        wanted = ledger.noted(path) + 2 * transactions
 
-        def begun() -> bool:
+        def there() -> bool:
             if self.future.done():
                 self.stop()
-                raise LoadError("the write load ended before its first row")
-            return path.exists() and len(ledger.read(path)[0]["key"]) > 0
+                raise LoadError("the write load ended before its time")
+            return ledger.noted(path) >= wanted
 
-        wait_until(begun, deadline_s, "the first row of the write load")
+        wait_until(there, deadline_s, f"{transactions} more transactions of the write load")
 
     def stop(self) -> LoadResult:
         """End the load, wait for the last answers and settle the ledger into the run. Raises LoadError."""

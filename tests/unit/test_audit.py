@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labkit import audit, ledger
@@ -28,6 +28,7 @@ def _ledger(outcomes: list[str], rows: int = 1) -> pd.DataFrame:
     )
 
 
+@settings(deadline=None)  # pandas takes its time on first use
 @given(st.lists(OUTCOMES, max_size=60), st.data())
 def test_planted_deletions_duplicates_and_inventions_are_all_found(outcomes: list[str], data: st.DataObject) -> None:
     writes = _ledger(outcomes)
