@@ -1,0 +1,79 @@
+"""What do streaming replicas buy me, and what do I lose when the primary dies? A lab and a library.
+
+    import labkit
+
+    p = labkit.ReadScaling.build({"vus": 200, "users": 20_000, "duration_s": 12})
+    run = labkit.read_scaling(p)          # drives real servers and returns the recorded run
+    labkit.headline(run)                  # a DataFrame; each function's docstring lists columns and units
+
+`open_run("latest")` reads a recorded run, with no server at all. `up` and `down` hold a cluster by hand.
+Names are loaded on first use, so that a load generator's process does not import what only draws.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from labkit.cluster import Cluster, Node
+    from labkit.conclusions import verdicts
+    from labkit.config import ReadScaling
+    from labkit.dataset import DatasetSpec, seed
+    from labkit.errors import BadInput, ClusterError, LabkitError, RunNotFound, RunUnreadable
+    from labkit.experiments import read_scaling
+    from labkit.frames import bottleneck, ecdf, headline, littles_law, per_second, reference, resources, rounds
+    from labkit.lab import down, open_run, runs, up
+    from labkit.store import Run, RunStore
+
+_HOME = {
+    "labkit.cluster": ("Cluster", "Node"),
+    "labkit.conclusions": ("verdicts",),
+    "labkit.config": ("ReadScaling",),
+    "labkit.dataset": ("DatasetSpec", "seed"),
+    "labkit.errors": ("BadInput", "ClusterError", "LabkitError", "RunNotFound", "RunUnreadable"),
+    "labkit.experiments": ("read_scaling",),
+    "labkit.frames": ("bottleneck", "ecdf", "headline", "littles_law", "per_second", "reference", "resources", "rounds"),
+    "labkit.lab": ("down", "open_run", "runs", "up"),
+    "labkit.store": ("Run", "RunStore"),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [  # noqa: RUF022  (sorted without regard to case, as the documentation lists them)
+    "BadInput",
+    "bottleneck",
+    "Cluster",
+    "ClusterError",
+    "DatasetSpec",
+    "down",
+    "ecdf",
+    "headline",
+    "LabkitError",
+    "littles_law",
+    "Node",
+    "open_run",
+    "per_second",
+    "read_scaling",
+    "ReadScaling",
+    "reference",
+    "resources",
+    "rounds",
+    "Run",
+    "RunNotFound",
+    "runs",
+    "RunStore",
+    "RunUnreadable",
+    "seed",
+    "up",
+    "verdicts",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULE_OF:
+        return getattr(importlib.import_module(_MODULE_OF[name]), name)
+    raise AttributeError(f"module 'labkit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

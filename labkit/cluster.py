@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -81,29 +82,44 @@ class Node:
         except psycopg.OperationalError as error:
             raise ClusterError(f"no connection to port {self.port}: {error}".rstrip(), node=self.name) from error
 
+    @contextlib.contextmanager
+    def session(self, **kwargs: Any) -> Iterator[Connection]:
+        """An administrator's connection for a few statements, closed at the end.
+
+        Whatever the server refuses in it, or a connection that breaks, becomes a ClusterError naming this node.
+        """
+        try:
+            with self.connect(**kwargs) as connection:
+                yield connection
+        except psycopg.Error as error:
+            raise ClusterError(str(error).strip(), node=self.name) from error
+        except ClusterError as error:
+            error.node = error.node or self.name
+            raise
+
     def role(self) -> Role:
         """Asked of the server. Raises ClusterError if it cannot be reached."""
-        with self.connect() as connection:
+        with self.session() as connection:
             return postgres.role(connection)
 
     def lsn(self) -> WalPosition:
         """How far this server's WAL has come. Raises ClusterError if it cannot be reached."""
-        with self.connect() as connection:
+        with self.session() as connection:
             return postgres.wal_position(connection)
 
     def settings(self, names: Iterable[str]) -> dict[str, str]:
         """Current values as the server shows them. Raises ClusterError for a name that does not exist."""
-        with self.connect() as connection, self._named():
+        with self.session() as connection:
             return postgres.settings(connection, names)
 
     def configure(self, settings: Mapping[str, str | None]) -> None:
         """ALTER SYSTEM each setting (None resets it) and reload. Raises ClusterError if one is refused."""
-        with self.connect() as connection, self._named():
+        with self.session() as connection:
             postgres.configure(connection, settings)
 
     def reload(self) -> None:
         """Have the server read its configuration files again."""
-        with self.connect() as connection:
+        with self.session() as connection:
             postgres.reload(connection)
 
     def wait_ready(self, deadline_s: float = 60.0, database: str = DATABASE) -> None:
@@ -125,7 +141,7 @@ class Node:
 
     def promote(self, deadline_s: float = 30.0) -> None:
         """End recovery: this replica becomes a primary on a new timeline. Raises ClusterError, WaitTimeout."""
-        with self.connect() as connection, self._named():
+        with self.session() as connection:
             done = postgres.promote(connection, max(1, round(deadline_s)))
         if not done:
             raise WaitTimeout(
@@ -140,10 +156,10 @@ class Node:
         No restart: since version 13 primary_conninfo takes effect on reload. Slots do not follow a promotion, so
         the new one is made first. Raises ClusterError if this node is no replica, WaitTimeout.
         """
-        with to.connect() as connection:
+        with to.session() as connection:
             postgres.create_slot(connection, self.name)
         source = to.conninfo("replication", application_name=self.name)
-        with self.connect() as connection, self._named():
+        with self.session() as connection:
             if postgres.role(connection) == "primary":
                 raise ClusterError("a primary cannot be repointed; rewind or rebuild it as a replica first")
             postgres.configure(connection, {"primary_conninfo": source, "primary_slot_name": self.name})
@@ -153,22 +169,6 @@ class Node:
                 f"WAL streaming from {to.name}",
                 self,
             )
-
-    def _named(self) -> _Named:
-        return _Named(self.name)
-
-
-class _Named:
-    """Puts a node's name on the ClusterErrors that the SQL layer raises without one."""
-
-    def __init__(self, node: str) -> None:
-        self.node = node
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, ClusterError) and error.node is None:
-            error.node = self.node
 
 
 class Cluster:
@@ -200,7 +200,9 @@ class Cluster:
             return primaries[0]
         said = ", ".join(f"{name} {role or 'does not answer'}" for name, role in roles.items())
         if not primaries:
-            raise ClusterError(f"cluster {self.name} has no primary ({said}); `labkit status` shows more")
+            raise ClusterError(
+                f"cluster {self.name} has no primary ({said}); `labkit up --name {self.name}` starts what is stopped"
+            )
         raise ClusterError(
             f"cluster {self.name} has more than one primary ({said}): the old one came back after a failover; "
             "stop it, or rebuild it as a replica"
@@ -213,13 +215,13 @@ class Cluster:
 
     def replication(self) -> list[dict[str, Any]]:
         """The primary's pg_stat_replication, one plain dict a connected replica. Raises ClusterError."""
-        with self.primary().connect() as connection:
+        with self.primary().session() as connection:
             return postgres.replication(connection)
 
     def lag(self) -> list[ReplicaLag]:
         """How far every other node's replay is behind the primary, in node order. Raises ClusterError."""
         primary = self.primary()
-        with primary.connect() as connection:
+        with primary.session() as connection:
             connected = {row["application_name"]: row for row in postgres.replication(connection)}
         found = []
         for node in self.nodes:
@@ -237,11 +239,11 @@ class Cluster:
 
     def wait_for_catchup(self, deadline_s: float = 60.0) -> None:
         """Until every replica has replayed all that is committed on the primary now. Raises WaitTimeout."""
-        with self.primary().connect() as connection:
+        with self.primary().session() as connection:
             target = postgres.flush_wal(connection)
         give_up = time.monotonic() + deadline_s
         for node in self.replicas():
-            with node.connect() as connection:
+            with node.session() as connection:
 
                 def caught_up(connection: Connection = connection) -> bool:
                     return (postgres.wal_position(connection).replayed or 0) >= target

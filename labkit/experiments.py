@@ -11,7 +11,8 @@ from pathlib import Path
 from labkit import dataset, environment, project, providers, routing
 from labkit.cluster import Cluster, Node
 from labkit.config import ReadScaling, as_list
-from labkit.errors import BadInput, LabkitError, RunNotFound
+from labkit.errors import BadInput, LabkitError
+from labkit.lab import open_run
 from labkit.load.arrivals import Closed
 from labkit.load.shards import Generators, LoadInterrupted, stop_file
 from labkit.load.spec import LoadResult, LoadSpec, Target
@@ -38,17 +39,11 @@ _CATCHUP_S = 60.0
 
 
 def recorded(run_id: str, experiment: str) -> Run:
-    """A recorded run, looked for among the runs and then among the samples that come with labkit.
+    """A recorded run of one experiment.
 
     Raises RunNotFound, RunUnreadable; BadInput if it is a run of another experiment.
     """
-    try:
-        run = RunStore(project.runs()).open(run_id)
-    except RunNotFound as not_found:
-        try:
-            run = RunStore(project.sample_runs()).open(run_id)
-        except RunNotFound:
-            raise not_found from None
+    run = open_run(run_id)
     if run.experiment != experiment:
         raise BadInput(f"run_id: {run.id} is a run of {run.experiment}, not of {experiment}")
     return run

@@ -132,15 +132,6 @@ def reload(connection: Connection) -> None:
     connection.execute("SELECT pg_reload_conf()")
 
 
-def file_problems(connection: Connection) -> list[str]:
-    """What is wrong in the configuration files as they are on disk now, whether or not they are in use."""
-    rows = connection.execute(
-        "SELECT coalesce(name || ': ', '') || error FROM pg_file_settings WHERE error IS NOT NULL"
-        " AND error <> 'setting could not be applied'"
-    ).fetchall()
-    return [str(row[0]) for row in rows]
-
-
 def needs_restart(connection: Connection, names: Iterable[str]) -> bool:
     """Whether one of these settings takes effect only when the server starts."""
     query = "SELECT FROM pg_settings WHERE context = 'postmaster' AND name = ANY(%s)"
@@ -148,7 +139,8 @@ def needs_restart(connection: Connection, names: Iterable[str]) -> bool:
 
 
 _REPLICATION = """
-SELECT application_name, usename::text AS user, host(client_addr) AS client_addr, client_port, pid, state, sync_state, sync_priority,
+SELECT application_name, usename::text AS user, host(client_addr) AS client_addr, client_port, pid, state,
+       sync_state, sync_priority,
        sent_lsn::text, write_lsn::text, flush_lsn::text, replay_lsn::text,
        pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)::bigint AS replay_lag_bytes,
        extract(epoch FROM write_lag)::float8 AS write_lag_s,

@@ -190,7 +190,8 @@ class Run:
                 read.append(pq.read_table(part, columns=list(columns) if columns else None))
             except (pa.ArrowException, OSError) as error:
                 raise RunUnreadable(f"{part} cannot be read: {error}") from error
-        return pa.concat_tables(read).unify_dictionaries().to_pandas()
+        frame: pd.DataFrame = pa.concat_tables(read).unify_dictionaries().to_pandas()
+        return frame
 
     def batches(self, table: str, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
         """A table piece by piece, as it was written: memory stays that of one row group. Raises RunUnreadable."""

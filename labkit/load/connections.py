@@ -135,9 +135,7 @@ class NodePool:
         """Close a connection and put its place among those that are down."""
         if slot.state in (IDLE, BUSY):
             self.live -= 1
-        if slot.fd in by_fd:
-            del by_fd[slot.fd]
-            self._poller.unregister(slot.fd)
+        self._forget(slot, by_fd)
         if slot.pgconn is not None:
             slot.pgconn.finish()
         if slot.state == IDLE:
@@ -203,10 +201,14 @@ class NodePool:
             with contextlib.suppress(FileNotFoundError):
                 self._poller.modify(fd, mask)
                 return
-        elif slot.fd in by_fd:
-            del by_fd[slot.fd]
-            with contextlib.suppress(OSError, KeyError):  # libpq has closed it; epoll has forgotten it, poll has not
-                self._poller.unregister(slot.fd)
+        self._forget(slot, by_fd)
         slot.fd = fd
         by_fd[fd] = slot
         self._poller.register(fd, mask)
+
+    def _forget(self, slot: Slot, by_fd: dict[int, Slot]) -> None:
+        if by_fd.get(slot.fd) is slot:
+            del by_fd[slot.fd]
+            # Where libpq has closed the socket itself, epoll has forgotten it already; poll has not.
+            with contextlib.suppress(OSError, KeyError):
+                self._poller.unregister(slot.fd)

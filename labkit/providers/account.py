@@ -116,7 +116,7 @@ def reachable(binaries: Binaries, account: Account) -> Binaries:
 
 def aside() -> Path:
     """The lab's own folder below /var/tmp, made on first use. Raises ClusterError if somebody else holds its name."""
-    folder = ASIDE / f"labkit-{os.geteuid()}"
+    folder = ASIDE.resolve() / f"labkit-{os.geteuid()}"
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o711)
         folder.chmod(0o711)  # whatever the umask took away

@@ -68,6 +68,10 @@ class Provider(Protocol):
         """The cluster of that name as it stands, running or not; None if there is none."""
         ...
 
+    def names(self) -> list[str]:
+        """The clusters there are, running or not, whole or cut off while being made."""
+        ...
+
     def down(self, name: str, *, purge: bool = False) -> None:
         """Stop every server; with `purge` delete their data too. No error if there is nothing."""
         ...
@@ -86,6 +90,10 @@ class NodeControl(Protocol):
         ...
 
     def log_tail(self, lines: int = 20) -> str: ...
+
+    def describe(self) -> Mapping[str, str | int | None]:
+        """Where a person finds the server: its process or container, its directories, its log."""
+        ...
 
 
 @runtime_checkable

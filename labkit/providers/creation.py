@@ -2,68 +2,19 @@
 
 from __future__ import annotations
 
-import random
 import shutil
-import signal
-import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import psutil
 
 from labkit.errors import ClusterError
 from labkit.providers import processes
 from labkit.providers.account import Account
 from labkit.providers.binaries import Binaries
-from labkit.providers.server import HOST, check_port
+from labkit.providers.checks import HOST
 from labkit.providers.state import NodeState
 
-# Below the ports that systems lend to outgoing connections (32768 on Linux, 49152 on macOS): a port from there may
-# be lent out while its server is stopped.
-PORTS = range(20_000, 32_000)
-NODE_BYTES = 200 * 2**20
-"""A new node: 40 MB of system tables, and up to ten WAL segments before the first checkpoint recycles them."""
 DEADLINE_S = 1800.0
-
-
-def free_ports(count: int, base_port: int, nodes: Sequence[str], taken: Sequence[int] = ()) -> list[int]:
-    """Ports on 127.0.0.1 that nobody listens on now: from `base_port` on, or any if it is 0. Raises ClusterError."""
-    if base_port:
-        wanted = list(range(base_port, base_port + count))
-        for node, port in zip(nodes, wanted, strict=True):
-            check_port(node, port)
-        return wanted
-    found: list[int] = []
-    for port in random.sample(PORTS, len(PORTS)):
-        if len(found) == count:
-            break
-        if port not in taken and _is_free(port):
-            found.append(port)
-    if len(found) < count:
-        raise ClusterError(f"no {count} free ports between {PORTS[0]} and {PORTS[-1]}; give --base-port")
-    return found
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
-
-
-def check_disk(folder: Path, needed_bytes: int, what: str) -> None:
-    """Raises ClusterError if the file system of `folder` has less than `needed_bytes` free."""
-    while not folder.exists():
-        folder = folder.parent
-    free = psutil.disk_usage(str(folder)).free
-    if free < needed_bytes:
-        raise ClusterError(
-            f"not enough disk for {what}: about {needed_bytes / 2**20:,.0f} MB needed, {free / 2**20:,.0f} MB free at "
-            f"{folder}; free some, or point LABKIT_DATA at a larger disk"
-        )
 
 
 def make_folder(folder: Path, account: Account) -> None:
@@ -163,9 +114,7 @@ def remove(folder: Path) -> None:
     """End whatever of PostgreSQL still works inside `folder`, then delete it."""
     if not folder.exists():
         return
-    left = processes.within(folder)
-    processes.signal_all(left, signal.SIGKILL)
-    processes.wait_gone(left, 10.0, f"the programs in {folder}")
+    processes.end_within(folder)
     shutil.rmtree(folder)
 
 

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 from labkit import postgres, project
 from labkit.cluster import USERS, Cluster, Node, wait_until
-from labkit.errors import ClusterError
-from labkit.providers import account, binaries, creation, state
+from labkit.errors import ClusterError, WaitTimeout
+from labkit.providers import account, binaries, checks, creation, state
 from labkit.providers.base import ClusterSpec
-from labkit.providers.server import HOST, EmbeddedServer, spec_problems
+from labkit.providers.server import EmbeddedServer
 from labkit.providers.state import ClusterState, NodeState
 
 READY_DEADLINE_S = 60.0
@@ -29,6 +29,8 @@ class EmbeddedProvider:
     """Brings clusters up below data/clusters/ with the binaries that binaries.py finds."""
 
     name = "embedded"
+    lock_deadline_s = 120.0
+    """How long `up` and `down` wait for another process that works on the same cluster."""
 
     def up(self, spec: ClusterSpec) -> Cluster:
         """Bring the cluster up, or find it running and add what is missing; idempotent.
@@ -36,8 +38,8 @@ class EmbeddedProvider:
         Raises BadInput, ProviderUnavailable or ClusterError. A new cluster that fails on the way is removed again;
         of an existing one whatever runs keeps running.
         """
-        spec_problems(spec.name, spec.replicas, spec.base_port, spec.settings)
-        with state.locked(project.clusters(), spec.name):
+        checks.check_spec(spec)
+        with state.locked(project.clusters(), spec.name, self.lock_deadline_s):
             recorded = state.read(project.clusters(), spec.name)
             if recorded is not None and recorded.phase == "creating":
                 self._remove(recorded)
@@ -46,6 +48,7 @@ class EmbeddedProvider:
 
     def find(self, name: str) -> Cluster | None:
         """The cluster as it stands, running or not; None if there is none, or it was cut off while being made."""
+        checks.check_spec(ClusterSpec(name))
         recorded = state.read(project.clusters(), name)
         if recorded is None or recorded.phase == "creating":
             return None
@@ -57,8 +60,8 @@ class EmbeddedProvider:
 
     def down(self, name: str, *, purge: bool = False) -> None:
         """Stop every server; with `purge` delete their data too. No error if there is nothing."""
-        spec_problems(name, 0, 0, {})
-        with state.locked(project.clusters(), name):
+        checks.check_spec(ClusterSpec(name))
+        with state.locked(project.clusters(), name, self.lock_deadline_s):
             try:
                 recorded = state.read(project.clusters(), name)
             except ClusterError:
@@ -86,8 +89,8 @@ class EmbeddedProvider:
         chosen = account.reachable(binaries.find(), user)
         clusters = project.clusters()
         servers = account.server_folder(state.folder(clusters, spec.name) / "servers", user)
-        creation.check_disk(servers, creation.NODE_BYTES * len(spec.node_names), f"{len(spec.node_names)} servers")
-        ports = creation.free_ports(len(spec.node_names), spec.base_port, spec.node_names)
+        checks.check_disk(servers, checks.NODE_BYTES * len(spec.node_names), f"{len(spec.node_names)} servers")
+        ports = checks.free_ports(len(spec.node_names), spec.base_port, spec.node_names)
         made = ClusterState(
             name=spec.name,
             phase="creating",
@@ -118,9 +121,9 @@ class EmbeddedProvider:
 
     def _create_database(self, node: Node, passwords: dict[str, str]) -> None:
         node.wait_ready(READY_DEADLINE_S, database="postgres")
-        with node.connect(dbname="postgres") as connection:
+        with node.session(dbname="postgres") as connection:
             postgres.create_roles(connection, "labkit", passwords)
-        with node.connect() as connection:
+        with node.session() as connection:
             postgres.grant_rows(connection)
 
     def _add_replicas(
@@ -134,7 +137,7 @@ class EmbeddedProvider:
         """Copy the primary into `nodes`, start them, and wait until every one streams."""
         primary = cluster.primary()
         if nodes:
-            with primary.connect() as connection:
+            with primary.session() as connection:
                 for node in nodes:
                     postgres.drop_slot(connection, node.name)
             password = state.read_passwords(project.clusters(), recorded.name)[USERS["replication"]]
@@ -148,7 +151,7 @@ class EmbeddedProvider:
             node.ready = True
 
     def _wait_streaming(self, cluster: Cluster, primary: Node) -> None:
-        with primary.connect() as connection:
+        with primary.session() as connection:
             for node in cluster.nodes:
                 if node is primary:
                     continue
@@ -185,10 +188,10 @@ class EmbeddedProvider:
             taken = [node.port for node in recorded.nodes]
             base = spec.base_port + len(recorded.nodes) if spec.base_port else 0
             size = max(_server(node).disk_usage()["data_directory_bytes"] for node in cluster.nodes)
-            creation.check_disk(
-                recorded.servers, len(missing) * (size + creation.NODE_BYTES), f"{len(missing)} more replicas"
+            checks.check_disk(
+                recorded.servers, len(missing) * (size + checks.NODE_BYTES), f"{len(missing)} more replicas"
             )
-            ports = creation.free_ports(len(missing), base, missing, taken)
+            ports = checks.free_ports(len(missing), base, missing, taken)
             added = [NodeState(name, port, recorded.servers / name) for name, port in zip(missing, ports, strict=True)]
             recorded.nodes += added
             state.write(clusters, recorded)
@@ -204,7 +207,7 @@ class EmbeddedProvider:
     def _apply_settings(self, recorded: ClusterState, spec: ClusterSpec) -> None:
         """Have every node use the experiment's settings; those that need a restart restart the servers.
 
-        Raises ClusterError if a running server refuses them; the old ones then stay in use.
+        Raises ClusterError if the servers would refuse them; the old ones then stay in use.
         """
         before, after = recorded.settings, {key: str(value) for key, value in spec.settings.items()}
         differing = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
@@ -214,20 +217,21 @@ class EmbeddedProvider:
                 f"`labkit down --purge --name {recorded.name}`, then up again with the new value"
             )
         recorded.settings = after
-        running = [node for node in self._cluster(recorded, recorded.nodes).nodes if node.control.running()]
+        nodes = self._cluster(recorded, recorded.nodes).nodes
+        try:
+            for node in nodes:
+                _server(node).write_settings()
+        except ClusterError:
+            recorded.settings = before
+            for node in self._cluster(recorded, recorded.nodes).nodes:
+                _server(node).write_settings()
+            raise
         restart = False
-        for node in running:
-            _server(node).write_settings()
-            with node.connect() as connection:
-                if problems := postgres.file_problems(connection):
-                    recorded.settings = before
-                    for other in self._cluster(recorded, recorded.nodes).nodes:
-                        _server(other).write_settings()
-                    raise ClusterError(f"these settings are refused: {'; '.join(problems)}", node=node.name)
-        for node in running:
-            with node.connect() as connection:
-                postgres.reload(connection)
-                restart = restart or postgres.needs_restart(connection, differing)
+        for node in nodes:
+            if node.control.running():
+                with node.session() as connection:
+                    postgres.reload(connection)
+                    restart = restart or postgres.needs_restart(connection, differing)
         state.write(project.clusters(), recorded)
         if restart:
             self._stop(recorded)
@@ -238,7 +242,7 @@ class EmbeddedProvider:
         made = [
             Node(
                 node.name,
-                HOST,
+                checks.HOST,
                 node.port,
                 EmbeddedServer(node, recorded.binaries, user, recorded.settings),
                 passwords,
@@ -255,8 +259,10 @@ class EmbeddedProvider:
         user = account.choose()
         servers = [EmbeddedServer(node, recorded.binaries, user, recorded.settings) for node in recorded.nodes]
         for server in sorted(servers, key=lambda server: not server.is_primary_by_data):
-            if server.running():
+            try:
                 server.stop()
+            except WaitTimeout:  # it does not react any more; its WAL recovers what is committed
+                server.kill()
 
     def _remove(self, recorded: ClusterState) -> None:
         creation.remove(recorded.servers)

@@ -104,6 +104,15 @@ def within(folder: Path) -> list[psutil.Process]:
     return found
 
 
+def end_within(folder: Path, deadline_s: float = 10.0) -> None:
+    """SIGKILL everything of PostgreSQL that works inside `folder`, until nothing does. Raises WaitTimeout."""
+    give_up = time.monotonic() + deadline_s
+    # Again and again: one that is killed may have started another since the list was made.
+    while left := within(folder):
+        signal_all(left, signal.SIGKILL)
+        wait_gone(left, give_up - time.monotonic(), f"what works in {folder}")
+
+
 def wait_gone(processes: Sequence[psutil.Process], deadline_s: float, what: str) -> None:
     """Until none of them is alive. Raises WaitTimeout."""
     give_up = time.monotonic() + deadline_s

@@ -198,6 +198,6 @@ class Sampler:
         nodes, metrics, values = zip(*(reading for _, reading in self._buffer), strict=True)
         part = sum(1 for _ in (self._run.path / "samples").glob("*.parquet"))
         with self._run.writer("samples", f"{part:05d}") as writer:
-            writer.write({"t_ns": times, "node": nodes, "metric": metrics, "value": values})
+            writer.write({"t_ns": times, "node": list(nodes), "metric": list(metrics), "value": list(values)})
         self.rows += len(times)
         self._buffer.clear()

@@ -1,0 +1,180 @@
+"""Commands that hold a cluster by hand: up, status, down, doctor."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from labkit import doctor, postgres
+from labkit.cluster import Cluster, Node, ReplicaLag
+from labkit.config import assignments
+from labkit.errors import BadInput, ClusterError
+from labkit.providers import PROVIDERS, provider
+from labkit.providers.base import ClusterSpec
+
+_name = click.option("--name", default="lab", show_default=True, help="Name of the cluster.")
+_provider = click.option(
+    "--provider",
+    "provider_name",
+    type=click.Choice(sorted(PROVIDERS)),
+    default="embedded",
+    show_default=True,
+    help="Where the servers come from.",
+)
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+
+
+@click.command()
+@_name
+@click.option("--replicas", default=2, show_default=True, help="Streaming replicas beside the primary.")
+@click.option("--base-port", default=0, show_default=True, help="First port, the others follow; 0 takes free ones.")
+@click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="A PostgreSQL setting on every node.")
+@_provider
+@_json
+def up(name: str, replicas: int, base_port: int, pairs: tuple[str, ...], provider_name: str, as_json: bool) -> None:
+    """Bring a cluster up, or find it running and add what is missing."""
+    spec = ClusterSpec(name, replicas, base_port, assignments(pairs))
+    _show([describe(provider(provider_name).up(spec))], as_json)
+
+
+@click.command()
+@click.option("--name", default=None, help="Only this cluster.")
+@_provider
+@_json
+def status(name: str | None, provider_name: str, as_json: bool) -> None:
+    """Show clusters: roles as the servers say, LSNs, lag, ports, processes, directories."""
+    source = provider(provider_name)
+    names = source.names()
+    if name is not None and name not in names:
+        known = f"there are: {', '.join(names)}" if names else f"`labkit up --name {name}` makes one"
+        raise BadInput(f"there is no cluster {name!r}; {known}")
+    found = []
+    for each in names if name is None else [name]:
+        cluster = source.find(each)
+        found.append(describe(cluster) if cluster else _unfinished(each, provider_name))
+    _show(found, as_json)
+
+
+@click.command()
+@_name
+@click.option("--purge", is_flag=True, help="Delete the servers' data too.")
+@_provider
+@_json
+def down(name: str, purge: bool, provider_name: str, as_json: bool) -> None:
+    """Stop a cluster's servers. Their data stays for the next `labkit up`, unless purged."""
+    source = provider(provider_name)
+    existed = name in source.names()
+    source.down(name, purge=purge)
+    state = "absent" if not existed else "stopped" if name in source.names() else "removed"
+    if as_json:
+        click.echo(json.dumps({"name": name, "state": state}))
+    else:
+        click.echo({"absent": f"there is no cluster {name}"}.get(state, f"cluster {name} is {state}"))
+
+
+@click.command("doctor")
+@_json
+def examine(as_json: bool) -> None:
+    """Check whether this machine can run the lab, and say how to get what is missing."""
+    checks = doctor.examine()
+    if as_json:
+        click.echo(json.dumps([asdict(check) for check in checks], indent=1))
+    else:
+        for check in checks:
+            click.echo(f"{check.status:<5} {check.name:<15} {check.found}")
+            if check.remedy:
+                click.echo(f"{'':<21} -> {check.remedy}")
+    if any(check.status == "fail" for check in checks):
+        raise SystemExit(2)
+
+
+commands: list[click.Command] = [up, status, down, examine]
+
+
+def describe(cluster: Cluster) -> dict[str, Any]:
+    """What there is to say about a cluster now, as plain values; what does not answer is None."""
+    lags: dict[str, ReplicaLag] = {}
+    problem = None
+    if not any(node.control.running() for node in cluster.nodes):
+        problem = f"stopped; `labkit up --name {cluster.name}` starts it"
+    else:
+        try:
+            lags = {lag.name: lag for lag in cluster.lag()}
+        except ClusterError as error:
+            problem = str(error)
+    return {
+        "name": cluster.name,
+        "provider": cluster.provider,
+        "version": cluster.version,
+        "binaries": cluster.binaries,
+        "problem": problem,
+        "nodes": [_describe_node(node, lags.get(node.name)) for node in cluster.nodes],
+    }
+
+
+def _describe_node(node: Node, lag: ReplicaLag | None) -> dict[str, Any]:
+    running = node.control.running()
+    role = lsn = None
+    if running:
+        try:
+            position = node.lsn()
+        except ClusterError:
+            running = node.control.running()
+        else:
+            role, lsn = position.role, postgres.lsn_text(position.furthest)
+    return {
+        "name": node.name,
+        "running": running,
+        "role": role,
+        "host": node.host,
+        "port": node.port,
+        "lsn": lsn,
+        "lag_bytes": lag.lag_bytes if lag else None,
+        "lag_s": lag.lag_s if lag else None,
+        "replication": lag.state if lag else None,
+        "sync_state": lag.sync_state if lag else None,
+        **node.control.describe(),
+    }
+
+
+def _unfinished(name: str, provider_name: str) -> dict[str, Any]:
+    problem = f"being made, or cut off while it was; `labkit up --name {name}` or `labkit down --name {name}` cleans up"
+    return {"name": name, "provider": provider_name, "version": None, "binaries": None, "problem": problem, "nodes": []}
+
+
+def _show(clusters: Sequence[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(clusters, indent=1))
+        return
+    if not clusters:
+        click.echo("there is no cluster; `labkit up` makes one")
+    for cluster in clusters:
+        click.echo(f"{cluster['name']}  ({cluster['provider']}, PostgreSQL {cluster['version'] or 'unknown'})")
+        if cluster["binaries"]:
+            click.echo(f"  binaries {cluster['binaries']}")
+        if cluster["problem"]:
+            click.echo(f"  ! {cluster['problem']}")
+        if cluster["nodes"]:
+            _show_nodes(cluster["nodes"])
+
+
+def _show_nodes(nodes: Sequence[dict[str, Any]]) -> None:
+    click.echo(
+        f"  {'node':<5} {'role':<10} {'port':>5} {'pid':>8}  {'LSN':<12} {'lag bytes':>10} {'lag s':>8}  replication"
+    )
+    for node in nodes:
+        role = node["role"] or ("no answer" if node["running"] else "down")
+        lag_bytes = "-" if node["lag_bytes"] is None else f"{node['lag_bytes']:,}"
+        lag_s = "-" if node["lag_s"] is None else f"{node['lag_s']:.3f}"
+        streams = " ".join(word for word in (node["replication"], node["sync_state"]) if word) or "-"
+        click.echo(
+            f"  {node['name']:<5} {role:<10} {node['port']:>5} {node.get('pid') or '-':>8}  {node['lsn'] or '-':<12} "
+            f"{lag_bytes:>10} {lag_s:>8}  {streams}"
+        )
+    for node in nodes:
+        if "data_directory" in node:
+            click.echo(f"  {node['name']:<5} data {node['data_directory']}  log {node['log']}")

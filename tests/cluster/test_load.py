@@ -1,0 +1,310 @@
+"""The load generator against real servers: nothing is lost, nothing hangs, trouble becomes records."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from labkit import dataset
+from labkit.cluster import Cluster, wait_until
+from labkit.errors import LoadError
+from labkit.load import records
+from labkit.load.arrivals import Closed, Open
+from labkit.load.engine import run_load
+from labkit.load.shards import Generators, LoadInterrupted, stop_file
+from labkit.load.spec import LoadResult, LoadSpec, Target
+from labkit.providers.base import Killable
+from labkit.routing import nodes_for
+from labkit.store import Run
+from labkit.workloads import GetUser, GetUserByNumber, SearchUsers
+
+DATA = dataset.DatasetSpec(5_000, "ru_RU")
+INT4_OID = 23
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Any statement with one int4 parameter that counts from 0."""
+
+    statement: str
+    name: ClassVar[str] = "ask"
+    writes: bool = False
+    types: ClassVar[tuple[int, ...]] = (INT4_OID,)
+
+    def requests(self, rng: np.random.Generator) -> Iterator[list[bytes]]:
+        del rng
+        for i in range(2**31):
+            yield [i.to_bytes(4, "big")]
+
+    def checker(self) -> Callable[..., bool]:
+        return lambda result, _: result.ntuples == 1
+
+
+@pytest.fixture
+def seeded(cluster: Cluster) -> Cluster:
+    dataset.seed(cluster, DATA)
+    cluster.wait_for_catchup(20)
+    return cluster
+
+
+@pytest.fixture
+def load(seeded: Cluster, tmp_path: Path) -> LoadSpec:
+    return LoadSpec(
+        workload=GetUser(DATA),
+        targets=tuple(Target(n.name, n.conninfo("app")) for n in nodes_for("primary-only", seeded)),
+        arrivals=Closed(20),
+        connections=4,
+        duration_s=1.0,
+        warmup_s=0.2,
+        timeout_s=5.0,
+        seed=1,
+        part=tmp_path / "run" / "ops" / "part.parquet",
+        epoch_ns=time.monotonic_ns(),
+    )
+
+
+def drive(spec: LoadSpec) -> tuple[LoadResult, pd.DataFrame]:
+    result = run_load(spec)
+    return result, Run(spec.part.parent.parent, {}).table("ops")
+
+
+def test_records_are_as_many_as_the_server_counted(load: LoadSpec, seeded: Cluster) -> None:
+    counted = "SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'users_pkey'"
+    with seeded.primary().connect() as connection:
+        before = connection.execute(counted).fetchone()[0]
+        result, ops = drive(load)
+        # A server reports its counts when a session ends; the sessions of the load have ended or are about to.
+        after = []
+
+        def reported() -> bool:
+            connection.execute("SELECT pg_stat_clear_snapshot()")
+            after[:] = [connection.execute(counted).fetchone()[0]]
+            return after[0] - before >= result.requests
+
+        wait_until(reported, 10, "the counts of the ended sessions", seeded.primary())
+    assert after[0] - before == result.requests == len(ops)
+    assert set(ops["outcome"]) == {"ok"}
+    assert set(ops["rows"]) == {1}
+
+
+def test_times_are_in_order_and_users_wait_their_turn(load: LoadSpec) -> None:
+    result, ops = drive(load)
+    assert (ops[["start_ns", "wait_ns", "latency_ns"]] >= 0).all(axis=None)
+    assert (ops["wait_ns"] <= ops["latency_ns"]).all()
+    done = ops["start_ns"] + ops["latency_ns"]
+    inside = ops[(done >= result.warm_until_ns) & (done < result.to_ns)]
+    assert len(inside) == result.measured
+    # Little's law, with 20 users on 4 connections: users = throughput x mean time, and 16 of 20 wait at any moment
+    users = len(inside) * inside["latency_ns"].mean() / (result.to_ns - result.warm_until_ns)
+    assert users == pytest.approx(20, rel=0.05)
+    assert inside["wait_ns"].sum() / inside["latency_ns"].sum() == pytest.approx(16 / 20, rel=0.1)
+    assert result.pool_busy_fraction > 0.9
+
+
+def test_replicas_take_turns(load: LoadSpec, seeded: Cluster) -> None:
+    replicas = nodes_for("replicas-round-robin", seeded)
+    _, ops = drive(replace(load, targets=tuple(Target(n.name, n.conninfo("app")) for n in replicas)))
+    share = ops["node"].value_counts(normalize=True)
+    assert set(share.index) == {node.name for node in replicas}
+    assert share.min() == pytest.approx(1 / len(replicas), rel=0.02)
+
+
+@pytest.mark.parametrize("hit_ratio", [0.0, 0.5, 1.0])
+def test_searches_hit_and_miss_as_asked(load: LoadSpec, hit_ratio: float) -> None:
+    result, ops = drive(replace(load, workload=SearchUsers(DATA, hit_ratio)))
+    assert not result.sqlstates
+    assert (ops["rows"] > 0).mean() == pytest.approx(hit_ratio, abs=0.05)
+
+
+def test_the_server_computes_the_same_ids(load: LoadSpec) -> None:
+    result, _ = drive(replace(load, workload=GetUserByNumber(DATA)))
+    assert result.requests > 100
+    assert not result.sqlstates
+
+
+def test_a_wrong_answer_is_a_failed_request(load: LoadSpec) -> None:
+    twice = dataset.DatasetSpec(2 * DATA.users, DATA.locale)  # half of these users were never seeded
+    result, ops = drive(replace(load, workload=GetUser(twice)))
+    wrong = ops["sqlstate"] == records.WRONG_ANSWER
+    assert wrong.mean() == pytest.approx(0.5, abs=0.05)
+    assert set(ops[wrong]["outcome"]) == {"fail"}
+    assert records.WRONG_ANSWER in result.problems
+
+
+def test_an_error_of_the_server_is_a_record_and_the_run_goes_on(load: LoadSpec) -> None:
+    result, ops = drive(replace(load, workload=Ask("SELECT 1 / ($1::int4 % 2)")))
+    refused = ops["sqlstate"] == "22012"
+    assert refused.mean() == pytest.approx(0.5, abs=0.02)
+    assert result.sqlstates["22012"] == refused.sum()
+    assert "division by zero" in result.problems["22012"]
+    assert result.measured > 100
+
+
+def test_a_request_has_a_deadline_and_others_go_on(load: LoadSpec) -> None:
+    slow_seventh = Ask("SELECT pg_sleep(CASE WHEN $1::int4 % 7 = 3 THEN 30 ELSE 0.001 END)")
+    began = time.monotonic()
+    result, ops = drive(replace(load, workload=slow_seventh, timeout_s=0.3))
+    assert time.monotonic() - began < 10
+    late = ops[ops["sqlstate"] == records.DEADLINE]
+    assert len(late) > 3
+    assert late["latency_ns"].between(0.3e9, 0.6e9).all()
+    assert (ops["outcome"] == "ok").sum() > 10
+    assert result.requests == len(ops)
+
+
+def test_a_write_whose_answer_never_came_is_unknown(load: LoadSpec) -> None:
+    forever = Ask("SELECT pg_sleep(30 + $1::int4 * 0)", writes=True)
+    _, ops = drive(replace(load, workload=forever, timeout_s=0.3, arrivals=Closed(4)))
+    assert set(ops["outcome"]) == {"unknown"}
+
+
+def test_an_open_load_counts_from_when_a_request_was_due(load: LoadSpec) -> None:
+    result, ops = drive(replace(load, arrivals=Open(500, "constant"), warmup_s=0, duration_s=2))
+    assert len(ops) == pytest.approx(1000, abs=2)
+    due = np.sort(ops["start_ns"].to_numpy()) - result.from_ns
+    assert np.allclose(np.diff(due), 2e6, atol=10)  # ns
+
+
+def test_what_may_not_be_in_flight_is_dropped_and_counted(load: LoadSpec) -> None:
+    arrivals = Open(200, "constant", max_in_flight=3)
+    result, ops = drive(replace(load, workload=Ask("SELECT pg_sleep(0.1 + 0 * $1::int4)"), arrivals=arrivals))
+    dropped = ops["sqlstate"] == records.DROPPED
+    assert result.dropped == dropped.sum() > 100
+    assert len(ops) == pytest.approx(240, abs=3)
+    assert (ops["outcome"] == "ok").sum() > 20
+
+
+def test_users_come_and_go_by_stages(load: LoadSpec) -> None:
+    stages = ((10, 0.0), (10, 0.5), (1, 0.0), (1, 0.5))
+    spec = replace(load, arrivals=Closed(10, stages=stages), workload=Ask("SELECT pg_sleep(0.01 + 0 * $1::int4)"))
+    result, ops = drive(replace(spec, warmup_s=0, connections=10))
+    first = ops["start_ns"].sub(result.from_ns).lt(0.5e9).sum()
+    second = len(ops) - first
+    assert 5 < first / second < 15
+
+
+def test_thinking_users_ask_less(load: LoadSpec) -> None:
+    result, ops = drive(replace(load, arrivals=Closed(10, think_s=0.1), warmup_s=0))
+    assert 50 <= len(ops) <= 10 * 11
+    assert result.requests == len(ops)
+
+
+def test_a_node_that_is_not_there_is_named_before_anything_starts(load: LoadSpec) -> None:
+    with pytest.raises(LoadError, match="pg9: connection 1 of 4"):
+        run_load(replace(load, targets=(Target("pg9", "host=127.0.0.1 port=1 dbname=labkit"),)))
+
+
+def test_too_many_connections_say_how_many_would_do(load: LoadSpec, seeded: Cluster) -> None:
+    allowed = int(seeded.primary().settings(["max_connections"])["max_connections"])
+    with pytest.raises(LoadError, match=rf"max_connections to at least {allowed + 50 + 20}"):
+        run_load(replace(load, connections=allowed + 50))
+
+
+def test_an_order_to_stop_ends_the_load_and_keeps_what_was_measured(load: LoadSpec, tmp_path: Path) -> None:
+    stop = stop_file(tmp_path)
+    spec = replace(load, duration_s=60, stop_file=stop)
+    timer = threading.Timer(1.5, stop.touch)
+    timer.start()
+    began = time.monotonic()
+    result, ops = drive(spec)
+    assert time.monotonic() - began < 10
+    assert result.interrupted
+    assert result.measured > 0
+    assert result.requests == len(ops)
+    timer.join()
+
+
+def test_an_interrupt_reaches_the_generators_and_their_records_are_kept(load: LoadSpec, tmp_path: Path) -> None:
+    def interrupt_after_a_second() -> None:
+        if time.monotonic() - began > 1:
+            raise KeyboardInterrupt
+
+    with Generators() as generators:
+        began = time.monotonic()
+        spec = replace(load, duration_s=60, stop_file=stop_file(tmp_path))
+        with pytest.raises(LoadInterrupted) as caught:
+            generators.run([spec], interrupt_after_a_second)
+        assert time.monotonic() - began < 15
+    assert caught.value.results[0].interrupted
+    assert len(Run(load.part.parent.parent, {}).table("ops")) == caught.value.results[0].requests
+
+
+def test_two_generators_work_at_the_same_time(load: LoadSpec) -> None:
+    specs = [replace(load, part=load.part.with_name(f"part-{i}.parquet"), seed=i) for i in range(2)]
+    with Generators(processes=2) as generators:
+        results = generators.run(specs)
+    assert len(set(generators.pids)) == 2
+    assert len(Run(load.part.parent.parent, {}).table("ops")) == sum(result.requests for result in results)
+
+
+def test_a_node_killed_and_started_again_under_load(own_cluster: Cluster, load: LoadSpec) -> None:
+    """200 users on two replicas; one is killed and comes back: no hang, no lost record, connections return."""
+    dataset.seed(own_cluster, DATA)
+    own_cluster.wait_for_catchup(20)
+    replicas = nodes_for("replicas-round-robin", own_cluster)
+    victim = replicas[-1]
+    assert isinstance(victim.control, Killable)
+    spec = replace(
+        load,
+        targets=tuple(Target(n.name, n.conninfo("app")) for n in replicas),
+        arrivals=Closed(200),
+        warmup_s=0,
+        duration_s=6,
+        timeout_s=2,
+    )
+    done: list[tuple[LoadResult, pd.DataFrame]] = []
+    thread = threading.Thread(target=lambda: done.append(drive(spec)))
+    thread.start()
+    time.sleep(1.5)  # the load's own course, not a wait for a condition
+    victim.control.kill("tree")
+    killed_ns = time.monotonic_ns() - spec.epoch_ns
+    time.sleep(1)
+    victim.control.start()
+    victim.wait_ready(20)
+    back_ns = time.monotonic_ns() - spec.epoch_ns
+    thread.join(timeout=60)
+    assert done, "the load hangs"
+    result, ops = done[0]
+    assert result.requests == len(ops)
+    at = ops["start_ns"] + ops["latency_ns"]
+    failed = ops[ops["outcome"] == "fail"]
+    assert set(failed["node"]) == {victim.name}
+    assert at[failed.index].between(killed_ns - 0.1e9, back_ns + 2e9).all()
+    assert (ops[(ops["node"] == victim.name) & (at > back_ns + 1.5e9)]["outcome"] == "ok").sum() > 50
+    other = ops[(ops["node"] != victim.name) & at.between(killed_ns, back_ns)]
+    assert len(other) > 50
+    assert set(failed["sqlstate"]) <= {records.CONNECTION_LOST, records.CANNOT_CONNECT, records.DEADLINE, "57P03"}
+
+
+def test_a_paused_node_costs_its_users_the_deadline_only(own_cluster: Cluster, load: LoadSpec) -> None:
+    dataset.seed(own_cluster, DATA)
+    primary = own_cluster.primary()
+    assert isinstance(primary.control, Killable)
+    spec = replace(
+        load, targets=(Target(primary.name, primary.conninfo("app")),), warmup_s=0, duration_s=3, timeout_s=0.5
+    )
+    done: list[tuple[LoadResult, pd.DataFrame]] = []
+    thread = threading.Thread(target=lambda: done.append(drive(spec)))
+    thread.start()
+    time.sleep(1)
+    primary.control.pause()
+    try:
+        time.sleep(1)
+    finally:
+        primary.control.resume()
+    resumed_ns = time.monotonic_ns() - spec.epoch_ns
+    thread.join(timeout=60)
+    assert done, "the load hangs"
+    _, ops = done[0]
+    assert (ops["sqlstate"] == records.DEADLINE).sum() >= 20
+    assert ops["latency_ns"].max() < 1.5e9
+    at = ops["start_ns"] + ops["latency_ns"]
+    assert (ops[at > resumed_ns + 0.3e9]["outcome"] == "ok").sum() > 50

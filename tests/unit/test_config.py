@@ -1,0 +1,96 @@
+"""Parameters: names, types, ranges and combinations are checked at once, whichever way they come in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labkit import project
+from labkit.config import ReadScaling, assignments
+from labkit.errors import BadInput
+
+
+def test_every_problem_is_named_in_one_error() -> None:
+    with pytest.raises(BadInput) as caught:
+        ReadScaling.build({"vus": 0, "duration_s": -1, "vuss": 5, "hit_ratio": "much", "replicas": 0})
+    text = str(caught.value)
+    assert len(caught.value.problems) == 5
+    for part in ("vus: 0 is out of range", "duration_s: -1", "did you mean 'vus'", "'much' is not a number", "arm"):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("vus", "ten"),
+        ("vus", 1.5),
+        ("vus", True),
+        ("vus", None),
+        ("duration_s", "nan"),
+        ("duration_s", "inf"),
+        ("keep_cluster", "perhaps"),
+        ("keep_cluster", 2),
+        ("provider", "kubernetes"),
+        ("workloads", ""),
+        ("workloads", "get-user,get-user"),
+        ("arms", "primary-only,nowhere"),
+        ("users", [1]),
+        ("rounds", 1000),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_name(name: str, value: object) -> None:
+    with pytest.raises(BadInput, match=name):
+        ReadScaling.build({name: value})
+
+
+@given(vus=st.integers(1, 100_000), duration=st.floats(12, 86_400), keep=st.booleans())
+def test_text_from_the_command_line_means_the_same_as_values(vus: int, duration: float, keep: bool) -> None:
+    values = {"vus": vus, "duration_s": duration, "keep_cluster": keep}
+    assert ReadScaling.build(values) == ReadScaling.build({name: str(value) for name, value in values.items()})
+
+
+def test_master_is_accepted_as_the_word_of_the_original_report() -> None:
+    assert ReadScaling.build({"arms": "master-only"}).arms == "primary-only"
+
+
+def test_overrides_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text("vus: 7\nusers: 5000\n", encoding="utf-8")
+    loaded = ReadScaling.load(file, assignments(("vus=9",)))
+    assert (loaded.vus, loaded.users, loaded.seed) == (9, 5000, ReadScaling().seed)
+
+
+@pytest.mark.parametrize("content", ["- 1\n- 2\n", "vus: [1", "just words", "\x00"])
+def test_a_broken_file_is_named(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "broken.yaml"
+    file.write_text(content, encoding="utf-8")
+    with pytest.raises(BadInput, match=r"broken\.yaml"):
+        ReadScaling.load(file)
+
+
+def test_a_missing_file_and_a_word_without_a_value_are_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="cannot read"):
+        ReadScaling.load(tmp_path / "none.yaml")
+    with pytest.raises(BadInput, match="name=value"):
+        assignments(("vus",))
+
+
+def test_a_misspelt_parameter_that_papermill_injected_is_found() -> None:
+    cells = ["", "vus = 10", "# Parameters\nvuss = 20\nvus = 30\n"]
+    with pytest.raises(BadInput, match="vuss"):
+        ReadScaling.from_notebook({"In": cells, "vus": 30, "vuss": 20, "unrelated": object()})
+    assert ReadScaling.from_notebook({"In": cells[:2], "vus": 10, "n": 3}).vus == 10
+
+
+def test_the_table_explains_every_parameter() -> None:
+    rows = ReadScaling.table()
+    assert [row["name"] for row in rows] == list(ReadScaling().as_dict())
+    assert all(row["meaning"] for row in rows)
+
+
+@pytest.mark.parametrize("file", sorted((project.configs() / "experiments").glob("*.yaml")), ids=lambda f: f.stem)
+def test_every_experiment_file_that_names_no_other_experiment_loads(file: Path) -> None:
+    assert ReadScaling.load(file)

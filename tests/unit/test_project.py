@@ -1,0 +1,102 @@
+"""The house rules that a machine can check: who imports whom, what is public, what is pinned."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+import labkit
+from labkit import project
+
+ROOT = project.home()
+MODULES = sorted((ROOT / "labkit").rglob("*.py"))
+READING = ("frames", "audit", "compare", "plots", "report")
+DRIVING = (
+    "config",
+    "postgres",
+    "cluster",
+    "providers",
+    "dataset",
+    "routing",
+    "workloads",
+    "load",
+    "sampling",
+    "faults",
+    "failover",
+    "experiments",
+)
+
+
+def room(path: Path) -> str:
+    return path.relative_to(ROOT / "labkit").parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    """Full names of the modules that a file imports, also inside functions."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def top(path: Path) -> set[str]:
+    return {name.split(".")[0] for name in imported(path)}
+
+
+def labkit_rooms(path: Path) -> set[str]:
+    return {name.split(".")[1] for name in imported(path) if name.startswith("labkit.")}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_two_sides_meet_only_in_the_store(path: Path) -> None:
+    if room(path) in READING:
+        assert not top(path) & {"psycopg", "docker"}
+        assert not labkit_rooms(path) & (set(DRIVING) - {"config"})
+    if room(path) in DRIVING:
+        assert not top(path) & {"matplotlib", "pandas"}
+        assert not labkit_rooms(path) & set(READING)
+    if room(path) != "store":
+        assert not top(path) & {"pyarrow"}
+        assert not re.search(r"to_parquet|read_parquet", path.read_text(encoding="utf-8"))
+
+
+def test_docker_is_imported_in_one_module_at_most() -> None:
+    assert sum("docker" in top(path) for path in MODULES) <= 1
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_module_outgrows_its_reader(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+    assert path.stem not in {"utils", "helpers", "common"}
+
+
+def test_every_public_name_exists_and_is_documented() -> None:
+    assert labkit.__all__ == sorted(labkit.__all__, key=str.lower)
+    for name in labkit.__all__:
+        assert getattr(labkit, name).__doc__, f"{name} has no docstring"
+
+
+def test_conda_users_get_the_same_set() -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    *conda, pip = environment["dependencies"]
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert conda == [f"python {settings['requires-python']}", "pip"]
+    assert pip == {"pip": ["--constraint constraints.txt", "--editable ."]}
+
+
+def test_every_dependency_is_pinned_by_name_and_version_alone() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*settings["dependencies"], *(d for group in settings["optional-dependencies"].values() for d in group)]
+    names = {re.split(r"[\[<>=~! ;]", line, maxsplit=1)[0].lower().replace("_", "-") for line in wanted}
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = {line.split("==")[0] for line in lines if "==" in line}
+    assert names <= pinned
+    assert not [line for line in lines if "://" in line or "@" in line]

@@ -1,0 +1,136 @@
+"""Run directories: found again, readable after a failure, and clear about what is wrong with them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from labkit.errors import RunNotFound, RunUnreadable
+from labkit.store import Run, RunStore
+
+OPS = {
+    "block": [0, 0],
+    "node": ["pg1", "pg2"],
+    "start_ns": [10, 20],
+    "wait_ns": [1, 2],
+    "latency_ns": [5, 6],
+    "outcome": ["ok", "fail"],
+    "sqlstate": ["", "57P01"],
+    "rows": [1, 0],
+}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> RunStore:
+    return RunStore(tmp_path / "runs")
+
+
+def test_a_run_is_found_by_id_by_part_by_path_and_as_latest(store: RunStore) -> None:
+    first = store.create("read-scaling", {"vus": 1})
+    second = store.create("failover", {"vus": 2})
+    for name in (first.id, first.path.name, first.path.name[-6:], first.path, "read-scaling/latest"):
+        assert store.open(name).id == first.id
+    assert {path.name for path in store.paths()} == {first.path.name, second.path.name}
+    assert store.latest("failover").id == second.id
+    assert (first.path.parent / "latest").resolve() == first.path
+
+
+def test_what_was_written_is_read_and_parts_are_joined(store: RunStore) -> None:
+    run = store.create("read-scaling", {})
+    for part in ("a", "b"):
+        with run.writer("ops", part) as writer:
+            writer.write(OPS)
+    frame = store.open(run.id).table("ops")
+    assert list(frame["start_ns"]) == [10, 20, 10, 20]
+    assert list(frame["node"]) == ["pg1", "pg2"] * 2
+    assert set(frame["outcome"].cat.categories) == {"ok", "fail"}
+    assert list(run.table("ops", columns=["rows"])) == ["rows"]
+
+
+def test_a_part_is_never_written_twice(store: RunStore) -> None:
+    run = store.create("read-scaling", {})
+    with run.writer("ops", "a") as writer:
+        writer.write(OPS)
+    with pytest.raises(RunUnreadable, match="already written"):
+        run.writer("ops", "a")
+
+
+def test_a_failed_run_keeps_what_was_measured(store: RunStore) -> None:
+    run = store.create("read-scaling", {})
+    with run.writer("ops", "a") as writer:
+        writer.write(OPS)
+    run.event("kill", node="pg1")
+    run.mark("failed", "disk full")
+    again = store.open(run.id)
+    assert (again.status, again.meta["problem"]) == ("failed", "disk full")
+    assert len(again.table("ops")) == 2
+    assert again.events()["node"].tolist() == ["pg1"]
+    assert again.events()["t_ns"].iloc[0] > 0
+
+
+def test_a_run_that_measured_nothing_says_so(store: RunStore) -> None:
+    with pytest.raises(RunUnreadable, match="cut off before anything was measured"):
+        store.create("read-scaling", {}).table("ops")
+
+
+def test_an_unknown_run_lists_the_newest(store: RunStore) -> None:
+    run = store.create("read-scaling", {})
+    with pytest.raises(RunNotFound, match=run.path.name):
+        store.open("2019-never")
+
+
+def test_an_ambiguous_name_lists_the_matches(store: RunStore) -> None:
+    runs = [store.create("read-scaling", {}) for _ in range(2)]
+    with pytest.raises(RunNotFound, match="more than one") as caught:
+        store.open("read-scaling/20")
+    assert all(run.path.name in str(caught.value) for run in runs)
+
+
+def test_an_empty_store_says_what_makes_a_run(store: RunStore) -> None:
+    with pytest.raises(RunNotFound, match="labkit run read-scaling"):
+        store.latest()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"schema": 1}', "\x00\x01"])
+def test_a_damaged_run_json_is_named(store: RunStore, content: str) -> None:
+    run = store.create("read-scaling", {})
+    (run.path / "run.json").write_text(content, encoding="utf-8")
+    with pytest.raises(RunUnreadable, match=r"run\.json"):
+        store.open(run.id)
+
+
+def test_a_run_of_a_newer_labkit_is_refused(store: RunStore) -> None:
+    run = store.create("read-scaling", {})
+    meta = json.loads((run.path / "run.json").read_text(encoding="utf-8")) | {"schema": 99}
+    (run.path / "run.json").write_text(json.dumps(meta), encoding="utf-8")
+    with pytest.raises(RunUnreadable, match="update labkit"):
+        store.open(run.id)
+
+
+def test_a_damaged_part_is_named(store: RunStore) -> None:
+    run = store.create("read-scaling", {})
+    with run.writer("ops", "a") as writer:
+        writer.write(OPS)
+    file = run.path / "ops" / "a.parquet"
+    file.write_bytes(file.read_bytes()[:-10])
+    with pytest.raises(RunUnreadable, match=r"a\.parquet"):
+        run.table("ops")
+
+
+def test_a_directory_that_is_no_run_is_refused(store: RunStore, tmp_path: Path) -> None:
+    with pytest.raises(RunUnreadable, match="not a run"):
+        store.open(tmp_path)
+
+
+def test_numpy_values_become_plain_numbers(store: RunStore) -> None:
+    run = store.create("read-scaling", {"vus": np.int64(3), "rate": np.float64(0.5)})
+    assert store.open(run.id).parameters == {"vus": 3, "rate": 0.5}
+    assert isinstance(run, Run)
+
+
+def test_an_unknown_status_is_a_bug(store: RunStore) -> None:
+    with pytest.raises(ValueError, match="finished"):
+        store.create("read-scaling", {}).mark("finished")
