@@ -51,8 +51,11 @@ class Node:
         control: NodeControl,
         passwords: Mapping[str, str],
         connection_options: Mapping[str, str] | None = None,
+        peer: tuple[str, int] | None = None,
     ) -> None:
         self.name, self.host, self.port, self.control = name, host, port, control
+        self.peer = peer or (host, port)
+        """Host and port under which the other nodes reach this one."""
         self._passwords = passwords
         self._options = dict(connection_options or {})
 
@@ -158,13 +161,13 @@ class Node:
         """
         with to.session() as connection:
             postgres.create_slot(connection, self.name)
-        source = to.conninfo("replication", application_name=self.name)
+        source = to.conninfo("replication", application_name=self.name, host=to.peer[0], port=to.peer[1])
         with self.session() as connection:
             if postgres.role(connection) == "primary":
                 raise ClusterError("a primary cannot be repointed; rewind or rebuild it as a replica first")
             postgres.configure(connection, {"primary_conninfo": source, "primary_slot_name": self.name})
             wait_until(
-                lambda: postgres.streaming_from(connection) == (to.host, to.port),
+                lambda: postgres.streaming_from(connection) == to.peer,
                 deadline_s,
                 f"WAL streaming from {to.name}",
                 self,

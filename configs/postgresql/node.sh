@@ -9,7 +9,7 @@ set -eu
 
 node=$(cat /etc/hostname)
 version=$(postgres --version | sed 's/[^0-9]*\([0-9]*\).*/\1/')
-data=/var/lib/postgresql/$version/docker
+data=$PGDATA
 PGPASSFILE=/run/labkit/pgpass PGUSER=labkit_admin PGDATABASE=postgres PGCONNECT_TIMEOUT=2
 export PGPASSFILE PGUSER PGDATABASE PGCONNECT_TIMEOUT
 first=pg1
@@ -37,18 +37,14 @@ as_root() {
 }
 
 check_version() {
-  for found in /var/lib/postgresql/*/docker/PG_VERSION /var/lib/postgresql/*/PG_VERSION; do
-    [ -e "$found" ] || continue
-    other=$(cat "$found")
-    [ "$other" = "$version" ] || fail "this volume holds data of PostgreSQL $other, the image has PostgreSQL $version;" \
-      "set LABKIT_PG_IMAGE to an image of PostgreSQL $other, or remove the volume of $node to begin anew"
-  done
+  found=$(cat "$data/PG_VERSION")
+  [ "$found" = "$version" ] || fail "the volume of $node holds data of PostgreSQL $found, the image has PostgreSQL" \
+    "$version; set LABKIT_PG_IMAGE to an image of PostgreSQL $found, or remove the volume to begin anew"
 }
 
 # Everything is made beside the data directory and moved there when it is whole.
 make_data() {
   rm -rf "$data.new"
-  mkdir -p "$(dirname "$data")"
   source=$(primary)
   if [ "$node" = "$first" ] && ! others_answer; then make_first; else make_replica; fi
   mv "$data.new" "$data"
@@ -111,8 +107,7 @@ configure() {
 
 run() {
   [ "$(id -u)" = 0 ] && as_root
-  check_version
-  [ -e "$data/PG_VERSION" ] || make_data
+  if [ -e "$data/PG_VERSION" ]; then check_version; else make_data; fi
   role=primary
   if replica_by_data; then role=replica; fi
   configure "$data" "$role"

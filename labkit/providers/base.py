@@ -42,7 +42,7 @@ class Usage:
 
     cpu_s: CPU seconds, user and system. memory_bytes: private memory of all processes plus shared memory
     once. cached_bytes: page cache charged to the node. read/written_bytes: real storage I/O.
-    received/sent_bytes: network. throttled_s: time the CPU limit kept it waiting.
+    received/sent_bytes: network. throttled_s: time the CPU limit kept it waiting. cpu_limit: CPUs it may use.
     """
 
     cpu_s: float | None = None
@@ -53,6 +53,7 @@ class Usage:
     received_bytes: int | None = None
     sent_bytes: int | None = None
     throttled_s: float | None = None
+    cpu_limit: float | None = None
 
 
 class Provider(Protocol):
@@ -112,6 +113,13 @@ class Isolatable(Protocol):
     def isolate(self) -> None: ...
 
     def rejoin_network(self) -> None: ...
+
+
+@runtime_checkable
+class Limitable(Protocol):
+    def limit(self, cpus: float | None) -> None:
+        """Let the node use at most so many CPUs from now on; None: as many as the machine has."""
+        ...
 
 
 @runtime_checkable
