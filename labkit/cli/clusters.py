@@ -60,20 +60,27 @@ def status(name: str | None, provider_name: str, as_json: bool) -> None:
 
 
 @click.command()
-@_name
+@click.option("--name", default=None, help="Name of the cluster.  [default: lab]")
+@click.option("--all", "every", is_flag=True, help="Every cluster.")
 @click.option("--purge", is_flag=True, help="Delete the servers' data too.")
 @_provider
 @_json
-def down(name: str, purge: bool, provider_name: str, as_json: bool) -> None:
+def down(name: str | None, every: bool, purge: bool, provider_name: str, as_json: bool) -> None:
     """Stop a cluster's servers. Their data stays for the next `labkit up`, unless purged."""
+    if every and name is not None:
+        raise BadInput("give --name or --all, not both")
     source = provider(provider_name)
-    existed = name in source.names()
-    source.down(name, purge=purge)
-    state = "absent" if not existed else "stopped" if name in source.names() else "removed"
+    existing = source.names()
+    done = []
+    for each in existing if every else [name or "lab"]:
+        source.down(each, purge=purge)
+        state = "absent" if each not in existing else "stopped" if each in source.names() else "removed"
+        done.append({"name": each, "state": state})
     if as_json:
-        click.echo(json.dumps({"name": name, "state": state}))
-    else:
-        click.echo({"absent": f"there is no cluster {name}"}.get(state, f"cluster {name} is {state}"))
+        click.echo(json.dumps(done, indent=1))
+        return
+    for row in done:
+        click.echo(f"cluster {row['name']}: {row['state']}")
 
 
 @click.command("doctor")

@@ -90,13 +90,9 @@ def _process(pid: int, *, with_children: bool = False) -> tuple[int, int, int, i
         ticks += int(fields[13]) + int(fields[14])
     memory = _read(f"/proc/{pid}/statm").split()
     shared = int(memory[2])
-    read = written = 0
-    for line in _read(f"/proc/{pid}/io").splitlines():
-        if line.startswith(b"read_bytes:"):
-            read = int(line[11:])
-        elif line.startswith(b"write_bytes:"):
-            written = int(line[12:])
-    return ticks, int(memory[1]) - shared, shared, read, written
+    # rchar, wchar, syscr, syscw, read_bytes, write_bytes, cancelled_write_bytes: each name before its number.
+    io = _read(f"/proc/{pid}/io").split()
+    return ticks, int(memory[1]) - shared, shared, int(io[9]), int(io[11])
 
 
 def _children(pid: int) -> list[int]:

@@ -23,7 +23,7 @@ class HostProbe:
             if hasattr(psutil.virtual_memory(), "cached")
             else {"cached_bytes": "this operating system does not report its page cache"}
         )
-        psutil.cpu_percent()  # the first call only marks the beginning
+        self._cpu_began = False
 
     async def read(self) -> list[Reading]:
         load = psutil.getloadavg()
@@ -33,12 +33,16 @@ class HostProbe:
             "load1": load[0],
             "load5": load[1],
             "load15": load[2],
-            "cpu_percent": psutil.cpu_percent(),
             "memory_used_bytes": memory.used,
             "memory_available_bytes": memory.available,
             "received_bytes_total": network.bytes_recv,
             "sent_bytes_total": network.bytes_sent,
         }
+        # psutil counts from the same thread's last call; the first only marks the beginning.
+        cpu_percent = psutil.cpu_percent()
+        if self._cpu_began:
+            values["cpu_percent"] = cpu_percent
+        self._cpu_began = True
         if not self.not_measured:
             values["cached_bytes"] = memory.cached
         return [(self.node, metric, float(value)) for metric, value in values.items()]

@@ -1,0 +1,71 @@
+"""What is refused before anything starts."""
+
+from __future__ import annotations
+
+import socket
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labkit.errors import BadInput, ClusterError
+from labkit.providers import checks
+from labkit.providers.base import ClusterSpec
+from labkit.providers.server import quoted
+
+
+def test_all_problems_are_in_one_message() -> None:
+    spec = ClusterSpec("../up", 99, 80, {"port": "1", "work mem": "1MB", "work_mem": "1\nfsync=off"})
+    with pytest.raises(BadInput) as error:
+        checks.check_spec(spec)
+    words = "\n".join(error.value.problems)
+    assert len(error.value.problems) == 6
+    for part in (
+        "name:",
+        "replicas:",
+        "base_port:",
+        "port is given by labkit",
+        "'work mem'",
+        "work_mem must be one line",
+    ):
+        assert part in words
+
+
+@given(st.text(max_size=50))
+def test_a_name_that_passes_is_one_plain_folder(name: str) -> None:
+    if not checks.check_name(name):
+        assert Path(name).name == name
+        assert not name.startswith((".", "-"))
+
+
+@given(st.text(alphabet=st.characters(exclude_characters="\n\r\0", exclude_categories=["Cs"])))
+def test_a_quoted_value_never_ends_its_quotes(value: str) -> None:
+    inside = quoted({"name": value})["name"]
+    assert inside.replace("\\\\", "").replace("''", "").count("'") == 0
+    assert inside.replace("''", "'").replace("\\\\", "\\") == value
+
+
+def test_a_taken_port_names_the_node_and_the_process() -> None:
+    with socket.socket() as taken:
+        taken.bind((checks.HOST, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ClusterError, match=rf"pg2: port {port} is taken.*labkit down --purge"):
+            checks.check_port("pg2", port)
+    checks.check_port("pg2", port)
+
+
+def test_free_ports_are_distinct_and_avoid_those_of_other_nodes() -> None:
+    taken = list(checks.PORTS)[: len(checks.PORTS) - 40]
+    ports = checks.free_ports(8, 0, [], taken)
+    assert len(set(ports)) == 8
+    assert not set(ports) & set(taken)
+
+
+def test_too_little_disk_names_what_is_needed_and_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    space = namedtuple("space", "free")
+    monkeypatch.setattr(checks.psutil, "disk_usage", lambda _: space(free=10 * 2**20))
+    with pytest.raises(ClusterError, match=r"about 600 MB needed, 10 MB free at .*LABKIT_DATA"):
+        checks.check_disk(tmp_path / "not" / "yet", 600 * 2**20, "3 servers")
