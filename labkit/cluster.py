@@ -240,6 +240,20 @@ class Cluster:
             found.append(ReplicaLag(node.name, lag_bytes, lag_s, row["state"], row["sync_state"]))
         return found
 
+    def wait_streaming(self, deadline_s: float = 60.0) -> None:
+        """Until every other node streams from the primary. Raises WaitTimeout."""
+        primary = self.primary()
+        with primary.session() as connection:
+            for node in self.nodes:
+                if node is primary:
+                    continue
+
+                def streams(name: str = node.name) -> bool:
+                    rows = postgres.replication(connection)
+                    return any(row["application_name"] == name and row["state"] == "streaming" for row in rows)
+
+                wait_until(streams, deadline_s, f"streaming from {primary.name}", node)
+
     def wait_for_catchup(self, deadline_s: float = 60.0) -> None:
         """Until every replica has replayed all that is committed on the primary now. Raises WaitTimeout."""
         with self.primary().session() as connection:

@@ -42,6 +42,9 @@ check_version() {
     "$version; set LABKIT_PG_IMAGE to an image of PostgreSQL $found, or remove the volume to begin anew"
 }
 
+# labkit leaves this file when a node is to be made anew as a replica.
+rebuild=/var/lib/postgresql/rebuild
+
 # Everything is made beside the data directory and moved there when it is whole.
 make_data() {
   rm -rf "$data.new"
@@ -107,6 +110,7 @@ configure() {
 
 run() {
   [ "$(id -u)" = 0 ] && as_root
+  if [ -e "$rebuild" ]; then rm -rf "$data" && rm "$rebuild" && first=; fi
   if [ -e "$data/PG_VERSION" ]; then check_version; else make_data; fi
   role=primary
   if replica_by_data; then role=replica; fi

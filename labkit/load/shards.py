@@ -17,7 +17,6 @@ from labkit.errors import LoadError
 from labkit.load.engine import run_load
 from labkit.load.spec import LoadResult, LoadSpec
 
-
 _STOPPING_S = 10.0
 
 

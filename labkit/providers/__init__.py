@@ -8,7 +8,15 @@ from labkit.errors import BadInput
 from labkit.providers.base import Provider
 from labkit.providers.embedded import EmbeddedProvider
 
-PROVIDERS: dict[str, Callable[[], Provider]] = {"embedded": EmbeddedProvider}
+
+def _docker() -> Provider:
+    # Slow to import, and only some need it.
+    from labkit.providers.compose import ComposeProvider
+
+    return ComposeProvider()
+
+
+PROVIDERS: dict[str, Callable[[], Provider]] = {"embedded": EmbeddedProvider, "docker": _docker}
 
 
 def provider(name: str) -> Provider:

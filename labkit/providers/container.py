@@ -13,6 +13,8 @@ from labkit.providers.engine import Container, Engine
 VOLUME = "/var/lib/postgresql"
 DATA = f"{VOLUME}/labkit"
 EXPERIMENT_FILE = "experiment.conf"
+REBUILD_FILE = "rebuild"
+"""Its presence tells configs/postgresql/node.sh to make the data anew."""
 STOP_DEADLINE_S = 60.0
 _SIGNALS = {"smart": "SIGTERM", "fast": "SIGINT", "immediate": "SIGQUIT"}
 _SIGKILLED = 137  # 128 + SIGKILL
@@ -158,7 +160,7 @@ class ContainerServer:
         count = f"for folder in {DATA} {DATA}/pg_wal; do du -s --block-size=1 $folder 2>/dev/null || true; done"
         counted = engine.execute(self._running(), ["sh", "-c", count]).splitlines()
         if len(counted) != 2:
-            raise ClusterError(f"its data directory cannot be counted: {' '.join(counted) or 'nothing there'}", node=self.name)
+            raise ClusterError(f"its data directory cannot be counted: {' '.join(counted)}", node=self.name)
         data, wal = (int(line.split()[0]) for line in counted)
         return {"data_directory_bytes": data, "pg_wal_bytes": wal}
 
@@ -178,6 +180,18 @@ class ContainerServer:
     def write_settings(self, text: str) -> None:
         """Give the node the experiment's settings; a running server reads them on reload."""
         engine.write(self.container(), VOLUME, EXPERIMENT_FILE, text)
+
+    def check_settings(self) -> None:
+        """Have the server check its whole configuration. Raises ClusterError with its words if it would refuse it."""
+        try:
+            engine.execute(self._running(), ["postgres", "-D", DATA, "-C", "max_connections"])
+        except ClusterError as error:
+            raise ClusterError("the server refuses its settings", node=self.name, log_tail=str(error)) from error
+
+    def discard_data(self) -> None:
+        """Stop the node, and have its next start replace its data by a copy of the primary's."""
+        self.stop("immediate")
+        engine.write(self.container(), VOLUME, REBUILD_FILE, "")
 
     def _running(self) -> Container:
         container = self.container()
@@ -202,6 +216,6 @@ def _end(container: Container) -> list[str]:
     if state.get("OOMKilled"):
         of = f" of {limit // 2**20}m" if limit else ""
         return [
-            f"the kernel killed this node: out of memory, beyond its limit{of}; raise LABKIT_NODE_MEMORY and `labkit up`"
+            f"the kernel killed it: out of memory, beyond its limit{of}; raise LABKIT_NODE_MEMORY, then `labkit up`"
         ]
     return ["the container was killed (exit 137)"] if state["ExitCode"] == _SIGKILLED else []

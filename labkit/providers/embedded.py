@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Sequence
 
 from labkit import postgres, project
-from labkit.cluster import USERS, Cluster, Node, wait_until
+from labkit.cluster import USERS, Cluster, Node
 from labkit.errors import ClusterError, WaitTimeout
 from labkit.providers import account, binaries, checks, creation, state
 from labkit.providers.base import ClusterSpec
@@ -20,9 +20,6 @@ from labkit.providers.state import ClusterState, NodeState
 READY_DEADLINE_S = 60.0
 # Loopback needs no encryption, and asking a server about TLS and GSSAPI first costs two round trips a connection.
 CONNECTION_OPTIONS = {"sslmode": "disable", "gssencmode": "disable"}
-# An experiment that changes these needs a new cluster: replicas stop replaying if they get less than the primary had.
-_FIXED = ("max_connections", "max_worker_processes", "max_wal_senders", "max_prepared_transactions")
-_FIXED_SETTINGS = (*_FIXED, "max_locks_per_transaction")
 
 
 class EmbeddedProvider:
@@ -146,21 +143,9 @@ class EmbeddedProvider:
                 cluster.node(node.name).control.start()
         for node in recorded.nodes:
             cluster.node(node.name).wait_ready(READY_DEADLINE_S)
-        self._wait_streaming(cluster, primary)
+        cluster.wait_streaming(READY_DEADLINE_S)
         for node in recorded.nodes:
             node.ready = True
-
-    def _wait_streaming(self, cluster: Cluster, primary: Node) -> None:
-        with primary.session() as connection:
-            for node in cluster.nodes:
-                if node is primary:
-                    continue
-
-                def streams(name: str = node.name) -> bool:
-                    rows = postgres.replication(connection)
-                    return any(row["application_name"] == name and row["state"] == "streaming" for row in rows)
-
-                wait_until(streams, READY_DEADLINE_S, f"streaming from {primary.name}", node)
 
     # --- finding again --------------------------------------------------------------------------------------------
 
@@ -200,7 +185,7 @@ class EmbeddedProvider:
             cluster = self._cluster(recorded, recorded.nodes)
             self._add_replicas(recorded, cluster, added, chosen, user)
         else:
-            self._wait_streaming(cluster, cluster.primary())
+            cluster.wait_streaming(READY_DEADLINE_S)
         state.write(clusters, recorded)
         return cluster
 
@@ -211,11 +196,7 @@ class EmbeddedProvider:
         """
         before, after = recorded.settings, {key: str(value) for key, value in spec.settings.items()}
         differing = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
-        if fixed := sorted(differing & set(_FIXED_SETTINGS)):
-            raise ClusterError(
-                f"{', '.join(fixed)} cannot change in cluster {recorded.name}, whose replicas depend on it; "
-                f"`labkit down --purge --name {recorded.name}`, then up again with the new value"
-            )
+        checks.check_fixed(recorded.name, differing)
         recorded.settings = after
         nodes = self._cluster(recorded, recorded.nodes).nodes
         try:

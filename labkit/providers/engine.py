@@ -75,10 +75,13 @@ class Engine:
             found = self._client.volumes.list(filters={"label": f"{LABEL}={cluster}"})
         return sorted(str(volume.name) for volume in found)
 
-    def remove(self, container: Container) -> None:
-        """Remove a container, running or not; its volume stays."""
+    def remove(self, container: Container, volume: str) -> None:
+        """Remove a container, running or not, and the volume with its data."""
         with refusals():
             container.remove(force=True)
+            found = self._client.volumes.get(volume)
+            if LABEL in (found.attrs["Labels"] or {}):
+                found.remove()
 
     def ensure_image(self, image: str) -> None:
         """Pull an image that is not here. Raises ProviderUnavailable if it cannot be had."""
@@ -115,7 +118,8 @@ class Engine:
                 json={"NanoCpus": round(cpus * 1e9)},
                 timeout=TIMEOUT_S,
             )
-            api._raise_for_status(answer)
+            if not answer.ok:
+                raise APIError(answer.text, response=answer, explanation=answer.json().get("message"))
 
     def disconnect(self, container: Container, network: str) -> None:
         """Take a container off a network; no error if it is off."""
@@ -132,7 +136,7 @@ class Engine:
     def stats(self, container: Container) -> dict[str, Any]:
         """One reading of the engine's statistics, at once."""
         with refusals():
-            answer: dict[str, Any] = self._client.api.stats(container.id, stream=False, one_shot=True)
+            answer: dict[str, Any] = self._client.api.stats(str(container.id), stream=False, one_shot=True)
         return answer
 
     def stats_stream(self, container: Container) -> Generator[dict[str, Any], None, None]:
@@ -141,7 +145,7 @@ class Engine:
         client = _connect()
         try:
             with refusals():
-                yield from client.api.stats(container.id, stream=True, decode=True)
+                yield from client.api.stats(str(container.id), stream=True, decode=True)
         finally:
             client.close()
 
@@ -150,7 +154,8 @@ def execute(container: Container, command: list[str]) -> str:
     """Run a command as user postgres inside a running container; its output. Raises ClusterError if it fails."""
     with refusals():
         code, output = container.exec_run(command, user="postgres")
-    text = bytes(output).decode("utf-8", "replace")
+    assert isinstance(output, bytes)
+    text = output.decode("utf-8", "replace")
     if code:
         raise ClusterError(f"{command[0]} failed inside the container (exit {code}): {text.strip()}")
     return text

@@ -68,5 +68,5 @@ def _memory_problem(text: str, capacity: Capacity) -> str | None:
         return None
     if not LEAST_MEMORY_BYTES <= wanted <= capacity.memory_bytes:
         most = capacity.memory_bytes // 2**20
-        return f"{MEMORY}: {text} is out of range, the engine can give a node between {LEAST_MEMORY_BYTES >> 20}m and {most}m"
+        return f"{MEMORY}: {text} is out of range, a node can have between {LEAST_MEMORY_BYTES >> 20}m and {most}m"
     return None if capacity.limits_memory else f"{MEMORY}: the engine's kernel cannot limit memory; unset it"
