@@ -1,0 +1,84 @@
+"""The experiments by name, as their reader needs them: parameters, notebook, figures, verdicts."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from labkit import compare, conclusions, frames, project, tables
+from labkit.config import Parameters, ReadScaling
+from labkit.errors import BadInput
+from labkit.store import Run
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One kind of run. `key_parameters` are those that a list of runs shows."""
+
+    name: str
+    parameters: type[Parameters]
+    notebook: str
+    key_parameters: tuple[str, ...]
+    headline: Callable[[Run], pd.DataFrame]  # to compute with
+    table: Callable[[Run], pd.DataFrame]  # to read
+    differences: Callable[[Run], pd.DataFrame]
+    verdicts: Callable[[Run], conclusions.Sentences]
+    lead: Callable[[Run], conclusions.Sentences]  # the few of them that come first
+    validity: Callable[[Run], list[str]]
+
+    @property
+    def notebook_path(self) -> Path:
+        return project.notebooks() / self.notebook
+
+
+_ALL = (
+    Experiment(
+        name="read-scaling",
+        parameters=ReadScaling,
+        notebook="read_scaling.ipynb",
+        key_parameters=("users", "vus", "connections", "duration_s", "rounds"),
+        headline=frames.headline,
+        table=tables.headline,
+        differences=compare.arms,
+        verdicts=conclusions.verdicts,
+        lead=conclusions.lead,
+        validity=frames.validity,
+    ),
+)
+EXPERIMENTS = {experiment.name: experiment for experiment in _ALL}
+
+
+def experiment(name: str) -> Experiment:
+    """The experiment of that name. Raises BadInput listing those that exist."""
+    if name in EXPERIMENTS:
+        return EXPERIMENTS[name]
+    near = difflib.get_close_matches(name, EXPERIMENTS, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(EXPERIMENTS)}"
+    raise BadInput(f"unknown experiment {name!r}; {hint}")
+
+
+def summary(run: Run) -> dict[str, Any]:
+    """What a script wants to know of a run: plain values, None for what is unknown."""
+    kind = experiment(run.experiment)
+    problems = kind.validity(run)
+    return {
+        "id": run.id,
+        "path": str(run.path),
+        "status": run.status,
+        "valid": not problems,
+        "problems": problems,
+        "headline": records(kind.headline(run)),
+        "differences": records(kind.differences(run)),
+        "verdicts": list(kind.verdicts(run)),
+    }
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as dictionaries that JSON can hold."""
+    plain = frame.astype(object).where(frame.notna(), None)
+    return [{str(name): value for name, value in row.items()} for row in plain.to_dict("records")]

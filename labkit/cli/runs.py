@@ -1,0 +1,188 @@
+"""labkit run, runs, compare, report: drive an experiment, and read what was recorded."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from labkit import catalogue, compare, conclusions, project, tables
+from labkit.catalogue import Experiment
+from labkit.config import Parameters, assignments, read_yaml
+from labkit.errors import BadInput, LabkitError, RunUnreadable
+from labkit.lab import open_run
+from labkit.store import Run, RunStore, read_run
+
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for a script instead of tables.")
+_MEASURED = ("measured", "complete")
+
+
+@click.command()
+@click.argument("experiment")
+@click.option("-p", "--parameter", "pairs", multiple=True, metavar="NAME=VALUE", help="Set a parameter; repeatable.")
+@click.option("-f", "--file", "file", type=click.Path(path_type=Path), help="A YAML file of `name: value` lines.")
+@_as_json
+@click.pass_context
+def run(context: click.Context, experiment: str, pairs: tuple[str, ...], file: Path | None, as_json: bool) -> None:
+    """Run EXPERIMENT and write its report.
+
+    Exit code 0: done and valid. 1: done, but the measurement is not valid: a wrong answer, more than 1 % of errors,
+    or an arm without a right answer. 2: bad parameters, or it could not run. 130: interrupted; what was measured is
+    kept.
+    """
+    kind, parameters = _checked(experiment, file, pairs)
+    report = _report()
+    try:
+        executed = report.execute(kind.notebook_path, parameters.as_dict())
+    except KeyboardInterrupt:
+        click.echo("interrupted; what was measured is kept: `labkit runs` lists it as failed", err=True)
+        context.exit(130)
+    assert executed.run is not None  # execute has no place for the copy of a notebook without a run, and says so
+    _finish(context, kind, executed.run, report.publish(executed, executed.run), as_json)
+
+
+def _report() -> Any:
+    """papermill and nbconvert take seconds to load: wrong parameters are refused before, and lists do without."""
+    from labkit import report
+
+    return report
+
+
+def _checked(name: str, file: Path | None, pairs: tuple[str, ...]) -> tuple[Experiment, Parameters]:
+    """The experiment and its parameters, validated. Raises BadInput with everything that is wrong."""
+    problems: list[str] = []
+    values: dict[str, Any] = {}
+    with _noting(problems):
+        values |= read_yaml(file) if file else {}
+    for pair in pairs:
+        with _noting(problems):
+            values |= assignments([pair])
+    with _noting(problems):
+        kind = catalogue.experiment(name)
+        parameters = kind.parameters.build(values)
+    if problems:
+        raise BadInput(problems, subject="command")
+    return kind, parameters
+
+
+@contextlib.contextmanager
+def _noting(problems: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except BadInput as error:
+        problems += error.problems
+
+
+def _finish(context: click.Context, kind: Experiment, made: Run, page: Path, as_json: bool) -> None:
+    """Say what came out; exit 1 if the measurement is not valid."""
+    summary = catalogue.summary(made) | {"report": str(page)}
+    if as_json:
+        click.echo(json.dumps(summary, ensure_ascii=False, indent=1))
+    else:
+        click.echo(f"{kind.table(made).to_string()}\n\n{kind.verdicts(made)}\n\nrun     {made.id}\nreport  {page}")
+    if not summary["valid"]:
+        context.exit(1)
+
+
+@click.command("report")
+@click.argument("run_name", metavar="RUN")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the HTML here as well.")
+@_as_json
+@click.pass_context
+def report_command(context: click.Context, run_name: str, output: Path | None, as_json: bool) -> None:
+    """Draw the report of a recorded RUN again: its id, a part of it, its directory, or `latest`."""
+    recorded = _measured(open_run(run_name))
+    kind, report = catalogue.experiment(recorded.experiment), _report()
+    executed = report.execute(kind.notebook_path, {"run_id": str(recorded.path)})
+    page = report.publish(executed, recorded)
+    if output is not None:
+        output.write_bytes(page.read_bytes())
+        page = output.resolve()
+    _finish(context, kind, recorded, page, as_json)
+
+
+def _measured(recorded: Run) -> Run:
+    """The run, if there is something in it to draw. Raises RunUnreadable."""
+    if not recorded.blocks:
+        reason = recorded.meta.get("problem") or "it was cut off"
+        raise RunUnreadable(f"{recorded.id} holds no finished block ({reason}); there is nothing to report")
+    return recorded
+
+
+@click.command("runs")
+@click.option("-n", "--last", default=20, show_default=True, help="How many, the newest last.")
+@_as_json
+def runs_command(last: int, as_json: bool) -> None:
+    """List recorded runs: id, status, key parameters, headline."""
+    rows = [_listed(path) for path in list(RunStore(project.runs()).paths())[-last:]]
+    if as_json:
+        click.echo(json.dumps(rows, ensure_ascii=False, indent=1))
+        return
+    if not rows:
+        click.echo(f"no runs in {project.runs()}; `labkit run {next(iter(catalogue.EXPERIMENTS))}` makes one")
+    for row in rows:
+        words = " ".join(f"{name}={value}" for name, value in row["parameters"].items())
+        click.echo(f"{row['id']}  {row['status']}  {words}")
+        for line in row["headline"]:
+            rate, p99 = (tables.number(line[name]) for name in ("requests_per_s", "p99_ms"))
+            click.echo(f"    {line['workload']:<14}{line['arm']:<22}{rate:>9} requests/s   p99 {p99} ms")
+        if row["problem"]:
+            click.echo(f"    {row['problem']}")
+
+
+def _listed(path: Path) -> dict[str, Any]:
+    """One run as plain values; one that cannot be read is listed with the reason."""
+    row: dict[str, Any] = {"id": f"{path.parent.name}/{path.name}", "status": "unreadable", "when": None}
+    row |= {"parameters": {}, "headline": [], "problem": None}
+    try:
+        recorded = read_run(path)
+        kind = catalogue.experiment(recorded.experiment)
+        row |= {"status": recorded.status, "when": recorded.meta["epoch"]["utc"]}
+        row |= {"problem": recorded.meta.get("problem")}
+        row["parameters"] = {name: recorded.parameters.get(name) for name in kind.key_parameters}
+        if recorded.status in _MEASURED:
+            row["headline"] = _headline(recorded, kind)
+    except LabkitError as error:
+        row["problem"] = str(error)
+    return row
+
+
+def _headline(recorded: Run, kind: Experiment) -> list[dict[str, Any]]:
+    """From derived/summary.json where a report was made; reading every request again is for runs without one."""
+    kept = recorded.path / "derived" / "summary.json"
+    if kept.exists():
+        return list(json.loads(kept.read_text(encoding="utf-8"))["headline"])
+    return catalogue.records(kind.headline(recorded))
+
+
+@click.command("compare")
+@click.argument("run_a", metavar="RUN")
+@click.argument("run_b", metavar="RUN")
+@_as_json
+def compare_command(run_a: str, run_b: str, as_json: bool) -> None:
+    """Lay two runs of one experiment side by side: parameters, figures with intervals, plots, as HTML too."""
+    a, b = _measured(open_run(run_a)), _measured(open_run(run_b))
+    compare.same_experiment(a, b)
+    report = _report()
+    folder = b.derived / f"compared-with-{a.path.name}"
+    parameters = {"run_a": str(a.path), "run_b": str(b.path)}
+    executed = report.execute(
+        project.notebooks() / "compare_runs.ipynb", parameters, output=folder.with_suffix(".ipynb")
+    )
+    page = report.export(executed.path, folder.with_suffix(".html"), conclusions.two_runs(a, b), f"A {a.id}, B {b.id}")
+    differing, figures = compare.parameters(a, b), compare.runs(a, b)
+    if as_json:
+        content = {"a": a.id, "b": b.id, "parameters": catalogue.records(differing)}
+        content |= {"differences": catalogue.records(figures), "report": str(page)}
+        click.echo(json.dumps(content, ensure_ascii=False, indent=1))
+        return
+    click.echo(f"A  {a.id}\nB  {b.id}\n")
+    click.echo(differing.to_string(index=False) if len(differing) else "same parameters")
+    click.echo(f"\n{tables.two_runs(a, b).to_string()}\n\nreport  {page}")
+
+
+commands: list[click.Command] = [run, runs_command, report_command, compare_command]

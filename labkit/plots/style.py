@@ -1,0 +1,84 @@
+"""Colours, words and the figure that shows itself."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+# M. Okabe, K. Ito, "Color Universal Design" (2008): colour-blind readers tell them apart; on paper the dashes do.
+BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
+BLACK, GREY = "#000000", "#767676"
+
+_ARM_COLOURS = {"primary-only": BLUE, "replicas-round-robin": VERMILLION}
+_ARM_WORDS = {"primary-only": "primary only", "replicas-round-robin": "replicas, round-robin"}
+_NODES = {"host": (BLACK, "-"), "generator": (PURPLE, "-.")}
+_SERVERS = [(BLUE, "-"), (VERMILLION, "--"), (GREEN, ":"), (ORANGE, "-."), (SKY, "--"), (PURPLE, ":")]
+_OTHERS = [GREEN, PURPLE, ORANGE, SKY, BLACK]
+
+_SETTINGS: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.labelsize": 10,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.fontsize": 9.5,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.7,
+    "lines.linewidth": 1.5,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "labkit",
+}
+WIDTH_IN = 7.0
+
+
+def arm_colour(arm: str) -> str:
+    """The colour of an arm, the same in every figure."""
+    return _ARM_COLOURS.get(arm) or _OTHERS[sum(arm.encode()) % len(_OTHERS)]
+
+
+def arm_words(arm: str) -> str:
+    return _ARM_WORDS.get(arm, arm)
+
+
+def node_style(node: str) -> dict[str, Any]:
+    """Colour and dashes of a server, of the host or of the load generator."""
+    number = int("".join(filter(str.isdigit, node)) or 1) - 1
+    colour, dashes = _NODES.get(node) or _SERVERS[number % len(_SERVERS)]
+    return {"color": colour, "linestyle": dashes}
+
+
+def drawing() -> Any:
+    """The context in which figures of this project are made and saved; global settings stay as they were."""
+    return mpl.rc_context(_SETTINGS)
+
+
+class Sheet(Figure):
+    """A matplotlib figure that knows its description and shows itself as SVG, without pyplot."""
+
+    alt = ""
+
+    def svg(self) -> str:
+        """The figure as one SVG element with its description in it."""
+        buffer = io.StringIO()
+        with drawing():
+            self.savefig(buffer, format="svg", metadata={"Date": None, "Title": self.alt})
+        # Text stays text in the SVG. DejaVu Sans comes with matplotlib; Verdana, as wide, with most readers' systems.
+        return buffer.getvalue().replace("'DejaVu Sans'", "'DejaVu Sans', Verdana")
+
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+        data = {"image/svg+xml": self.svg(), "text/plain": self.alt}
+        return data, {"image/svg+xml": {"alt": self.alt}}
+
+
+def wrapped(text: str, width: int) -> str:
+    return "\n".join(textwrap.wrap(text, width))
