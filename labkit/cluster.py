@@ -191,6 +191,19 @@ class Cluster:
                 return node
         raise ClusterError(f"cluster {self.name} has no node {name}; there are {', '.join(n.name for n in self.nodes)}")
 
+    def without(self, name: str) -> Cluster:
+        """The same cluster, one node left out."""
+        others = [node for node in self.nodes if node.name != name]
+        return Cluster(self.name, self.provider, others, binaries=self.binaries, version=self.version)
+
+    def source_for(self, name: str) -> Node:
+        """The primary that a node can be made anew from. Raises ClusterError if no other node is one."""
+        target, others = self.node(name), self.without(name)
+        if "primary" not in others.roles().values():
+            is_it = "it is the primary itself" if _role_or_none(target) == "primary" else "no other node is primary"
+            raise ClusterError(f"it cannot be made anew as a replica: {is_it}; promote another node first", node=name)
+        return others.primary()
+
     def roles(self) -> dict[str, Role | None]:
         """Node name -> role as the server says; None if it does not answer."""
         return {node.name: _role_or_none(node) for node in self.nodes}

@@ -19,6 +19,7 @@ import yaml
 from labkit.errors import BadInput
 
 ARMS = ("primary-only", "replicas-round-robin")
+PROVIDERS = ("embedded", "docker", "attach")
 WORKLOADS = ("get-user", "search-users")
 LOCALES = ("en_US", "ru_RU", "de_DE", "fr_FR", "es_ES", "pl_PL", "uk_UA", "pt_BR", "it_IT", "cs_CZ")
 _BOOLEANS = {
@@ -214,7 +215,7 @@ class ReadScaling(Parameters):
     """Read load against the primary only and against the replicas, in interleaved rounds."""
 
     run_id: str = param("", "a recorded run to read instead of driving a new one; empty drives")
-    provider: str = param("embedded", "where the servers come from", choices=("embedded",))
+    provider: str = param("embedded", "where the servers come from", choices=PROVIDERS)
     cluster: str = param("lab", "name of the cluster; it is found again if it exists")
     replicas: int = param(2, "streaming replicas beside the primary", low=0, high=8)
     users: int = param(1_000_000, "rows of the users table", low=100, high=100_000_000)

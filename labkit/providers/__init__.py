@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from labkit.errors import BadInput
+from labkit.providers.attach import AttachProvider
 from labkit.providers.base import Provider
 from labkit.providers.embedded import EmbeddedProvider
 
@@ -16,7 +17,11 @@ def _docker() -> Provider:
     return ComposeProvider()
 
 
-PROVIDERS: dict[str, Callable[[], Provider]] = {"embedded": EmbeddedProvider, "docker": _docker}
+PROVIDERS: dict[str, Callable[[], Provider]] = {
+    "embedded": EmbeddedProvider,
+    "docker": _docker,
+    "attach": AttachProvider,
+}
 
 
 def provider(name: str) -> Provider:

@@ -79,6 +79,22 @@ class Provider(Protocol):
 
 
 @runtime_checkable
+class ReplicaKeeper(Protocol):
+    """Providers that can make replicas anew, and remove them."""
+
+    def rebuild(self, name: str, node: str) -> None:
+        """Make a node's data anew as a replica of the current primary, whatever it was.
+
+        Raises ClusterError if the node is the only primary, or there is none to copy.
+        """
+        ...
+
+    def remove_replicas(self, name: str) -> list[str]:
+        """Remove every node that is not the primary, with its data and its slot; returns their names."""
+        ...
+
+
+@runtime_checkable
 class NodeControl(Protocol):
     """What every provider that owns its servers can do to one of them."""
 

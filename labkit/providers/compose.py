@@ -97,8 +97,8 @@ class ComposeProvider:
         engine = Engine()
         with state.locked(passwords.folder(), name, self.lock_deadline_s):
             cluster = self._cluster(engine, name)
-            target, others = cluster.node(node), [each for each in cluster.nodes if each.name != node]
-            primary = Cluster(name, self.name, others, binaries="", version="").primary()
+            target = cluster.node(node)
+            primary = cluster.source_for(node)
             _server(target).discard_data()
             target.control.start()
             target.wait_ready(READY_DEADLINE_S)

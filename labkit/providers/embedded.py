@@ -79,6 +79,54 @@ class EmbeddedProvider:
             else:
                 self._stop(recorded)
 
+    # --- replicas -------------------------------------------------------------------------------------------------
+
+    def rebuild(self, name: str, node: str) -> None:
+        """Make a node's data anew as a replica of the current primary, whatever it was.
+
+        Raises ClusterError if the node is the only primary, or there is none to copy.
+        """
+        with state.locked(project.clusters(), name, self.lock_deadline_s):
+            recorded = self._recorded(name)
+            cluster = self._cluster(recorded, recorded.nodes)
+            target = cluster.node(node)
+            primary = cluster.source_for(node)
+            user = account.choose()
+            chosen = account.reachable(binaries.find(), user)
+            known = _server(target).state
+            _server(target).stop("immediate")
+            known.ready = False
+            state.write(project.clusters(), recorded)
+            creation.remove(known.folder)
+            pair = self._cluster(recorded, [_server(primary).state, known])
+            self._add_replicas(recorded, pair, [known], chosen, user)
+            state.write(project.clusters(), recorded)
+
+    def remove_replicas(self, name: str) -> list[str]:
+        """Remove every node that is not the primary, with its data and its slot; returns their names."""
+        with state.locked(project.clusters(), name, self.lock_deadline_s):
+            recorded = self._recorded(name)
+            cluster = self._cluster(recorded, recorded.nodes)
+            primary = cluster.primary()
+            gone = [node for node in recorded.nodes if node.name != primary.name]
+            for node in gone:
+                node.ready = False
+            state.write(project.clusters(), recorded)
+            for node in gone:
+                creation.remove(node.folder)
+            with primary.session() as connection:
+                for node in gone:
+                    postgres.drop_slot(connection, node.name)
+            recorded.nodes = [_server(primary).state]
+            state.write(project.clusters(), recorded)
+            return [node.name for node in gone]
+
+    def _recorded(self, name: str) -> ClusterState:
+        recorded = state.read(project.clusters(), name)
+        if recorded is None or recorded.phase == "creating":
+            raise ClusterError(f"there is no cluster {name}; `labkit up --name {name}` makes one")
+        return recorded
+
     # --- making ---------------------------------------------------------------------------------------------------
 
     def _create(self, spec: ClusterSpec) -> Cluster:
@@ -141,11 +189,11 @@ class EmbeddedProvider:
             creation.base_backup(nodes, primary.port, USERS["replication"], password, chosen, user)
             for node in nodes:
                 cluster.node(node.name).control.start()
-        for node in recorded.nodes:
+        for node in nodes:
             cluster.node(node.name).wait_ready(READY_DEADLINE_S)
         cluster.wait_streaming(READY_DEADLINE_S)
         for node in recorded.nodes:
-            node.ready = True
+            node.ready = node.ready or node in nodes or node.name == primary.name
 
     # --- finding again --------------------------------------------------------------------------------------------
 
@@ -168,17 +216,21 @@ class EmbeddedProvider:
             known.control.start()
         for known in cluster.nodes:
             known.wait_ready(READY_DEADLINE_S)
-        missing = spec.node_names[len(recorded.nodes) :]
+        missing = [name for name in spec.node_names if name not in {node.name for node in recorded.nodes}]
         if missing:
             taken = [node.port for node in recorded.nodes]
-            base = spec.base_port + len(recorded.nodes) if spec.base_port else 0
             size = max(_server(node).disk_usage()["data_directory_bytes"] for node in cluster.nodes)
             checks.check_disk(
                 recorded.servers, len(missing) * (size + checks.NODE_BYTES), f"{len(missing)} more replicas"
             )
-            ports = checks.free_ports(len(missing), base, missing, taken)
+            if spec.base_port:
+                ports = [spec.base_port + spec.node_names.index(name) for name in missing]
+                for name, port in zip(missing, ports, strict=True):
+                    checks.check_port(name, port)
+            else:
+                ports = checks.free_ports(len(missing), 0, missing, taken)
             added = [NodeState(name, port, recorded.servers / name) for name, port in zip(missing, ports, strict=True)]
-            recorded.nodes += added
+            recorded.nodes = sorted([*recorded.nodes, *added], key=lambda node: node.name)
             state.write(clusters, recorded)
             for node in added:
                 creation.remove(node.folder)
