@@ -132,10 +132,9 @@ class EmbeddedProvider:
     def _create(self, spec: ClusterSpec) -> Cluster:
         user = account.choose()
         chosen = account.reachable(binaries.find(), user)
+        ports = checks.free_ports(len(spec.node_names), spec.base_port, spec.node_names)
         clusters = project.clusters()
         servers = account.server_folder(state.folder(clusters, spec.name) / "servers", user)
-        checks.check_disk(servers, checks.NODE_BYTES * len(spec.node_names), f"{len(spec.node_names)} servers")
-        ports = checks.free_ports(len(spec.node_names), spec.base_port, spec.node_names)
         made = ClusterState(
             name=spec.name,
             phase="creating",
@@ -146,8 +145,9 @@ class EmbeddedProvider:
             settings={key: str(value) for key, value in spec.settings.items()},
             nodes=[NodeState(name, port, servers / name) for name, port in zip(spec.node_names, ports, strict=True)],
         )
-        state.write(clusters, made)
         try:
+            checks.check_disk(servers, checks.NODE_BYTES * len(made.nodes), f"{len(made.nodes)} servers")
+            state.write(clusters, made)
             creation.remove(servers)  # of a cluster whose record was lost
             passwords = state.make_passwords(clusters, spec.name, list(USERS.values()))
             first = made.nodes[0]
