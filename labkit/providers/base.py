@@ -42,7 +42,8 @@ class Usage:
 
     cpu_s: CPU seconds, user and system. memory_bytes: private memory of all processes plus shared memory
     once. cached_bytes: page cache charged to the node. read/written_bytes: real storage I/O.
-    received/sent_bytes: network. throttled_s: time the CPU limit kept it waiting. cpu_limit: CPUs it may use.
+    received/sent_bytes: network. throttled_s: time the CPU limit kept it waiting. cpu_limit: CPUs it may use, those of
+    the machine if nothing limits it.
     """
 
     cpu_s: float | None = None

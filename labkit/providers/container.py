@@ -148,9 +148,8 @@ class ContainerServer:
             error.node = error.node or self.name
             raise
         if self._limit_of != reading.get("id"):
-            host = self.container().attrs["HostConfig"]
-            nano, available = int(host.get("NanoCpus") or 0), self._engine.capacity().cpus
-            self._cpu_limit = nano / 1e9 if 0 < nano < available * 1e9 else None
+            nano = int(self.container().attrs["HostConfig"].get("NanoCpus") or 0)
+            self._cpu_limit = nano / 1e9 if nano else float(self._engine.capacity().cpus)
             self._limit_of = str(reading.get("id"))
         return stats.usage(reading, self._cpu_limit)
 
