@@ -11,7 +11,7 @@ from labkit.conclusions import Sentences
 from labkit.frames.rows import each
 from labkit.plots.style import BLACK, BLUE, GREY, WIDTH_IN, Sheet, drawing
 from labkit.store import Run
-from labkit.tables import number
+from labkit.tables import number, original_differences, percent
 
 _COLUMNS = ["workload", "node_cpus", "arm", "nodes", "requests_per_s", "ratio", "low", "high", "rounds"]
 
@@ -128,9 +128,31 @@ def verdicts(run: Run) -> Sentences:
         limits = f"95 % interval {row.low:.2f} … {row.high:.2f}, {row.rounds} rounds"
         meaning = "no difference could be shown" if row.low <= 1 <= row.high else "more" if row.low > 1 else "less"
         found.append(f"{who} ({limits}): {meaning}.")
+    found += _original(run)
     for row in each(frames.bottleneck(run)):
         found.append(f"What limited {row.workload} on {row.arm}: {row.limit} ({row.reason}).")
     return Sentences([*found, *(f"Not valid: {problem}." for problem in frames.validity(run))])
+
+
+def _original(run: Run) -> list[str]:
+    """What this run says about the original report, if it measured several replicas with CPU shared."""
+    frame = speedup(run)
+    shared = frame[frame["node_cpus"].isna() & (frame["nodes"] > 1) & (frame["rounds"] > 1)]
+    if not len(shared):
+        return []
+    saw = " and ".join(percent(value) for value in original_rates())
+    if (shared["low"] > 1).any():
+        return [f"With CPU shared replicas did add throughput here, unlike in the original report ({saw})."]
+    return [
+        "With CPU shared no number of nodes answered more than the primary alone. The original report shared one "
+        f"machine's CPU too and saw {saw}: that needs no mutex to explain it."
+    ]
+
+
+def original_rates() -> list[float]:
+    """What replicas changed in requests/s in the original report, a share for each of its loads."""
+    found = original_differences()
+    return [float(value) for value in found.loc[found["metric"] == "requests_per_s", "relative"]]
 
 
 def lead(run: Run) -> Sentences:

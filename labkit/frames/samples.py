@@ -26,7 +26,8 @@ def resources(run: Run) -> pd.DataFrame:
     workload, arm: str. round: int. second: float, measured seconds of the arm; a rate stands at the middle of its
     interval. node: str, a server, `host` or `generator`. metric: str, with its unit in the name: cpu_percent of a
     server or the generator is percent of one core, of the host percent of all its cores; cpu_percent_of_limit is
-    percent of what a server may use; lag_bytes, lag_s, memory_bytes, read_bytes_per_s … value: float. What was not measured has no rows.
+    percent of what a server may use; lag_bytes, lag_s, memory_bytes, read_bytes_per_s …
+    value: float. What was not measured has no rows.
 
     A rate is made of two neighbouring samples of one block, never of two blocks. A counter that fell (the server
     was restarted) gives no rate for that interval.
