@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from labkit.cluster import Cluster, Node
     from labkit.conclusions import verdicts
-    from labkit.config import ReadScaling
+    from labkit.config import CpuBudget, ReadScaling
+    from labkit.cpu_budget import cpu_budget
     from labkit.dataset import DatasetSpec, seed
     from labkit.errors import BadInput, ClusterError, LabkitError, RunNotFound, RunUnreadable
     from labkit.experiments import read_scaling
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 _HOME = {
     "labkit.cluster": ("Cluster", "Node"),
     "labkit.conclusions": ("verdicts",),
-    "labkit.config": ("ReadScaling",),
+    "labkit.config": ("CpuBudget", "ReadScaling"),
+    "labkit.cpu_budget": ("cpu_budget",),
     "labkit.dataset": ("DatasetSpec", "seed"),
     "labkit.errors": ("BadInput", "ClusterError", "LabkitError", "RunNotFound", "RunUnreadable"),
     "labkit.experiments": ("read_scaling",),
@@ -53,6 +55,8 @@ __all__ = [  # noqa: RUF022  (sorted without regard to case, as the documentatio
     "bottleneck",
     "Cluster",
     "ClusterError",
+    "cpu_budget",
+    "CpuBudget",
     "DatasetSpec",
     "down",
     "ecdf",

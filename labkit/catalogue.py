@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from labkit import compare, conclusions, frames, project, tables
-from labkit.config import Parameters, ReadScaling
+from labkit import compare, conclusions, frames, project, speedup, tables
+from labkit.config import CpuBudget, Parameters, ReadScaling
 from labkit.errors import BadInput
 from labkit.store import Run
 
@@ -47,6 +47,18 @@ _ALL = (
         differences=compare.arms,
         verdicts=conclusions.verdicts,
         lead=conclusions.lead,
+        validity=frames.validity,
+    ),
+    Experiment(
+        name="cpu-budget",
+        parameters=CpuBudget,
+        notebook="where_replicas_help.ipynb",
+        key_parameters=("replicas", "node_cpus", "vus", "connections", "duration_s", "rounds"),
+        headline=frames.headline,
+        table=speedup.table,
+        differences=compare.arms,
+        verdicts=speedup.verdicts,
+        lead=speedup.lead,
         validity=frames.validity,
     ),
 )

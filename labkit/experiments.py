@@ -35,7 +35,7 @@ _SETTINGS = (
     "jit",
 )
 _SPARE_CONNECTIONS = 10  # for the sampler, replication and whoever looks on
-_CATCHUP_S = 60.0
+CATCHUP_S = 60.0
 
 
 def recorded(run_id: str, experiment: str) -> Run:
@@ -59,15 +59,15 @@ def read_scaling(parameters: ReadScaling) -> Run:
     p = parameters
     if p.run_id:
         return recorded(p.run_id, "read-scaling")
-    with _new_run("read-scaling", p.as_dict()) as run, _cluster(p, run) as cluster:
+    with new_run("read-scaling", p.as_dict()) as run, cluster_for(p, run) as cluster:
         data = dataset.DatasetSpec(p.users, p.locale, p.seed)
         arms = as_list(p.arms)
         nodes = {arm: routing.nodes_for(arm, cluster) for arm in arms}
-        _check_connections(nodes.values(), p.connections)
+        check_connections(nodes.values(), p.connections)
         with Generators() as generators:
             seeded = dataset.seed(cluster, data)
             run.update(dataset=dataclasses.asdict(seeded), replication=cluster.replication())
-            cluster.wait_for_catchup(_CATCHUP_S)
+            cluster.wait_for_catchup(CATCHUP_S)
             sampler = Sampler(cluster.nodes, run, p.sample_interval_s, pids={"generator": generators.pids})
             blocks = [
                 (name, arm, r)
@@ -78,9 +78,9 @@ def read_scaling(parameters: ReadScaling) -> Run:
             bar = Progress("measuring", len(blocks) * (p.warmup_s + p.block_s), "s")
             with sampler, bar:
                 for number, (name, arm, r) in enumerate(blocks):
-                    spec = _load_spec(p, run, number, workload(name, data, hit_ratio=p.hit_ratio), nodes[arm])
+                    spec = load_spec(p, run, number, workload(name, data, hit_ratio=p.hit_ratio), nodes[arm])
                     facts = {"block": number, "workload": name, "arm": arm, "round": r}
-                    _drive(run, generators, spec, facts, bar, number)
+                    drive(run, generators, spec, facts, bar, number)
             run.update(
                 replication_after=cluster.replication(), not_measured=sampler.not_measured, sampler=sampler.summary()
             )
@@ -88,7 +88,8 @@ def read_scaling(parameters: ReadScaling) -> Run:
     return run
 
 
-def _load_spec(p: ReadScaling, run: Run, block: int, load: Workload, nodes: Sequence[Node]) -> LoadSpec:
+def load_spec(p: ReadScaling, run: Run, block: int, load: Workload, nodes: Sequence[Node]) -> LoadSpec:
+    """The load of one block: `p.connections` to each of `nodes`."""
     return LoadSpec(
         workload=load,
         targets=tuple(Target(node.name, node.conninfo("app")) for node in nodes),
@@ -105,7 +106,7 @@ def _load_spec(p: ReadScaling, run: Run, block: int, load: Workload, nodes: Sequ
     )
 
 
-def _drive(
+def drive(
     run: Run, generators: Generators, spec: LoadSpec, facts: dict[str, object], bar: Progress, number: int
 ) -> None:
     """Run one block and note it in run.json, also when it was interrupted."""
@@ -138,7 +139,7 @@ def _drive(
 
 
 @contextlib.contextmanager
-def _new_run(experiment: str, parameters: dict[str, object]) -> Iterator[Run]:
+def new_run(experiment: str, parameters: dict[str, object]) -> Iterator[Run]:
     """A run directory that ends as complete, or as failed with the reason."""
     run = RunStore(project.runs()).create(experiment, parameters, **environment.facts())
     try:
@@ -153,7 +154,7 @@ def _new_run(experiment: str, parameters: dict[str, object]) -> Iterator[Run]:
 
 
 @contextlib.contextmanager
-def _cluster(p: ReadScaling, run: Run) -> Iterator[Cluster]:
+def cluster_for(p: ReadScaling, run: Run) -> Iterator[Cluster]:
     """The cluster, up; taken down afterwards if this run brought it up and need not keep it."""
     provider = providers.provider(p.provider)
     before = provider.find(p.cluster)
@@ -181,7 +182,7 @@ def _keep_logs(cluster: Cluster, folder: Path) -> None:
         (folder / f"{node.name}.log").write_text(node.control.log_tail(10_000), encoding="utf-8")
 
 
-def _check_connections(groups: object, connections: int) -> None:
+def check_connections(groups: object, connections: int) -> None:
     """Refuse before any load what a server's max_connections does not allow. Raises BadInput."""
     nodes = {node.name: node for group in groups for node in group}  # type: ignore[attr-defined]
     problems = []

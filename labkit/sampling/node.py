@@ -16,6 +16,7 @@ USAGE_METRICS = {
     "received_bytes": "received_bytes_total",
     "sent_bytes": "sent_bytes_total",
     "throttled_s": "throttled_seconds_total",
+    "cpu_limit": "cpu_limit_cores",
 }
 DISK_METRICS = ("data_directory_bytes", "pg_wal_bytes")
 
