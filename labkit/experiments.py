@@ -7,6 +7,7 @@ import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from labkit import dataset, environment, project, providers, routing
 from labkit.cluster import Cluster, Node
@@ -153,8 +154,24 @@ def new_run(experiment: str, parameters: dict[str, object]) -> Iterator[Run]:
     run.mark("complete")
 
 
+class OnACluster(Protocol):
+    """Parameters of an experiment that holds one cluster."""
+
+    @property
+    def provider(self) -> str: ...
+
+    @property
+    def cluster(self) -> str: ...
+
+    @property
+    def replicas(self) -> int: ...
+
+    @property
+    def keep_cluster(self) -> bool: ...
+
+
 @contextlib.contextmanager
-def cluster_for(p: ReadScaling, run: Run) -> Iterator[Cluster]:
+def cluster_for(p: OnACluster, run: Run) -> Iterator[Cluster]:
     """The cluster, up; taken down afterwards if this run brought it up and need not keep it."""
     provider = providers.provider(p.provider)
     before = provider.find(p.cluster)
