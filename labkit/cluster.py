@@ -162,17 +162,22 @@ class Node:
         """
         with to.session() as connection:
             postgres.create_slot(connection, self.name)
-        source = to.conninfo("replication", application_name=self.name, host=to.peer[0], port=to.peer[1])
         with self.session() as connection:
             if postgres.role(connection) == "primary":
                 raise ClusterError("a primary cannot be repointed; rewind or rebuild it as a replica first")
-            postgres.configure(connection, {"primary_conninfo": source, "primary_slot_name": self.name})
-            wait_until(
-                lambda: postgres.streaming_from(connection) == to.peer,
-                deadline_s,
-                f"WAL streaming from {to.name}",
-                self,
-            )
+            self.follow(to, connection)
+            self.wait_following(to, connection, deadline_s)
+
+    def follow(self, to: Node, connection: Connection) -> None:
+        """Tell this replica, over an administrator's connection to it, to stream from `to` through its slot there."""
+        source = to.conninfo("replication", application_name=self.name, host=to.peer[0], port=to.peer[1])
+        postgres.configure(connection, {"primary_conninfo": source, "primary_slot_name": self.name})
+
+    def wait_following(self, to: Node, connection: Connection, deadline_s: float = 30.0) -> None:
+        """Until this replica streams from `to`. Raises WaitTimeout."""
+        wait_until(
+            lambda: postgres.streaming_from(connection) == to.peer, deadline_s, f"WAL streaming from {to.name}", self
+        )
 
 
 class Cluster:

@@ -185,10 +185,12 @@ class Failover:
         with self._step("repair") as details:
             new = self._chosen()
             assert self.replication is not None
-            changes: dict[str, str | None] = {"primary_conninfo": None, "primary_slot_name": None}
-            changes |= synchronous.settings(self._quorum(held=self.policy.hold_writes), self._standbys())
-            postgres.configure(self._session(new), changes)
-            details["settings"] = {name: value for name, value in changes.items() if name.startswith("sync")}
+            wanted = synchronous.settings(self._quorum(held=self.policy.hold_writes), self._standbys())
+            inherited = postgres.settings(self._session(new), wanted)
+            changes = {name: value for name, value in wanted.items() if value != inherited[name]}
+            if changes:
+                postgres.configure(self._session(new), changes)
+            details["settings"] = changes
         return changes
 
     def repoint(self) -> list[str]:
@@ -197,7 +199,12 @@ class Failover:
             new = self._chosen()
             followers = [s.name for s in self._survivors if s.answers and s.name != new.name]
             for name in followers:
-                self.cluster.node(name).repoint(new, self.policy.deadline_s)
+                postgres.create_slot(self._session(new), name)
+                self.cluster.node(name).follow(new, self._sessions[name])
+            for name in followers:
+                self.cluster.node(name).wait_following(new, self._sessions[name], self.policy.deadline_s)
+            # What it had been told as a replica would count again after a demotion.
+            postgres.configure(self._session(new), {"primary_conninfo": None, "primary_slot_name": None})
             assert self.replication is not None
             if not self.policy.hold_writes:
                 postgres.configure(self._session(new), synchronous.settings(self._quorum(held=True), self._standbys()))
