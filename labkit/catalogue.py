@@ -10,10 +10,21 @@ from typing import Any
 
 import pandas as pd
 
-from labkit import compare, conclusions, durability, frames, project, recovery, speedup, tables
+from labkit import (
+    compare,
+    conclusions,
+    crash_report,
+    durability,
+    frames,
+    project,
+    quorum_report,
+    recovery,
+    speedup,
+    tables,
+)
 from labkit.config import CpuBudget, Parameters, ReadScaling
 from labkit.errors import BadInput
-from labkit.failover_parameters import DurabilityMatrix, Failover
+from labkit.failover_parameters import DurabilityMatrix, Failover, PromotionCrash, QuorumCommit
 from labkit.store import Run
 
 
@@ -85,6 +96,30 @@ _ALL = (
         verdicts=durability.verdicts,
         lead=durability.lead,
         validity=durability.validity,
+    ),
+    Experiment(
+        name="quorum-commit",
+        parameters=QuorumCommit,
+        notebook="quorum_commit.ipynb",
+        key_parameters=("modes", "levels", "writers", "rounds"),
+        headline=quorum_report.headline,
+        table=quorum_report.table,
+        differences=recovery.no_differences,
+        verdicts=quorum_report.verdicts,
+        lead=quorum_report.lead,
+        validity=quorum_report.validity,
+    ),
+    Experiment(
+        name="promotion-crash",
+        parameters=PromotionCrash,
+        notebook="the_promotion_that_crashed.ipynb",
+        key_parameters=("causes",),
+        headline=crash_report.headline,
+        table=crash_report.outcomes,
+        differences=recovery.no_differences,
+        verdicts=crash_report.verdicts,
+        lead=crash_report.lead,
+        validity=crash_report.validity,
     ),
 )
 EXPERIMENTS = {experiment.name: experiment for experiment in _ALL}
