@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
+from scipy.stats import t
 
-from labkit.compare import mean_interval
 from labkit.conclusions import Sentences
 from labkit.frames.rows import each
 from labkit.store import Run
@@ -42,10 +44,18 @@ def costs(run: Run) -> pd.DataFrame:
     for label, group in rounds(run).groupby("label", sort=False):
         row = {"label": label, "rounds": len(group), "commit_p99_ms": float(group["commit_p99_ms"].mean())}
         for name in ("commit_p50_ms", "rate_per_s"):
-            low, high = mean_interval(group[name].astype(float))
+            low, high = _mean_interval(group[name].to_numpy(dtype=float))
             row |= {name: float(group[name].mean()), f"{name}_low": low, f"{name}_high": high}
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _mean_interval(values: np.ndarray[Any, Any]) -> tuple[float, float]:
+    """95 % interval of the mean (Student's t); NaN for a single value."""
+    if len(values) < 2:
+        return float("nan"), float("nan")
+    half = float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
+    return float(values.mean()) - half, float(values.mean()) + half
 
 
 def table(run: Run) -> pd.DataFrame:
@@ -69,7 +79,7 @@ def _interval(low: float, high: float) -> str:
 
 
 def stopped(run: Run) -> pd.DataFrame:
-    """One row a mode and number of stopped replicas: what the primary's view says, and whether a commit goes through."""
+    """One row a mode and number of stopped replicas: what the primary's view says, and how a commit fares."""
     rows = []
     for shown in run.meta["demonstrations"]:
         answered = shown["commit_ms"] is not None
@@ -140,12 +150,12 @@ def _latency(row: object) -> float:
 
 def lead(run: Run) -> Sentences:
     """The range of prices."""
-    every = costs(run)
-    low, high = every.loc[every["commit_p50_ms"].idxmin()], every.loc[every["commit_p50_ms"].idxmax()]
+    every = sorted(each(costs(run)), key=_latency)
+    low, high = every[0], every[-1]
     return Sentences(
         [
-            f"A commit takes from {number(float(low['commit_p50_ms']))} ms ({low['label']}) to "
-            f"{number(float(high['commit_p50_ms']))} ms ({high['label']}), medians over {int(low['rounds'])} rounds."
+            f"A commit takes from {number(low.commit_p50_ms)} ms ({low.label}) to {number(high.commit_p50_ms)} ms "
+            f"({high.label}), medians over {low.rounds} rounds."
         ]
     )
 
