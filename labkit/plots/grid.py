@@ -14,7 +14,7 @@ from labkit.plots.style import GREY, WIDTH_IN, Sheet, arm_colour, arm_words, dra
 
 Draw = Callable[[pd.DataFrame, Axes], Axes]
 
-_ROW_IN, _EMPTY_ROW_IN, _TOP_IN = 1.9, 0.8, 0.5
+_ROW_IN, _EMPTY_ROW_IN, _TOP_IN = 1.8, 0.8, 0.5
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def beside(
             _row(band, part, panel, names, columns)
         notes = list(dict.fromkeys(filter(None, (panel.gap(frame, missing) for panel in panels if _has(panel, frame)))))
         if notes:
-            sheet.supxlabel(wrapped("; ".join(notes), 95), fontsize=9, color=GREY)
+            sheet.supxlabel(wrapped("; ".join(notes), 80), fontsize=9, color=GREY)
         _legend(sheet)
     sheet.alt = (
         f"{'; '.join(panel.title for panel in panels)}: {' beside '.join(map(arm_words, names))}, "
@@ -117,7 +117,7 @@ def _row(band: Any, part: pd.DataFrame, panel: Panel, names: Sequence[str], colu
 
 def _say(ax: Axes, text: str) -> None:
     ax.set_axis_off()
-    ax.text(0.5, 0.5, wrapped(text, 80), ha="center", va="center", color=GREY, transform=ax.transAxes)
+    ax.text(0.5, 0.5, wrapped(text, 68), ha="center", va="center", color=GREY, transform=ax.transAxes)
 
 
 def _legend(sheet: Sheet) -> None:

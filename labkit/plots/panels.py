@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -36,9 +36,14 @@ def _dressed(frame: pd.DataFrame, ax: Axes, label: str) -> Axes:
     ax.set_xlabel(_TIME)
     ax.set_ylabel(label)
     # Axes that share a scale are drawn one after the other: each takes in what is there already.
-    ax.set_xlim(0, max(other.dataLim.x1 for other in ax.get_shared_x_axes().get_siblings(ax)) * 1.02)
-    ax.set_ylim(0, max(other.dataLim.y1 for other in ax.get_shared_y_axes().get_siblings(ax)) * 1.08 or 1)
+    ax.set_xlim(0, _farthest(other.dataLim.x1 for other in ax.get_shared_x_axes().get_siblings(ax)) * 1.02)
+    ax.set_ylim(0, _farthest(other.dataLim.y1 for other in ax.get_shared_y_axes().get_siblings(ax)) * 1.08)
     return ax
+
+
+def _farthest(limits: Iterable[float]) -> float:
+    """The largest limit of axes that hold data; 1 where there is nothing but zeros, or nothing at all."""
+    return max((limit for limit in limits if np.isfinite(limit)), default=0.0) or 1.0
 
 
 def throughput(frame: pd.DataFrame, ax: Axes) -> Axes:

@@ -38,7 +38,7 @@ _SETTINGS: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "labkit",
 }
-WIDTH_IN = 7.0
+WIDTH_IN = 5.8
 
 
 def arm_colour(arm: str) -> str:

@@ -104,9 +104,14 @@ def locked(clusters: Path, name: str, deadline_s: float = 120.0) -> Iterator[Non
     The lock file lies beside the cluster's folder and is never deleted: deleting it would let two processes hold
     two files of one name. The system releases the lock however its holder ends.
     """
-    clusters.mkdir(parents=True, exist_ok=True)
-    file = clusters / f".{name}.lock"
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        clusters.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(clusters / f".{name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise ClusterError(
+            f"the folder for clusters {clusters} cannot be used ({error.strerror}); point LABKIT_DATA at a folder that "
+            "can be written to"
+        ) from error
     try:
         give_up = time.monotonic() + deadline_s
         while True:

@@ -1,0 +1,125 @@
+"""What a node's processes use, against what the operating system says about the same work."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from fix_cluster import MakeCluster
+
+from labkit.cluster import Cluster
+from labkit.errors import ClusterError
+from labkit.providers.base import Usage
+from labkit.providers.server import EmbeddedServer
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /proc")
+
+
+def control(cluster: Cluster, name: str = "pg1") -> EmbeddedServer:
+    found = cluster.node(name).control
+    assert isinstance(found, EmbeddedServer)
+    return found
+
+
+def test_what_cannot_be_measured_is_named_and_absent(cluster: Cluster) -> None:
+    server = control(cluster)
+    usage = server.usage()
+    for field in fields(Usage):
+        assert (getattr(usage, field.name) is None) == (field.name in server.not_measured), field.name
+    assert all(len(reason) > 20 for reason in server.not_measured.values())
+
+
+def test_cpu_time_of_a_busy_backend_is_counted_and_stays_counted_when_it_ends(cluster: Cluster) -> None:
+    server = control(cluster, "pg2")
+    before = server.usage().cpu_s
+    with cluster.node("pg2").connect() as connection:
+        give_up = time.monotonic() + 30
+        used = 0.0
+        while used < 0.5:
+            connection.execute("SELECT count(*) FROM generate_series(1, 300000)")
+            used = (server.usage().cpu_s or 0.0) - (before or 0.0)
+            assert time.monotonic() < give_up
+    while_open = server.usage().cpu_s or 0.0
+    other = cluster.node("pg2")
+    for _ in range(20):
+        assert (server.usage().cpu_s or 0.0) >= while_open
+        assert other.role() == "replica"
+
+
+@linux
+def test_bytes_written_grow_by_what_is_written(make_cluster: MakeCluster) -> None:
+    made = make_cluster(replicas=0)
+    server = control(made)
+    before = server.usage()
+    with made.primary().connect() as connection:
+        connection.execute("CREATE TABLE filled AS SELECT repeat('x', 1000) AS text FROM generate_series(1, 20000)")
+        connection.execute("CHECKPOINT")
+    after = server.usage()
+    assert (after.written_bytes or 0) - (before.written_bytes or 0) > 20_000_000
+    assert (after.read_bytes or 0) >= (before.read_bytes or 0)
+
+
+@linux
+def test_shared_memory_counts_once(make_cluster: MakeCluster) -> None:
+    made = make_cluster(replicas=0)
+    server = control(made)
+    node = made.primary()
+    with node.connect() as connection:
+        connection.execute("CREATE TABLE filled AS SELECT repeat('x', 1000) AS text FROM generate_series(1, 60000)")
+    sessions = [node.connect() for _ in range(10)]
+    try:
+        few = server.usage().memory_bytes or 0
+        for session in sessions:
+            session.execute("SELECT count(text) FROM filled")
+        every = server.usage().memory_bytes or 0
+    finally:
+        for session in sessions:
+            session.close()
+    table = 60_000_000
+    # Ten backends have read the same pages of shared memory: counted each time, that would be ten tables.
+    assert every - few < 3 * table
+    assert every > table
+
+
+@linux
+def test_a_reading_is_cheap_with_a_hundred_backends(cluster: Cluster) -> None:
+    server = control(cluster)
+    sessions = [cluster.node("pg1").connect("app") for _ in range(100)]
+    try:
+        server.usage()
+        took_s = []
+        for _ in range(30):
+            started = time.thread_time()
+            server.usage()
+            took_s.append(time.thread_time() - started)
+    finally:
+        for session in sessions:
+            session.close()
+    assert sorted(took_s)[len(took_s) // 2] < 0.003
+
+
+def test_disk_usage_is_what_du_says(cluster: Cluster) -> None:
+    server = control(cluster)
+    with cluster.primary().connect() as connection:
+        connection.execute("CHECKPOINT")
+    usage = server.disk_usage()
+    wal = server.state.data / "pg_wal"
+    on_disk = sum(file.lstat().st_blocks * 512 for file in wal.rglob("*"))
+    assert usage["pg_wal_bytes"] == pytest.approx(on_disk, rel=0.3)
+    assert usage["data_directory_bytes"] > usage["pg_wal_bytes"] + 20_000_000
+
+
+def test_a_server_that_is_down_cannot_be_measured_and_one_started_again_can(make_cluster: MakeCluster) -> None:
+    made = make_cluster(replicas=0)
+    server = control(made)
+    first = server.usage()
+    server.kill()
+    with pytest.raises(ClusterError, match="pg1: the server is not running"):
+        server.usage()
+    server.start()
+    made.node("pg1").wait_ready(30)
+    assert 0 < (server.usage().cpu_s or 0) < (first.cpu_s or 0) + 10
+    assert Path(str(server.describe()["log"])).exists()

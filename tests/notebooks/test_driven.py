@@ -1,0 +1,90 @@
+"""`labkit run` from the outside: it drives real servers, and is interrupted while it does."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from labkit import frames
+from labkit.store import Run, RunStore
+
+RUN_S = 240
+BEGIN_S = 120
+END_S = 90
+SMALL = ("users=2000", "vus=20", "connections=4", "warmup_s=0.2", "sample_interval_s=0.2", "cluster=driven")
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-c", "from labkit.cli import main; main()", *words]
+
+
+def with_parameters(*pairs: str) -> list[str]:
+    return [word for pair in (*SMALL, *pairs) for word in ("-p", pair)]
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    return os.environ | {"LABKIT_DATA": str(tmp_path)}
+
+
+def nodes_running(environment: dict[str, str]) -> list[bool]:
+    words = command("status", "--json")
+    status = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    (cluster,) = json.loads(status.stdout)
+    assert cluster["name"] == "driven"
+    return [node["running"] for node in cluster["nodes"]]
+
+
+def test_a_run_is_driven_reported_and_leaves_no_server_behind(environment: dict[str, str], tmp_path: Path) -> None:
+    words = command("run", "read-scaling", "--json", *with_parameters("duration_s=2", "rounds=2"))
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=RUN_S, check=False)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["valid"]
+    assert {(row["workload"], row["arm"]) for row in summary["headline"]} == {
+        (workload, arm) for workload in ("get-user", "search-users") for arm in ("primary-only", "replicas-round-robin")
+    }
+    assert all(row["requests_per_s"] > 100 and row["errors"] == 0 for row in summary["headline"])
+    run = RunStore(tmp_path / "runs").latest()
+    assert run.status == "complete"
+    assert Path(summary["report"]).read_text(encoding="utf-8").count("<figure>") >= 15
+    assert {path.name for path in run.derived.iterdir()} >= {"notebook.ipynb", "report.html", "summary.json"}
+    assert nodes_running(environment) == [False, False, False]
+
+
+def test_ctrl_c_keeps_what_was_measured_and_stops_the_servers(environment: dict[str, str], tmp_path: Path) -> None:
+    words = command("run", "read-scaling", *with_parameters("duration_s=600", "rounds=100"))
+    process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        run = _measuring(tmp_path / "runs", process)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=END_S)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130, stderr
+    assert "interrupted" in stderr
+    assert "Traceback" not in stderr
+    run = RunStore(tmp_path / "runs").open(run.path)
+    assert run.status == "failed"
+    assert frames.headline(run)["requests"].sum() > 0
+    assert nodes_running(environment) == [False, False, False]
+
+
+def _measuring(root: Path, process: subprocess.Popen[str]) -> Run:
+    """The run as soon as it has two finished blocks; its deadline is BEGIN_S."""
+    deadline = time.monotonic() + BEGIN_S
+    while time.monotonic() < deadline and process.poll() is None:
+        for path in RunStore(root).paths():
+            run = RunStore(root).open(path)
+            if len(run.blocks) >= 2:
+                return run
+        time.sleep(0.1)
+    raise AssertionError(f"no block was measured within {BEGIN_S} s; exit code {process.poll()}")

@@ -1,0 +1,142 @@
+"""The HTML page of an executed notebook, and its tables; no kernel is needed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import nbformat
+import pytest
+from bs4 import BeautifulSoup
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from labkit import catalogue, report, tables
+from labkit.errors import BadInput
+from labkit.store import Run
+
+MakeRun = Callable[..., Run]
+SVG = '<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"><text>drawn</text></svg>'
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> str:
+    outputs = [
+        new_output("stream", name="stderr", text="a progress bar 100%|####|"),
+        new_output("stream", name="stdout", text="printed <b>text</b>"),
+        new_output(
+            "display_data",
+            {"image/svg+xml": SVG, "text/plain": "f"},
+            metadata={"image/svg+xml": {"alt": 'a "figure" <1>'}},
+        ),
+        new_output("display_data", {"application/vnd.jupyter.widget-view+json": {"model_id": "x"}}),
+        new_output("display_data", {"text/html": "<table><tr><td>cell</td></tr></table>"}),
+    ]
+    cells = [
+        new_markdown_cell("# Is this a question?\n\nIt is."),
+        new_code_cell("value = 1  # <explained>", outputs=outputs, execution_count=1),
+    ]
+    nbformat.write(new_notebook(cells=cells), tmp_path / "x.ipynb")
+    lead = ["pg1 said <script>alert(1)</script>"]
+    return report.export(tmp_path / "x.ipynb", tmp_path / "out" / "x.html", lead, "run & footer").read_text()
+
+
+def test_the_title_is_the_question(page: str) -> None:
+    assert "<title>Is this a question?</title>" in page
+    assert "run &amp; footer" in page
+
+
+def test_code_is_folded_and_progress_is_left_out(page: str) -> None:
+    assert '<details class="code"><summary>code</summary>' in page
+    assert "progress bar" not in page
+    assert "widget" not in page
+    assert "printed &lt;b&gt;text&lt;/b&gt;" in page
+
+
+def test_a_figure_is_an_image_with_its_description(page: str) -> None:
+    image = BeautifulSoup(page, "html.parser").find("img")
+    assert image["alt"] == 'a "figure" <1>'
+    assert set(image.attrs) == {"src", "alt"}
+    assert "data:image/svg+xml;base64," in page
+
+
+def test_wide_tables_scroll_by_themselves(page: str) -> None:
+    assert '<div class="scrolls" tabindex="0">' in page
+    assert "@media print" in page
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_leading_sentences_are_text(page: str) -> None:
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "jquery" not in page.lower()
+    assert "mathjax" not in page.lower()
+
+
+def test_a_run_is_found_by_what_it_displayed(recorded_run: Run) -> None:
+    entry = recorded_run._repr_mimebundle_()
+    cells = [new_code_cell("run", outputs=[new_output("execute_result", entry, execution_count=1)])]
+    found = report._displayed(new_notebook(cells=cells))
+    assert found is not None
+    assert found.path == recorded_run.path
+    assert report._displayed(new_notebook(cells=[new_code_cell("1")])) is None
+
+
+def test_the_summary_is_json_that_scripts_can_read(make_run: MakeRun) -> None:
+    run = make_run(failures={("get-user", "primary-only"): 10**6}, rounds=2)
+    summary = json.loads(json.dumps(catalogue.summary(run), allow_nan=False))
+    assert summary["valid"] is False
+    assert summary["headline"][0]["p99_ms"] is None
+    assert summary["verdicts"]
+
+
+def test_an_unknown_experiment_is_answered_with_those_that_exist() -> None:
+    with pytest.raises(BadInput, match="did you mean 'read-scaling'"):
+        catalogue.experiment("read-scalling")
+    with pytest.raises(BadInput, match="there are: read-scaling"):
+        catalogue.experiment("zzz")
+
+
+def test_the_headline_table_has_both_reports_and_the_interval(recorded_run: Run) -> None:
+    table = tables.headline(recorded_run)
+    assert table.columns.tolist() == [
+        *("primary only", "replicas", "difference", "95 % interval"),
+        *("original: primary only", "original: replicas", "original: difference"),
+    ]
+    assert table.loc[("get-user", "requests/s"), "original: difference"] == "−6.6 %"
+    assert table.loc[("get-user", "p99, ms"), "original: replicas"] == "–"
+    assert " … " in table.loc[("search-users", "p99, ms"), "95 % interval"]
+    assert table.index.get_level_values(1).unique().tolist()[0] == "requests"
+
+
+def test_one_arm_and_one_workload_still_make_a_table(make_run: MakeRun) -> None:
+    run = make_run(rounds=2, workloads=("search-users",))
+    run.update(blocks=[block for block in run.blocks if block["arm"] == "replicas-round-robin"])
+    table = tables.headline(run)
+    assert "replicas" in table
+    assert "difference" not in table
+
+
+def test_replication_shows_what_the_server_said_as_text(recorded_run: Run) -> None:
+    table = tables.replication(recorded_run)
+    assert table.index.tolist() == ["before", "before", "after"]
+    assert "<script>" in table["application_name"].tolist()[1]
+    assert "<script>" not in table._repr_html_()
+
+
+def test_a_run_without_optional_facts_still_has_conditions(make_run: MakeRun) -> None:
+    run = make_run(rounds=1)
+    for name in ("host", "versions", "git", "nodes", "sampler", "postgresql", "replication", "replication_after"):
+        run.meta.pop(name, None)
+    assert tables.conditions(run).loc["status", "value"] == "complete"
+    assert tables.replication(run).empty
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(18054.2, "18,054"), (31.24, "31.2"), (3.456, "3.46"), (0.0123, "0.012"), (0, "0"), (float("nan"), "–")],
+)
+def test_numbers_keep_three_digits(value: float, text: str) -> None:
+    assert tables.number(value) == text
+    assert tables.percent(-0.0314) == "−3.1 %"
+    assert tables.interval(-0.05, 0.012) == "−5.0 … +1.2 %"
