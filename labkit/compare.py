@@ -19,6 +19,7 @@ from labkit import bootstrap
 from labkit.bootstrap import Vector
 from labkit.errors import BadInput
 from labkit.frames import headline
+from labkit.frames.kept import once_a_run
 from labkit.frames.requests import Block, figures, groups
 from labkit.frames.rows import each
 from labkit.store import Run
@@ -110,6 +111,13 @@ def arms(run: Run, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
     float, in the metric's unit; relative, relative_low, relative_high: float, shares; n: int, pairs. A round that an
     arm did not finish makes no pair and is left out of all of this.
     """
+    every = _all_arms(run)
+    wanted = every[every["metric"].isin(list(metrics))]
+    return wanted.reset_index(drop=True)
+
+
+@once_a_run
+def _all_arms(run: Run) -> pd.DataFrame:
     found = {(workload, arm): blocks for workload, arm, blocks in groups(run)}
     names = list(dict.fromkeys(arm for _, arm in found))
     against = ARMS[0] if ARMS[0] in names else names[0]
@@ -119,7 +127,7 @@ def arms(run: Run, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
         if arm != against and before:
             rows += [
                 {"workload": workload, "arm": arm, "against": against, **row}
-                for row in _compared(before, after, metrics, as_pairs=True)
+                for row in _compared(before, after, METRICS, as_pairs=True)
             ]
     return pd.DataFrame(rows, columns=["workload", "arm", "against", "metric", *_FIELDS])
 

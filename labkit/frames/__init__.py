@@ -19,7 +19,7 @@ after the warm-up. Latency is that of requests answered rightly; the others are 
 
 from labkit.frames.diagnosis import bottleneck, littles_law, validity
 from labkit.frames.original import reference
-from labkit.frames.requests import ecdf, errors, headline, per_second, rounds
+from labkit.frames.requests import ecdf, errors, headline, is_open, per_second, rounds
 from labkit.frames.samples import not_measured, resources
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "ecdf",
     "errors",
     "headline",
+    "is_open",
     "littles_law",
     "not_measured",
     "per_second",
