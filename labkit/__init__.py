@@ -33,7 +33,16 @@ _HOME = {
     "labkit.dataset": ("DatasetSpec", "seed"),
     "labkit.errors": ("BadInput", "ClusterError", "LabkitError", "RunNotFound", "RunUnreadable"),
     "labkit.experiments": ("read_scaling",),
-    "labkit.frames": ("bottleneck", "ecdf", "headline", "littles_law", "per_second", "reference", "resources", "rounds"),
+    "labkit.frames": (
+        "bottleneck",
+        "ecdf",
+        "headline",
+        "littles_law",
+        "per_second",
+        "reference",
+        "resources",
+        "rounds",
+    ),
     "labkit.lab": ("down", "open_run", "runs", "up"),
     "labkit.store": ("Run", "RunStore"),
 }

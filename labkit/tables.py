@@ -195,7 +195,7 @@ def errors(run: Run) -> pd.DataFrame:
     found = frames.errors(run)
     if found.empty:
         return Words({"": ["none"]}, index=["errors"])
-    return found.assign(arm=found["arm"].map(_arm)).set_index(["workload", "arm"]).rename_axis([None, None])
+    return Words(found.assign(arm=found["arm"].map(_arm)).set_index(["workload", "arm"]).rename_axis([None, None]))
 
 
 _REPLICATION = ("application_name", "state", "sync_state", "sent_lsn", "write_lsn", "flush_lsn", "replay_lsn")

@@ -111,7 +111,9 @@ def _block(recipe: Recipe, number: int, workload: str, arm: str, turn: int, now:
         "generator_cpu_percent": recipe.generator_cpu_percent,
         "pool_busy_fraction": recipe.pool_busy_fraction,
         "nodes": SERVING[arm],
-        "problems": [],
+        "interrupted": False,
+        "sqlstates": {},
+        "problems": {},
     }
 
 

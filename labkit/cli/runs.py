@@ -173,7 +173,12 @@ def compare_command(run_a: str, run_b: str, as_json: bool) -> None:
     executed = report.execute(
         project.notebooks() / "compare_runs.ipynb", parameters, output=folder.with_suffix(".ipynb")
     )
-    page = report.export(executed.path, folder.with_suffix(".html"), conclusions.two_runs(a, b), f"A {a.id}, B {b.id}")
+    page = report.export(
+        executed.path,
+        folder.with_suffix(".html"),
+        conclusions.two_runs(a, b, ["requests_per_s"]),
+        f"A {a.id}, B {b.id}",
+    )
     differing, figures = compare.parameters(a, b), compare.runs(a, b)
     if as_json:
         content = {"a": a.id, "b": b.id, "parameters": catalogue.records(differing)}

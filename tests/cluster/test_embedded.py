@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import stat
@@ -46,13 +47,13 @@ def test_up_makes_a_primary_and_replicas_that_stream(cluster: Cluster) -> None:
 
 
 def test_up_takes_no_longer_than_three_seconds(make_cluster: MakeCluster) -> None:
+    # The promise holds for a machine that has nothing else to do; on a busy one everything takes its turn.
+    crowd = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
     before_s = time.monotonic()
-    cpu = psutil.cpu_percent(None)
     made = make_cluster()
     took_s = time.monotonic() - before_s
     assert len(made.replicas()) == 2
-    # The promise holds for a machine that has nothing else to do.
-    assert took_s < (3.0 if cpu < 50 else 12.0)
+    assert took_s < 3.0 * crowd
 
 
 def test_up_again_finds_the_same_servers(cluster: Cluster, provider: EmbeddedProvider) -> None:
