@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from labkit.cluster import Node
 from labkit.load.arrivals import Arrivals, Open
 from labkit.load.shards import Generators, LoadInterrupted, stop_file
@@ -29,12 +32,33 @@ class LoadTerms(Protocol):
     def seed(self) -> int: ...
 
 
+def part_name(block: int) -> str:
+    """How the names of a block's parts begin."""
+    return f"block-{block:04d}"
+
+
+def latencies_ms(run: Run, block: Mapping[str, Any]) -> npt.NDArray[np.float64]:
+    """The latencies of the right answers in a block's measured part, read back from its records."""
+    found = [np.empty(0)]
+    for batch in run.batches("ops", ["start_ns", "latency_ns", "outcome"], part_name(block["block"])):
+        done = (batch["start_ns"] + batch["latency_ns"]).to_numpy()
+        inside = (done >= block["warm_until_ns"]) & (done < block["to_ns"]) & (batch["outcome"] == "ok").to_numpy()
+        found.append(batch["latency_ns"].to_numpy()[inside] / 1e6)
+    return np.concatenate(found)
+
+
 class Blocks:
     """The blocks of a run, one after the other, each driven on the same terms."""
 
     def __init__(self, run: Run, generators: Generators, bar: Progress, terms: LoadTerms) -> None:
         self._run, self._generators, self._bar, self._terms = run, generators, bar, terms
         self._behind_s = 0.0
+
+    def on_terms(self, terms: LoadTerms) -> Blocks:
+        """The same blocks, going on, with other terms."""
+        other = Blocks(self._run, self._generators, self._bar, terms)
+        other._behind_s = self._behind_s
+        return other
 
     def drive(
         self,
@@ -58,7 +82,7 @@ class Blocks:
             warmup_s=p.warmup_s,
             timeout_s=p.timeout_s,
             seed=p.seed + int(facts["round"]),  # the arms of a round are asked the same at the same times
-            part=run.part("ops", f"block-{number:04d}"),
+            part=run.part("ops", part_name(number)),
             block=number,
             epoch_ns=run.epoch_ns,
             stop_file=stop_file(run.path),
@@ -110,8 +134,7 @@ def _asked(spec: LoadSpec, result: LoadResult) -> dict[str, Any]:
 
 
 def _summary(result: LoadResult) -> dict[str, Any]:
-    """What run.json keeps of a result: `problems` are a block's own, a request's are its first error texts."""
+    """What run.json keeps of a result."""
     kept = asdict(result)
     kept["generator_cpu_percent"] = kept.pop("cpu_percent")
-    kept["error_texts"] = kept.pop("problems")
     return kept

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +29,7 @@ ARMS = ("primary-only", "replicas-round-robin")  # those of the original report,
 METRICS = ("requests_per_s", "mean_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms", "max_ms", "errors")
 _PERCENTILES = {"p50_ms": 0.5, "p90_ms": 0.9, "p95_ms": 0.95, "p99_ms": 0.99}
 _CLASS = np.log(1.01)  # width of a latency class
-_FIELDS = list(bootstrap.Difference.__dataclass_fields__)
+FIELDS = list(bootstrap.Difference.__dataclass_fields__)
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class _Rounds:
 
 def _compared(
     before: Sequence[Block], after: Sequence[Block], metrics: Sequence[str], *, as_pairs: bool
-) -> list[dict[str, object]]:
+) -> list[dict[str, Any]]:
     """One row a metric: `after` against `before`, rounds drawn together if they are pairs."""
     latencies = np.concatenate([block.latency_ms[block.ok] for block in (*before, *after)])
     span_ms = (max(float(latencies.min()), 1e-3), max(float(latencies.max()), 2e-3)) if len(latencies) else (1.0, 2.0)
@@ -102,6 +103,11 @@ def _compared(
         found = bootstrap.difference(float(observed[0][metric]), float(observed[1][metric]), resampled, n)
         rows.append({"metric": metric, **asdict(found)})
     return rows
+
+
+def paired(before: Sequence[Block], after: Sequence[Block], metrics: Sequence[str] = METRICS) -> list[dict[str, Any]]:
+    """`after` against `before`, blocks that are pairs: one dictionary a metric, with `FIELDS`."""
+    return _compared(before, after, metrics, as_pairs=True)
 
 
 def arms(run: Run, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
@@ -125,11 +131,8 @@ def _all_arms(run: Run) -> pd.DataFrame:
     for (workload, arm), blocks in found.items():
         before, after = _pairs(found.get((workload, against), []), blocks)
         if arm != against and before:
-            rows += [
-                {"workload": workload, "arm": arm, "against": against, **row}
-                for row in _compared(before, after, METRICS, as_pairs=True)
-            ]
-    return pd.DataFrame(rows, columns=["workload", "arm", "against", "metric", *_FIELDS])
+            rows += [{"workload": workload, "arm": arm, "against": against, **row} for row in paired(before, after)]
+    return pd.DataFrame(rows, columns=["workload", "arm", "against", "metric", *FIELDS])
 
 
 def _pairs(before: Sequence[Block], after: Sequence[Block]) -> tuple[list[Block], list[Block]]:
@@ -150,7 +153,7 @@ def runs(a: Run, b: Run, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
         if (workload, arm) in others
         for row in _compared(blocks, others[workload, arm], metrics, as_pairs=False)
     ]
-    return pd.DataFrame(rows, columns=["workload", "arm", "against", "metric", *_FIELDS])
+    return pd.DataFrame(rows, columns=["workload", "arm", "against", "metric", *FIELDS])
 
 
 def parameters(a: Run, b: Run) -> pd.DataFrame:

@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from pathlib import Path
+from typing import Protocol
 
 from labkit import dataset, environment, project, providers, routing
 from labkit.blocks import Blocks
@@ -35,7 +36,20 @@ _SETTINGS = (
     "jit",
 )
 _SPARE_CONNECTIONS = 10  # for the sampler, replication and whoever looks on
-_CATCHUP_S = 60.0
+CATCHUP_S = 60.0
+
+
+class ClusterTerms(Protocol):
+    """The parameters that say which servers an experiment needs."""
+
+    @property
+    def provider(self) -> str: ...
+    @property
+    def cluster(self) -> str: ...
+    @property
+    def replicas(self) -> int: ...
+    @property
+    def keep_cluster(self) -> bool: ...
 
 
 def recorded(run_id: str, experiment: str) -> Run:
@@ -60,15 +74,15 @@ def read_scaling(parameters: ReadScaling, executor: Executor | None = None) -> R
     p = parameters
     if p.run_id:
         return recorded(p.run_id, "read-scaling")
-    with _new_run("read-scaling", p.as_dict()) as run, _cluster(p, run) as cluster:
+    with new_run("read-scaling", p.as_dict()) as run, cluster_of(p, run) as cluster:
         data = dataset.DatasetSpec(p.users, p.locale, p.seed)
         arms = as_list(p.arms)
         nodes = {arm: routing.nodes_for(arm, cluster) for arm in arms}
-        _check_connections(nodes.values(), p.connections)
+        check_connections(nodes.values(), p.connections)
         with Generators(p.processes, executor) as generators:
             seeded = dataset.seed(cluster, data)
             run.update(dataset=dataclasses.asdict(seeded), replication=cluster.replication())
-            cluster.wait_for_catchup(_CATCHUP_S)
+            cluster.wait_for_catchup(CATCHUP_S)
             sampler = Sampler(cluster.nodes, run, p.sample_interval_s, pids={"generator": generators.pids})
             blocks = [
                 (name, arm, r)
@@ -99,7 +113,7 @@ def _arrivals(p: ReadScaling) -> Arrivals:
 
 
 @contextlib.contextmanager
-def _new_run(experiment: str, parameters: dict[str, object]) -> Iterator[Run]:
+def new_run(experiment: str, parameters: dict[str, object]) -> Iterator[Run]:
     """A run directory that ends as complete, or as failed with the reason."""
     run = RunStore(project.runs()).create(experiment, parameters, **environment.facts())
     try:
@@ -114,7 +128,7 @@ def _new_run(experiment: str, parameters: dict[str, object]) -> Iterator[Run]:
 
 
 @contextlib.contextmanager
-def _cluster(p: ReadScaling, run: Run) -> Iterator[Cluster]:
+def cluster_of(p: ClusterTerms, run: Run) -> Iterator[Cluster]:
     """The cluster, up; taken down afterwards if this run brought it up and need not keep it."""
     provider = providers.provider(p.provider)
     before = provider.find(p.cluster)
@@ -142,7 +156,7 @@ def _keep_logs(cluster: Cluster, folder: Path) -> None:
         (folder / f"{node.name}.log").write_text(node.control.log_tail(10_000), encoding="utf-8")
 
 
-def _check_connections(groups: object, connections: int) -> None:
+def check_connections(groups: object, connections: int) -> None:
     """Refuse before any load what a server's max_connections does not allow. Raises BadInput."""
     nodes = {node.name: node for group in groups for node in group}  # type: ignore[attr-defined]
     problems = []

@@ -17,7 +17,7 @@ after the warm-up. Latency is that of requests answered rightly; the others are 
     reference()        the original report's figures in the shape of headline
 """
 
-from labkit.frames.diagnosis import bottleneck, littles_law, validity
+from labkit.frames.diagnosis import bottleneck, littles_law, spoiled, validity
 from labkit.frames.original import reference
 from labkit.frames.requests import ecdf, errors, headline, is_open, per_second, rounds
 from labkit.frames.samples import not_measured, resources
@@ -34,5 +34,6 @@ __all__ = [
     "reference",
     "resources",
     "rounds",
+    "spoiled",
     "validity",
 ]

@@ -127,19 +127,24 @@ _LITTLE = ["workload", "arm", "vus", "answers_per_s", "mean_s", "in_flight", "de
 def validity(run: Run) -> list[str]:
     """What makes the measurement worthless, one sentence each; empty if nothing does.
 
-    A wrong answer, more than 1 % of errors, a workload that got no right answer on some arm, or a run that did not
-    come to its end.
+    What `spoiled` finds, more than 1 % of errors, or a workload that got no right answer on some arm.
     """
-    found = []
-    if run.status == "failed":
-        found.append(f"the run did not come to its end: {run.meta.get('problem') or 'no reason was recorded'}")
-    went_wrong = errors(run)
-    for row in each(went_wrong[went_wrong["sqlstate"] == WRONG_ANSWER]):
-        found.append(f"{row.workload}, {row.arm}: {row.requests} answers were wrong")
+    found = spoiled(run)
     for row in each(headline(run)):
         where = f"{row.workload}, {row.arm}"
         if not row.requests_per_s:
             found.append(f"{where}: not one right answer was measured")
         elif row.errors / row.requests > ERROR_LIMIT:
             found.append(f"{where}: {row.errors / row.requests:.1%} of the requests were errors, more than 1 %")
+    return found
+
+
+def spoiled(run: Run) -> list[str]:
+    """What spoils a run of any kind, one sentence each: a wrong answer, or an end that did not come."""
+    found = []
+    if run.status == "failed":
+        found.append(f"the run did not come to its end: {run.meta.get('problem') or 'no reason was recorded'}")
+    went_wrong = errors(run)
+    for row in each(went_wrong[went_wrong["sqlstate"] == WRONG_ANSWER]):
+        found.append(f"{row.workload}, {row.arm}: {row.requests} answers were wrong")
     return found

@@ -70,9 +70,7 @@ def dask_executor(tmp_path: Path) -> Iterator[Executor]:
 
 
 @pytest.mark.slow
-def test_two_workers_of_a_distributed_engine_make_one_run(
-    dask_executor: Executor, load: LoadSpec, cluster: Cluster
-) -> None:
+def test_two_workers_of_a_distributed_engine_make_one_run(dask_executor: Executor, load: LoadSpec) -> None:
     """Within a minute: shards begin together, all records come back, and every user was there."""
     with Generators(2, dask_executor) as generators:
         shards = generators.load(load)
