@@ -10,7 +10,7 @@ from pathlib import Path
 
 from labkit import dataset, environment, project, providers, routing
 from labkit.cluster import Cluster, Node
-from labkit.config import ReadScaling, as_list
+from labkit.config import ReadScaling, StreamingReplication, as_list
 from labkit.errors import BadInput, LabkitError
 from labkit.lab import open_run
 from labkit.load.arrivals import Closed
@@ -154,7 +154,7 @@ def new_run(experiment: str, parameters: dict[str, object]) -> Iterator[Run]:
 
 
 @contextlib.contextmanager
-def cluster_for(p: ReadScaling, run: Run) -> Iterator[Cluster]:
+def cluster_for(p: ReadScaling | StreamingReplication, run: Run) -> Iterator[Cluster]:
     """The cluster, up; taken down afterwards if this run brought it up and need not keep it."""
     provider = providers.provider(p.provider)
     before = provider.find(p.cluster)
