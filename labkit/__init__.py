@@ -18,18 +18,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from labkit.cluster import Cluster, Node
     from labkit.conclusions import verdicts
-    from labkit.config import ReadScaling
+    from labkit.config import CpuBudget, ReadScaling, StreamingReplication
+    from labkit.cpu_budget import cpu_budget
     from labkit.dataset import DatasetSpec, seed
     from labkit.errors import BadInput, ClusterError, LabkitError, RunNotFound, RunUnreadable
     from labkit.experiments import read_scaling
     from labkit.frames import bottleneck, ecdf, headline, littles_law, per_second, reference, resources, rounds
     from labkit.lab import down, open_run, runs, up
     from labkit.store import Run, RunStore
+    from labkit.streaming import streaming_replication
 
 _HOME = {
     "labkit.cluster": ("Cluster", "Node"),
     "labkit.conclusions": ("verdicts",),
-    "labkit.config": ("ReadScaling",),
+    "labkit.config": ("CpuBudget", "ReadScaling", "StreamingReplication"),
+    "labkit.cpu_budget": ("cpu_budget",),
     "labkit.dataset": ("DatasetSpec", "seed"),
     "labkit.errors": ("BadInput", "ClusterError", "LabkitError", "RunNotFound", "RunUnreadable"),
     "labkit.experiments": ("read_scaling",),
@@ -45,6 +48,7 @@ _HOME = {
     ),
     "labkit.lab": ("down", "open_run", "runs", "up"),
     "labkit.store": ("Run", "RunStore"),
+    "labkit.streaming": ("streaming_replication",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -53,6 +57,8 @@ __all__ = [  # noqa: RUF022  (sorted without regard to case, as the documentatio
     "bottleneck",
     "Cluster",
     "ClusterError",
+    "cpu_budget",
+    "CpuBudget",
     "DatasetSpec",
     "down",
     "ecdf",
@@ -73,6 +79,8 @@ __all__ = [  # noqa: RUF022  (sorted without regard to case, as the documentatio
     "RunStore",
     "RunUnreadable",
     "seed",
+    "streaming_replication",
+    "StreamingReplication",
     "up",
     "verdicts",
 ]

@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from labkit import compare, conclusions, frames, project, tables
-from labkit.config import Parameters, ReadScaling
+from labkit import compare, conclusions, frames, project, replication, speedup, tables
+from labkit.config import CpuBudget, Parameters, ReadScaling, StreamingReplication
 from labkit.errors import BadInput
 from labkit.store import Run
 
@@ -48,6 +48,30 @@ _ALL = (
         verdicts=conclusions.verdicts,
         lead=conclusions.lead,
         validity=frames.validity,
+    ),
+    Experiment(
+        name="cpu-budget",
+        parameters=CpuBudget,
+        notebook="where_replicas_help.ipynb",
+        key_parameters=("replicas", "node_cpus", "vus", "connections", "duration_s", "rounds"),
+        headline=frames.headline,
+        table=speedup.table,
+        differences=compare.arms,
+        verdicts=speedup.verdicts,
+        lead=speedup.lead,
+        validity=frames.validity,
+    ),
+    Experiment(
+        name="streaming-replication",
+        parameters=StreamingReplication,
+        notebook="streaming_replication.ipynb",
+        key_parameters=("provider", "replicas", "commits", "levels"),
+        headline=replication.headline,
+        table=replication.staleness_table,
+        differences=replication.staleness,
+        verdicts=replication.verdicts,
+        lead=replication.verdicts,
+        validity=replication.validity,
     ),
 )
 EXPERIMENTS = {experiment.name: experiment for experiment in _ALL}

@@ -51,8 +51,11 @@ class Node:
         control: NodeControl,
         passwords: Mapping[str, str],
         connection_options: Mapping[str, str] | None = None,
+        peer: tuple[str, int] | None = None,
     ) -> None:
         self.name, self.host, self.port, self.control = name, host, port, control
+        self.peer = peer or (host, port)
+        """Host and port under which the other nodes reach this one."""
         self._passwords = passwords
         self._options = dict(connection_options or {})
 
@@ -158,13 +161,13 @@ class Node:
         """
         with to.session() as connection:
             postgres.create_slot(connection, self.name)
-        source = to.conninfo("replication", application_name=self.name)
+        source = to.conninfo("replication", application_name=self.name, host=to.peer[0], port=to.peer[1])
         with self.session() as connection:
             if postgres.role(connection) == "primary":
                 raise ClusterError("a primary cannot be repointed; rewind or rebuild it as a replica first")
             postgres.configure(connection, {"primary_conninfo": source, "primary_slot_name": self.name})
             wait_until(
-                lambda: postgres.streaming_from(connection) == (to.host, to.port),
+                lambda: postgres.streaming_from(connection) == to.peer,
                 deadline_s,
                 f"WAL streaming from {to.name}",
                 self,
@@ -187,6 +190,19 @@ class Cluster:
             if node.name == name:
                 return node
         raise ClusterError(f"cluster {self.name} has no node {name}; there are {', '.join(n.name for n in self.nodes)}")
+
+    def without(self, name: str) -> Cluster:
+        """The same cluster, one node left out."""
+        others = [node for node in self.nodes if node.name != name]
+        return Cluster(self.name, self.provider, others, binaries=self.binaries, version=self.version)
+
+    def source_for(self, name: str) -> Node:
+        """The primary that a node can be made anew from. Raises ClusterError if no other node is one."""
+        target, others = self.node(name), self.without(name)
+        if "primary" not in others.roles().values():
+            is_it = "it is the primary itself" if _role_or_none(target) == "primary" else "no other node is primary"
+            raise ClusterError(f"it cannot be made anew as a replica: {is_it}; promote another node first", node=name)
+        return others.primary()
 
     def roles(self) -> dict[str, Role | None]:
         """Node name -> role as the server says; None if it does not answer."""
@@ -236,6 +252,20 @@ class Cluster:
                 lag_s = 0.0  # the primary forgets replay_lag of a replica that idles, caught up
             found.append(ReplicaLag(node.name, lag_bytes, lag_s, row["state"], row["sync_state"]))
         return found
+
+    def wait_streaming(self, deadline_s: float = 60.0) -> None:
+        """Until every other node streams from the primary. Raises WaitTimeout."""
+        primary = self.primary()
+        with primary.session() as connection:
+            for node in self.nodes:
+                if node is primary:
+                    continue
+
+                def streams(name: str = node.name) -> bool:
+                    rows = postgres.replication(connection)
+                    return any(row["application_name"] == name and row["state"] == "streaming" for row in rows)
+
+                wait_until(streams, deadline_s, f"streaming from {primary.name}", node)
 
     def wait_for_catchup(self, deadline_s: float = 60.0) -> None:
         """Until every replica has replayed all that is committed on the primary now. Raises WaitTimeout."""

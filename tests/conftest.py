@@ -1,3 +1,3 @@
 """Fixtures live in fix_*.py beside this file."""
 
-pytest_plugins = ["fix_cluster", "fix_runs"]
+pytest_plugins = ["fix_cluster", "fix_providers", "fix_runs"]
