@@ -7,7 +7,8 @@ Statistician 69 (2015), section 5.3.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import functools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,14 +54,15 @@ def cut(values: Vector, n: int, confidence: float = CONFIDENCE) -> tuple[float, 
     return float(low), float(high)
 
 
-def draws(n: int, seed: int = 0) -> Iterator[Vector]:
-    """How often each of n values is drawn in each resample: pieces of (≤ 1000, n), `RESAMPLES` rows in all.
+@functools.lru_cache(maxsize=4)
+def draws(n: int, seed: int = 0) -> list[Vector]:
+    """How often each of n values is drawn in each resample: pieces of (1000, n), `RESAMPLES` rows in all.
 
     The counts are multinomial, so a resampled sum is a product with them and no resample is ever written out.
     """
     rng = np.random.default_rng(seed)
-    for _ in range(0, RESAMPLES, _AT_ONCE):
-        yield rng.multinomial(n, np.full(n, 1 / n), size=_AT_ONCE).astype(np.float64)
+    pieces = range(RESAMPLES // _AT_ONCE)
+    return [rng.multinomial(n, np.full(n, 1 / n), size=_AT_ONCE).astype(np.float64) for _ in pieces]
 
 
 def mean_interval(values: Iterable[float], *, confidence: float = CONFIDENCE, seed: int = 0) -> tuple[float, float]:

@@ -131,13 +131,13 @@ def _pairs(before: Sequence[Block], after: Sequence[Block]) -> tuple[list[Block]
 
 
 def runs(a: Run, b: Run, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
-    """Run b against run a, for each workload and arm that both have; columns as in `arms`, `against` is run a's id.
+    """Run b against run a, for each workload and arm that both have; columns as in `arms`, `against` is "run A".
 
     Rounds of different runs are no pairs: each run's are drawn on their own, and n is the smaller number of them.
     """
     others = {(workload, arm): blocks for workload, arm, blocks in groups(b)}
     rows = [
-        {"workload": workload, "arm": arm, "against": a.id, **row}
+        {"workload": workload, "arm": arm, "against": "run A", **row}
         for workload, arm, blocks in groups(a)
         if (workload, arm) in others
         for row in _compared(blocks, others[workload, arm], metrics, as_pairs=False)
@@ -150,7 +150,7 @@ def parameters(a: Run, b: Run) -> pd.DataFrame:
     left, right = a.parameters, b.parameters
     names = [name for name in {**left, **right} if left.get(name) != right.get(name) and name != "run_id"]
     rows = [{"parameter": name, "A": left.get(name), "B": right.get(name)} for name in names]
-    return pd.DataFrame(rows, columns=["parameter", "A", "B"])
+    return pd.DataFrame(rows, columns=["parameter", "A", "B"], dtype=object)
 
 
 def together(frame_of: Callable[[Run], pd.DataFrame], a: Run, b: Run) -> pd.DataFrame:

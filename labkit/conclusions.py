@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from typing import Any
 
 from labkit import compare, frames
@@ -37,9 +38,9 @@ class Sentences(list[str]):
         printer.text(str(self))
 
 
-def difference(row: Any, other: str = "", against: str = "", where: str = "") -> str:
+def difference(row: Any, other: str = "", where: str = "") -> str:
     """One sentence for one row of `compare.arms` or `compare.runs`: who did more, by how much, how sure that is."""
-    other, against = other or _named(row.arm), against or _named(row.against)
+    other, against = other or _named(row.arm), _named(row.against)
     rate = row.metric == "requests_per_s"
     what = f"{row.workload} requests per second" if rate else f"the {_METRICS[row.metric]} of {row.workload}"
     what += where
@@ -97,11 +98,11 @@ def lead(run: Run) -> Sentences:
     return Sentences([*map(difference, rates), *(f"Not valid: {problem}." for problem in frames.validity(run))])
 
 
-def two_runs(a: Run, b: Run) -> Sentences:
+def two_runs(a: Run, b: Run, metrics: Sequence[str] = ("requests_per_s", "p99_ms")) -> Sentences:
     """What run b did differently from run a, for each workload and arm that both have."""
     found = Sentences()
-    for row in each(compare.runs(a, b, ["requests_per_s", "p99_ms"])):
-        found.append(difference(row, other="run B", against="run A", where=f" on {_named(row.arm)}"))
+    for row in each(compare.runs(a, b, metrics)):
+        found.append(difference(row, other="run B", where=f" on {_named(row.arm)}"))
     differing = compare.parameters(a, b)
     if len(differing) > 1:
         found.append(f"{len(differing)} parameters differ, so no difference can be laid to one of them.")

@@ -164,7 +164,7 @@ def cluster_for(p: ReadScaling | StreamingReplication, run: Run) -> Iterator[Clu
         run.update(
             provider=p.provider,
             cluster=cluster.name,
-            postgresql={"version": cluster.version, "binaries": cluster.binaries},
+            postgresql={"version": cluster.version, "binaries": environment.place(cluster.binaries)},
             nodes=[
                 {"name": node.name, "role": node.role(), "settings": node.settings(_SETTINGS)} for node in cluster.nodes
             ],

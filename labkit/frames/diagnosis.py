@@ -119,8 +119,8 @@ def littles_law(run: Run) -> pd.DataFrame:
 def validity(run: Run) -> list[str]:
     """What makes the measurement worthless, one sentence each; empty if nothing does.
 
-    A wrong answer, more than 1 % of errors, a workload that got no right answer on some arm, a problem that a block
-    has noted about itself, or a run that did not come to its end.
+    A wrong answer, more than 1 % of errors, a workload that got no right answer on some arm, or a run that did not
+    come to its end.
     """
     found = []
     if run.status == "failed":
@@ -134,9 +134,4 @@ def validity(run: Run) -> list[str]:
             found.append(f"{where}: not one right answer was measured")
         elif row.errors / row.requests > ERROR_LIMIT:
             found.append(f"{where}: {row.errors / row.requests:.1%} of the requests were errors, more than 1 %")
-    for facts in run.blocks:
-        found += [
-            f"{facts['workload']}, {facts['arm']}, round {facts['round']}: {problem}"
-            for problem in facts.get("problems", [])
-        ]
     return found

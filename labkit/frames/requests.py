@@ -171,13 +171,19 @@ def errors(run: Run) -> pd.DataFrame:
     """One row per workload, arm and SQLSTATE of the requests that were not answered rightly; empty if all were.
 
     workload, arm, sqlstate: str; states that begin with LK are the load generator's own, LK003 is a wrong answer.
-    requests: int.
+    requests: int. message: str, the first one that came with the state, "" if none was noted.
     """
     rows = []
     for workload, arm, blocks in groups(run):
         counted = sum((block.errors for block in blocks), Counter[str]())
-        rows += [{"workload": workload, "arm": arm, "sqlstate": s, "requests": n} for s, n in counted.most_common()]
-    return pd.DataFrame(rows, columns=["workload", "arm", "sqlstate", "requests"])
+        first: dict[str, str] = {}
+        for block in blocks:
+            first = block.facts.get("problems", {}) | first
+        rows += [
+            {"workload": workload, "arm": arm, "sqlstate": state, "requests": count, "message": first.get(state, "")}
+            for state, count in counted.most_common()
+        ]
+    return pd.DataFrame(rows, columns=["workload", "arm", "sqlstate", "requests", "message"])
 
 
 def per_second(run: Run) -> pd.DataFrame:

@@ -64,13 +64,15 @@ def relative_differences(frame: pd.DataFrame, ax: Axes, original: pd.DataFrame |
     `frame`: rows of `compare.arms` or `compare.runs`. `original`: workload, arm, metric, relative, drawn as diamonds.
     """
     labels = []
+    several = frame["arm"].nunique() > 1
     for place, row in enumerate(each(frame)):
         colour = arm_colour(row.arm)
         estimate, low, high = (100 * value for value in (row.relative, row.relative_low, row.relative_high))
         if not np.isnan(low):
             ax.plot([low, high], [place, place], color=colour, linewidth=2.5, solid_capstyle="butt")
         ax.plot(estimate, place, "o", color=colour, markersize=7, label="this run" if place == 0 else None)
-        labels.append(f"{row.workload}\n{METRIC_WORDS.get(row.metric, row.metric)}")
+        whose = f"{row.workload}, {_short(row.arm)}" if several else row.workload
+        labels.append(f"{whose}\n{METRIC_WORDS.get(row.metric, row.metric)}")
         if original is not None:
             same = matching(original, workload=row.workload, arm=row.arm, metric=row.metric)
             for value in same["relative"].dropna():
@@ -81,6 +83,10 @@ def relative_differences(frame: pd.DataFrame, ax: Axes, original: pd.DataFrame |
     ax.set_ylim(len(labels) - 0.4, -0.6)
     ax.grid(visible=False, axis="y")
     return ax
+
+
+def _short(arm: str) -> str:
+    return arm_words(arm).split(",")[0]
 
 
 def _named(ax: Axes) -> list[str]:
@@ -95,6 +101,7 @@ def differences(frame: pd.DataFrame, original: pd.DataFrame | None = None) -> Sh
         sheet = Sheet(figsize=(WIDTH_IN, 0.55 * len(chosen) + 1.3), layout="constrained")
         ax = relative_differences(chosen, sheet.subplots(), original)
         ax.set_xlabel(f"difference from {against}, % (bar: 95 % interval)")
-        sheet.legend(loc="outside upper right", ncols=2)
+        if original is not None:
+            sheet.legend(loc="outside upper right", ncols=2)
     sheet.alt = f"Differences in percent from {against}, with 95 % intervals"
     return sheet
