@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from labkit import postgres
+from labkit import postgres, synchronous
 from labkit.errors import ClusterError, WaitTimeout
 from labkit.postgres import Connection, Role, WalPosition
+from labkit.synchronous import Level, Mode
 
 if TYPE_CHECKING:
     from labkit.providers.base import NodeControl
@@ -161,17 +162,22 @@ class Node:
         """
         with to.session() as connection:
             postgres.create_slot(connection, self.name)
-        source = to.conninfo("replication", application_name=self.name, host=to.peer[0], port=to.peer[1])
         with self.session() as connection:
             if postgres.role(connection) == "primary":
                 raise ClusterError("a primary cannot be repointed; rewind or rebuild it as a replica first")
-            postgres.configure(connection, {"primary_conninfo": source, "primary_slot_name": self.name})
-            wait_until(
-                lambda: postgres.streaming_from(connection) == to.peer,
-                deadline_s,
-                f"WAL streaming from {to.name}",
-                self,
-            )
+            self.follow(to, connection)
+            self.wait_following(to, connection, deadline_s)
+
+    def follow(self, to: Node, connection: Connection) -> None:
+        """Tell this replica, over an administrator's connection to it, to stream from `to` through its slot there."""
+        source = to.conninfo("replication", application_name=self.name, host=to.peer[0], port=to.peer[1])
+        postgres.configure(connection, {"primary_conninfo": source, "primary_slot_name": self.name})
+
+    def wait_following(self, to: Node, connection: Connection, deadline_s: float = 30.0) -> None:
+        """Until this replica streams from `to`. Raises WaitTimeout."""
+        wait_until(
+            lambda: postgres.streaming_from(connection) == to.peer, deadline_s, f"WAL streaming from {to.name}", self
+        )
 
 
 class Cluster:
@@ -252,6 +258,16 @@ class Cluster:
                 lag_s = 0.0  # the primary forgets replay_lag of a replica that idles, caught up
             found.append(ReplicaLag(node.name, lag_bytes, lag_s, row["state"], row["sync_state"]))
         return found
+
+    def synchronous(
+        self, mode: Mode = "ANY", k: int = 1, level: Level = "on", deadline_s: float = 15.0
+    ) -> dict[str, str]:
+        """Have commits wait for `FIRST k` or `ANY k` replicas, or for none (`off`); `level` is synchronous_commit.
+
+        Applied by reload, on every node. Returns replica -> sync_state as the primary shows it. Raises BadInput (k
+        greater than the replicas), ClusterError, WaitTimeout if the primary does not act on it in time.
+        """
+        return synchronous.apply(self, synchronous.Synchronous(mode, k, level), deadline_s)
 
     def wait_streaming(self, deadline_s: float = 60.0) -> None:
         """Until every other node streams from the primary. Raises WaitTimeout."""

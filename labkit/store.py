@@ -42,6 +42,36 @@ SCHEMAS: dict[str, pa.Schema] = {
             "rows": pa.int32(),
         }
     ),
+    "writes": pa.schema(
+        {
+            "block": pa.int32(),
+            "key": pa.int64(),  # of the transaction's first row; the others follow
+            "rows": pa.int32(),
+            "node": _TEXT,  # where it was sent
+            "intent_ns": pa.int64(),  # since the run's epoch: just before it was sent
+            "done_ns": pa.int64(),  # when it ended for its writer; -1 if the lab was killed before
+            "outcome": _TEXT,  # ok, ok-with-warning, fail, unknown
+            "sqlstate": _TEXT,
+        }
+    ),
+    "survivors": pa.schema(
+        {
+            "block": pa.int32(),
+            "node": _TEXT,
+            "view": _TEXT,  # promoted: the new primary; other: what the other replica had; old: the dead primary's own
+            "key": pa.int64(),
+            "xid": pa.int64(),  # the transaction that wrote the row
+        }
+    ),
+    "ghosts": pa.schema(  # rows that only the dead primary had
+        {
+            "block": pa.int32(),
+            "key": pa.int64(),
+            "xid": pa.int64(),
+            "commit_lsn": pa.int64(),  # -1 where its WAL holds no commit of that transaction
+            "commit_utc": _TEXT,
+        }
+    ),
     "samples": pa.schema({"t_ns": pa.int64(), "node": _TEXT, "metric": _TEXT, "value": pa.float64()}),
 }
 
@@ -193,9 +223,12 @@ class Run:
         frame: pd.DataFrame = pa.concat_tables(read).unify_dictionaries().to_pandas()
         return frame
 
-    def batches(self, table: str, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
-        """A table piece by piece, as it was written: memory stays that of one row group. Raises RunUnreadable."""
-        parts = sorted((self.path / table).glob("*.parquet"))
+    def batches(self, table: str, columns: Sequence[str], prefix: str = "") -> Iterator[pd.DataFrame]:
+        """A table piece by piece, as it was written: memory stays that of one row group.
+
+        Only parts whose names begin with `prefix`. Raises RunUnreadable if there are none.
+        """
+        parts = sorted((self.path / table).glob(f"{prefix}*.parquet"))
         if not parts:
             raise RunUnreadable(f"{self.id} holds no {table}: it was cut off before anything was measured")
         for part in parts:

@@ -15,7 +15,7 @@ from labkit import postgres, providers
 from labkit.cluster import Cluster, Node, wait_until
 from labkit.config import StreamingReplication, as_list
 from labkit.errors import ClusterError
-from labkit.experiments import cluster_for, new_run, recorded
+from labkit.experiments import cluster_of, new_run, recorded
 from labkit.providers.base import ReplicaKeeper
 from labkit.store import Run
 
@@ -37,7 +37,7 @@ def streaming_replication(parameters: StreamingReplication) -> Run:
     p = parameters
     if p.run_id:
         return recorded(p.run_id, "streaming-replication")
-    with new_run("streaming-replication", p.as_dict()) as run, cluster_for(p, run) as cluster:
+    with new_run("streaming-replication", p.as_dict()) as run, cluster_of(p, run) as cluster:
         with cluster.primary().session() as connection:
             connection.execute("DROP TABLE IF EXISTS replication_lesson")
             connection.execute("CREATE TABLE replication_lesson (id bigint PRIMARY KEY, filling text NOT NULL)")

@@ -18,9 +18,9 @@ after the warm-up. Latency is that of requests answered rightly; the others are 
     reference()        the original report's figures in the shape of headline
 """
 
-from labkit.frames.diagnosis import bottleneck, littles_law, validity
+from labkit.frames.diagnosis import bottleneck, littles_law, spoiled, validity
 from labkit.frames.original import reference
-from labkit.frames.requests import ecdf, errors, headline, per_second, rounds
+from labkit.frames.requests import ecdf, errors, headline, is_open, per_second, rounds
 from labkit.frames.samples import disk_space, not_measured, resources
 
 __all__ = [
@@ -29,11 +29,13 @@ __all__ = [
     "ecdf",
     "errors",
     "headline",
+    "is_open",
     "littles_law",
     "not_measured",
     "per_second",
     "reference",
     "resources",
     "rounds",
+    "spoiled",
     "validity",
 ]

@@ -151,3 +151,28 @@ class Measurable(Protocol):
     def disk_usage(self) -> Mapping[str, int]:
         """`data_directory_bytes` and `pg_wal_bytes`, allocated on disk; pg_wal is counted in both."""
         ...
+
+
+@runtime_checkable
+class Repairable(Protocol):
+    """A node whose files can be worked on while its server is down."""
+
+    @property
+    def data(self) -> str:
+        """The data directory, as the programs of this node see it."""
+        ...
+
+    def put(self, name: str, text: str, *, append: bool = False) -> None:
+        """Write a file of the data directory, as the server's user. Raises ClusterError."""
+        ...
+
+    def program(self, name: str, *arguments: str, password: str = "") -> str:
+        """Run one of PostgreSQL's programs as the server's user; what it prints.
+
+        `password` is for the server that the program connects to. Raises ClusterError with its words if it fails.
+        """
+        ...
+
+    def clear(self) -> None:
+        """Delete the data, so that a base backup can take its place. Raises ClusterError if the server runs."""
+        ...
