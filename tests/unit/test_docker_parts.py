@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit.errors import BadInput, ClusterError
-from labkit.providers import limits, stats
+from labkit.errors import BadInput, ClusterError, ProviderUnavailable
+from labkit.providers import compose_cli, limits, stats
 from labkit.providers.attach import connection_strings
+from labkit.providers.engine import Engine
 from labkit.providers.limits import Capacity
 
 GIB = 2**30
@@ -133,3 +136,32 @@ def test_a_broken_connection_string_is_refused_without_showing_it() -> None:
     assert "secret" not in str(refused.value)
     with pytest.raises(BadInput, match="no servers to attach"):
         connection_strings({})
+
+
+class _OldEngine(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        body = b'{"ApiVersion": "1.40", "Version": "19.03"}'
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_an_engine_that_is_too_old_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = HTTPServer(("127.0.0.1", 0), _OldEngine)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("DOCKER_HOST", f"tcp://127.0.0.1:{server.server_port}")
+    with pytest.raises(ProviderUnavailable, match=r"speaks API 1\.40, labkit needs 1\.41.*upgrade"):
+        Engine()
+    server.shutdown()
+    server.server_close()
+
+
+def test_without_compose_the_next_step_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ProviderUnavailable, match="docker-compose-plugin"):
+        compose_cli.command()
