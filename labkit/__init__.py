@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from labkit.dataset import DatasetSpec, seed
     from labkit.errors import BadInput, ClusterError, LabkitError, RunNotFound, RunUnreadable
     from labkit.experiments import read_scaling
+    from labkit.failover import FailoverSteps, Policy, Refused
+    from labkit.failover_parameters import DurabilityMatrix, Failover
+    from labkit.failures import durability_matrix, run_failover
     from labkit.frames import bottleneck, ecdf, headline, littles_law, per_second, reference, resources, rounds
     from labkit.lab import down, open_run, runs, up
     from labkit.store import Run, RunStore
@@ -35,6 +38,9 @@ _HOME = {
     "labkit.cpu_budget": ("cpu_budget",),
     "labkit.dataset": ("DatasetSpec", "seed"),
     "labkit.errors": ("BadInput", "ClusterError", "LabkitError", "RunNotFound", "RunUnreadable"),
+    "labkit.failover": ("FailoverSteps", "Policy", "Refused"),
+    "labkit.failover_parameters": ("DurabilityMatrix", "Failover"),
+    "labkit.failures": ("durability_matrix", "run_failover"),
     "labkit.experiments": ("read_scaling",),
     "labkit.frames": (
         "bottleneck",
@@ -61,19 +67,26 @@ __all__ = [  # noqa: RUF022  (sorted without regard to case, as the documentatio
     "CpuBudget",
     "DatasetSpec",
     "down",
+    "durability_matrix",
+    "DurabilityMatrix",
     "ecdf",
+    "Failover",
+    "FailoverSteps",
     "headline",
     "LabkitError",
     "littles_law",
     "Node",
     "open_run",
     "per_second",
+    "Policy",
     "read_scaling",
     "ReadScaling",
     "reference",
+    "Refused",
     "resources",
     "rounds",
     "Run",
+    "run_failover",
     "RunNotFound",
     "runs",
     "RunStore",

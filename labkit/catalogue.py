@@ -10,9 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from labkit import compare, conclusions, frames, project, replication, speedup, tables
+from labkit import compare, conclusions, durability, frames, project, recovery, replication, speedup, tables
 from labkit.config import CpuBudget, Parameters, ReadScaling, StreamingReplication
 from labkit.errors import BadInput
+from labkit.failover_parameters import DurabilityMatrix, Failover
 from labkit.store import Run
 
 
@@ -72,6 +73,30 @@ _ALL = (
         verdicts=replication.verdicts,
         lead=replication.verdicts,
         validity=replication.validity,
+    ),
+    Experiment(
+        name="failover",
+        parameters=Failover,
+        notebook="failover.ipynb",
+        key_parameters=("mode", "level", "fault", "writers"),
+        headline=recovery.headline,
+        table=recovery.classes,
+        differences=recovery.no_differences,
+        verdicts=recovery.verdicts,
+        lead=recovery.lead,
+        validity=recovery.validity,
+    ),
+    Experiment(
+        name="durability-matrix",
+        parameters=DurabilityMatrix,
+        notebook="durability_matrix.ipynb",
+        key_parameters=("modes", "levels", "faults", "kills"),
+        headline=durability.headline,
+        table=durability.table,
+        differences=recovery.no_differences,
+        verdicts=durability.verdicts,
+        lead=durability.lead,
+        validity=durability.validity,
     ),
 )
 EXPERIMENTS = {experiment.name: experiment for experiment in _ALL}
