@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from labkit.cluster import Cluster, Node
     from labkit.conclusions import verdicts
     from labkit.config import ReadScaling
+    from labkit.config_load import ConcurrencySweep, MaxThroughput, MeasuringHonestly
     from labkit.dataset import DatasetSpec, seed
     from labkit.errors import BadInput, ClusterError, LabkitError, RunNotFound, RunUnreadable
     from labkit.experiments import read_scaling
+    from labkit.experiments_load import concurrency_sweep, max_throughput, measuring_honestly
     from labkit.frames import bottleneck, ecdf, headline, littles_law, per_second, reference, resources, rounds
     from labkit.lab import down, open_run, runs, up
     from labkit.store import Run, RunStore
@@ -30,9 +32,11 @@ _HOME = {
     "labkit.cluster": ("Cluster", "Node"),
     "labkit.conclusions": ("verdicts",),
     "labkit.config": ("ReadScaling",),
+    "labkit.config_load": ("ConcurrencySweep", "MaxThroughput", "MeasuringHonestly"),
     "labkit.dataset": ("DatasetSpec", "seed"),
     "labkit.errors": ("BadInput", "ClusterError", "LabkitError", "RunNotFound", "RunUnreadable"),
     "labkit.experiments": ("read_scaling",),
+    "labkit.experiments_load": ("concurrency_sweep", "max_throughput", "measuring_honestly"),
     "labkit.frames": (
         "bottleneck",
         "ecdf",
@@ -53,12 +57,18 @@ __all__ = [  # noqa: RUF022  (sorted without regard to case, as the documentatio
     "bottleneck",
     "Cluster",
     "ClusterError",
+    "concurrency_sweep",
+    "ConcurrencySweep",
     "DatasetSpec",
     "down",
     "ecdf",
     "headline",
     "LabkitError",
     "littles_law",
+    "max_throughput",
+    "MaxThroughput",
+    "measuring_honestly",
+    "MeasuringHonestly",
     "Node",
     "open_run",
     "per_second",
