@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from labkit.cluster import Cluster, Node
     from labkit.conclusions import verdicts
-    from labkit.config import CpuBudget, ReadScaling
+    from labkit.config import CpuBudget, ReadScaling, StreamingReplication
+    from labkit.config_load import ConcurrencySweep, MaxThroughput, MeasuringHonestly
     from labkit.cpu_budget import cpu_budget
     from labkit.crashes import promotion_crash
     from labkit.dataset import DatasetSpec, seed
     from labkit.errors import BadInput, ClusterError, LabkitError, RunNotFound, RunUnreadable
     from labkit.experiments import read_scaling
+    from labkit.experiments_load import concurrency_sweep, max_throughput, measuring_honestly
     from labkit.failover import FailoverSteps, Policy, Refused
     from labkit.failover_parameters import DurabilityMatrix, Failover, PromotionCrash, QuorumCommit
     from labkit.failures import durability_matrix, run_failover
@@ -31,12 +33,14 @@ if TYPE_CHECKING:
     from labkit.lab import down, open_run, runs, up
     from labkit.quorum import quorum_commit
     from labkit.store import Run, RunStore
+    from labkit.streaming import streaming_replication
 
 _HOME = {
     "labkit.cluster": ("Cluster", "Node"),
     "labkit.conclusions": ("verdicts",),
-    "labkit.config": ("CpuBudget", "ReadScaling"),
+    "labkit.config": ("CpuBudget", "ReadScaling", "StreamingReplication"),
     "labkit.cpu_budget": ("cpu_budget",),
+    "labkit.config_load": ("ConcurrencySweep", "MaxThroughput", "MeasuringHonestly"),
     "labkit.dataset": ("DatasetSpec", "seed"),
     "labkit.errors": ("BadInput", "ClusterError", "LabkitError", "RunNotFound", "RunUnreadable"),
     "labkit.crashes": ("promotion_crash",),
@@ -45,6 +49,7 @@ _HOME = {
     "labkit.failover_parameters": ("DurabilityMatrix", "Failover", "PromotionCrash", "QuorumCommit"),
     "labkit.failures": ("durability_matrix", "run_failover"),
     "labkit.experiments": ("read_scaling",),
+    "labkit.experiments_load": ("concurrency_sweep", "max_throughput", "measuring_honestly"),
     "labkit.frames": (
         "bottleneck",
         "ecdf",
@@ -57,6 +62,7 @@ _HOME = {
     ),
     "labkit.lab": ("down", "open_run", "runs", "up"),
     "labkit.store": ("Run", "RunStore"),
+    "labkit.streaming": ("streaming_replication",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -65,6 +71,8 @@ __all__ = [  # noqa: RUF022  (sorted without regard to case, as the documentatio
     "bottleneck",
     "Cluster",
     "ClusterError",
+    "concurrency_sweep",
+    "ConcurrencySweep",
     "cpu_budget",
     "CpuBudget",
     "DatasetSpec",
@@ -77,6 +85,10 @@ __all__ = [  # noqa: RUF022  (sorted without regard to case, as the documentatio
     "headline",
     "LabkitError",
     "littles_law",
+    "max_throughput",
+    "MaxThroughput",
+    "measuring_honestly",
+    "MeasuringHonestly",
     "Node",
     "open_run",
     "per_second",
@@ -98,6 +110,8 @@ __all__ = [  # noqa: RUF022  (sorted without regard to case, as the documentatio
     "RunStore",
     "RunUnreadable",
     "seed",
+    "streaming_replication",
+    "StreamingReplication",
     "up",
     "verdicts",
 ]

@@ -13,18 +13,23 @@ import pandas as pd
 from labkit import (
     compare,
     conclusions,
+    conclusions_load,
     crash_report,
     durability,
     frames,
     project,
     quorum_report,
     recovery,
+    replication,
     speedup,
     tables,
+    tables_load,
 )
-from labkit.config import CpuBudget, Parameters, ReadScaling
+from labkit.config import CpuBudget, Parameters, ReadScaling, StreamingReplication
+from labkit.config_load import ConcurrencySweep, MaxThroughput, MeasuringHonestly
 from labkit.errors import BadInput
 from labkit.failover_parameters import DurabilityMatrix, Failover, PromotionCrash, QuorumCommit
+from labkit.frames import trials
 from labkit.store import Run
 
 
@@ -74,6 +79,18 @@ _ALL = (
         validity=frames.validity,
     ),
     Experiment(
+        name="streaming-replication",
+        parameters=StreamingReplication,
+        notebook="streaming_replication.ipynb",
+        key_parameters=("provider", "replicas", "commits", "levels"),
+        headline=replication.headline,
+        table=replication.staleness_table,
+        differences=replication.staleness,
+        verdicts=replication.verdicts,
+        lead=replication.verdicts,
+        validity=replication.validity,
+    ),
+    Experiment(
         name="failover",
         parameters=Failover,
         notebook="failover.ipynb",
@@ -120,6 +137,42 @@ _ALL = (
         verdicts=crash_report.verdicts,
         lead=crash_report.lead,
         validity=crash_report.validity,
+    ),
+    Experiment(
+        name="max-throughput",
+        parameters=MaxThroughput,
+        notebook="max_throughput.ipynb",
+        key_parameters=("arm", "p99_limit_ms", "users", "connections"),
+        headline=trials.found,
+        table=tables_load.search,
+        differences=conclusions_load.no_differences,
+        verdicts=conclusions_load.search,
+        lead=conclusions_load.lead_of_search,
+        validity=conclusions_load.search_problems,
+    ),
+    Experiment(
+        name="concurrency-sweep",
+        parameters=ConcurrencySweep,
+        notebook="concurrency_sweep.ipynb",
+        key_parameters=("levels", "users", "connections", "rounds"),
+        headline=frames.headline,
+        table=tables_load.sweep,
+        differences=conclusions_load.no_differences,
+        verdicts=conclusions_load.sweep,
+        lead=conclusions_load.lead_of_sweep,
+        validity=frames.validity,
+    ),
+    Experiment(
+        name="measuring-honestly",
+        parameters=MeasuringHonestly,
+        notebook="measuring_honestly.ipynb",
+        key_parameters=("vus", "rate", "stall_s", "comparisons"),
+        headline=frames.headline,
+        table=tables_load.honestly,
+        differences=conclusions_load.no_differences,
+        verdicts=conclusions_load.honesty_sentences,
+        lead=conclusions_load.lead_of_honesty,
+        validity=frames.validity,
     ),
 )
 EXPERIMENTS = {experiment.name: experiment for experiment in _ALL}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from labkit import bootstrap
 from labkit.bootstrap import Vector
 from labkit.errors import BadInput
 from labkit.frames import headline
+from labkit.frames.kept import once_a_run
 from labkit.frames.requests import Block, figures, groups
 from labkit.frames.rows import each
 from labkit.store import Run
@@ -27,7 +29,7 @@ ARMS = ("primary-only", "replicas-round-robin")  # those of the original report,
 METRICS = ("requests_per_s", "mean_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms", "max_ms", "errors")
 _PERCENTILES = {"p50_ms": 0.5, "p90_ms": 0.9, "p95_ms": 0.95, "p99_ms": 0.99}
 _CLASS = np.log(1.01)  # width of a latency class
-_FIELDS = list(bootstrap.Difference.__dataclass_fields__)
+FIELDS = list(bootstrap.Difference.__dataclass_fields__)
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class _Rounds:
 
 def _compared(
     before: Sequence[Block], after: Sequence[Block], metrics: Sequence[str], *, as_pairs: bool
-) -> list[dict[str, object]]:
+) -> list[dict[str, Any]]:
     """One row a metric: `after` against `before`, rounds drawn together if they are pairs."""
     latencies = np.concatenate([block.latency_ms[block.ok] for block in (*before, *after)])
     span_ms = (max(float(latencies.min()), 1e-3), max(float(latencies.max()), 2e-3)) if len(latencies) else (1.0, 2.0)
@@ -103,6 +105,11 @@ def _compared(
     return rows
 
 
+def paired(before: Sequence[Block], after: Sequence[Block], metrics: Sequence[str] = METRICS) -> list[dict[str, Any]]:
+    """`after` against `before`, blocks that are pairs: one dictionary a metric, with `FIELDS`."""
+    return _compared(before, after, metrics, as_pairs=True)
+
+
 def arms(run: Run, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
     """Every other arm against the first, in paired rounds.
 
@@ -110,6 +117,13 @@ def arms(run: Run, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
     float, in the metric's unit; relative, relative_low, relative_high: float, shares; n: int, pairs. A round that an
     arm did not finish makes no pair and is left out of all of this.
     """
+    every = _all_arms(run)
+    wanted = every[every["metric"].isin(list(metrics))]
+    return wanted.reset_index(drop=True)
+
+
+@once_a_run
+def _all_arms(run: Run) -> pd.DataFrame:
     found = {(workload, arm): blocks for workload, arm, blocks in groups(run)}
     names = list(dict.fromkeys(arm for _, arm in found))
     against = ARMS[0] if ARMS[0] in names else names[0]
@@ -117,11 +131,8 @@ def arms(run: Run, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
     for (workload, arm), blocks in found.items():
         before, after = _pairs(found.get((workload, against), []), blocks)
         if arm != against and before:
-            rows += [
-                {"workload": workload, "arm": arm, "against": against, **row}
-                for row in _compared(before, after, metrics, as_pairs=True)
-            ]
-    return pd.DataFrame(rows, columns=["workload", "arm", "against", "metric", *_FIELDS])
+            rows += [{"workload": workload, "arm": arm, "against": against, **row} for row in paired(before, after)]
+    return pd.DataFrame(rows, columns=["workload", "arm", "against", "metric", *FIELDS])
 
 
 def _pairs(before: Sequence[Block], after: Sequence[Block]) -> tuple[list[Block], list[Block]]:
@@ -142,7 +153,7 @@ def runs(a: Run, b: Run, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
         if (workload, arm) in others
         for row in _compared(blocks, others[workload, arm], metrics, as_pairs=False)
     ]
-    return pd.DataFrame(rows, columns=["workload", "arm", "against", "metric", *_FIELDS])
+    return pd.DataFrame(rows, columns=["workload", "arm", "against", "metric", *FIELDS])
 
 
 def parameters(a: Run, b: Run) -> pd.DataFrame:

@@ -74,7 +74,7 @@ def verdicts(run: Run) -> Sentences:
     """What a read-scaling run shows: differences, the original's beside them, what limited it, what spoils it."""
     found = Sentences()
     original = original_differences()
-    for row in each(compare.arms(run, ["requests_per_s", "p99_ms"])):
+    for row in each(compare.arms(run, _telling(run, "requests_per_s", "p99_ms"))):
         found.append(difference(row))
         same = matching(original, workload=row.workload, arm=row.arm, metric=row.metric)
         found += [_beside(row, value) for value in same["relative"].dropna()]
@@ -94,8 +94,13 @@ def verdicts(run: Run) -> Sentences:
 
 def lead(run: Run) -> Sentences:
     """The answer in short: who answered more, and what makes the run worthless, if anything."""
-    rates = each(compare.arms(run, ["requests_per_s"]))
+    rates = each(compare.arms(run, _telling(run, "requests_per_s")))
     return Sentences([*map(difference, rates), *(f"Not valid: {problem}." for problem in frames.validity(run))])
+
+
+def _telling(run: Run, *metrics: str) -> list[str]:
+    """The metrics that tell something: the throughput of an open workload is what was asked for."""
+    return ["p99_ms"] if frames.is_open(run) else list(metrics)
 
 
 def two_runs(a: Run, b: Run, metrics: Sequence[str] = ("requests_per_s", "p99_ms")) -> Sentences:

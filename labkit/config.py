@@ -160,6 +160,25 @@ def as_list(value: str) -> list[str]:
     return [item.strip() for item in value.split(",") if item.strip()]
 
 
+def as_stages(text: str) -> tuple[tuple[float, float], ...]:
+    """The (value, seconds) pairs of a `stages` parameter. Raises BadInput with everything that is wrong."""
+    stages, problems = [], []
+    for i, item in enumerate(as_list(text), 1):
+        value, _, seconds = item.partition(":")
+        try:
+            stages.append((_to_kind(float, value), _to_kind(float, seconds)))
+        except ValueError:
+            problems.append(f"stage {i}: {item!r} is not of the form value:seconds")
+            continue
+        if stages[-1][0] < 0:
+            problems.append(f"stage {i}: {value} is below 0")
+        if stages[-1][1] < 0:
+            problems.append(f"stage {i}: {seconds} s goes back in time")
+    if problems:
+        raise BadInput(problems)
+    return tuple(stages)
+
+
 def _did_you_mean(name: str, known: Mapping[str, Any]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     return f", did you mean {near[0]!r}?" if near else f"; there are: {', '.join(known)}"
@@ -223,13 +242,27 @@ class ReadScaling(Parameters):
     seed: int = param(20230604, "seed of the dataset and of every random choice", low=0, high=2**31 - 1)
     workloads: str = param("get-user,search-users", "which loads to run", choices=WORKLOADS, many=True)
     arms: str = param("primary-only,replicas-round-robin", "where reads go", choices=ARMS, many=True)
-    vus: int = param(1000, "virtual users, each waiting for its answer before it asks again", low=1, high=100_000)
+    vus: int = param(
+        1000, "virtual users, each waiting for its answer before it asks again; 0 with a rate", low=0, high=100_000
+    )
+    think_s: float = param(0.0, "seconds that a user thinks between an answer and the next request", low=0, high=600)
+    rate: float = param(
+        0.0, "requests a second, asked for whether or not earlier ones were answered; 0 with users", low=0, high=1e6
+    )
+    arrival: str = param("poisson", "how the requests of a rate are spaced", choices=("poisson", "constant"))
+    max_in_flight: int = param(
+        10_000, "requests of a rate under way at once; what would exceed it is counted as dropped", low=1, high=1e6
+    )
+    stages: str = param(
+        "", "change of users or rate in every block, as value:seconds,…: 100:10,500:30 ramps to 100 in 10 s; 0 s steps"
+    )
+    processes: int = param(1, "load generator processes; each takes its share of the load", low=1, high=256)
     connections: int = param(32, "database connections to each node that serves reads", low=1, high=1000)
     hit_ratio: float = param(
         0.0, "share of searches for names that exist; the original searched for none", low=0, high=1
     )
     duration_s: float = param(
-        24.0, "measured seconds of each workload on each arm, all rounds together", low=1, high=86_400
+        18.0, "measured seconds of each workload on each arm, all rounds together", low=1, high=86_400
     )
     rounds: int = param(6, "paired rounds; order alternates A B, B A, …", low=1, high=1000)
     warmup_s: float = param(1.0, "seconds at the start of every block that are not counted", low=0, high=600)
@@ -247,6 +280,36 @@ class ReadScaling(Parameters):
             found.append(
                 f"rounds: {self.rounds} rounds of {self.duration_s / self.rounds:.2g} s are too short to measure; "
                 f"at least 0.5 s a round, so raise duration_s to {self.rounds * 0.5:g} or lower rounds"
+            )
+        return found + self._load_conflicts()
+
+    def _load_conflicts(self) -> list[str]:
+        found = []
+        if self.rate and self.vus:
+            found.append(
+                f"rate: {self.rate:g} requests a second and vus: {self.vus} users exclude each other; "
+                "set vus to 0 for an open workload, or rate to 0 for a closed one"
+            )
+        if not self.rate and not self.vus:
+            found.append("vus: 0 users and rate: 0 requests a second ask for nothing; set one of them")
+        if self.rate and self.think_s:
+            found.append(f"think_s: {self.think_s:g} s, but at a rate there are no users who think; set it to 0")
+        limits = {"connections": self.connections}
+        limits |= {"max_in_flight": self.max_in_flight} if self.rate else {"vus": self.vus}
+        found += [
+            f"processes: {self.processes} load generators cannot share {name}: {limit}; use at most {limit}"
+            for name, limit in limits.items()
+            if 0 < limit < self.processes
+        ]
+        try:
+            length_s = sum(seconds for _, seconds in as_stages(self.stages))
+        except BadInput as error:
+            return found + [f"stages: {problem}" for problem in error.problems]
+        whole_s = self.warmup_s + self.duration_s / self.rounds
+        if length_s > whole_s:
+            found.append(
+                f"stages: they take {length_s:g} s, but a block ends after {whole_s:g} s (warm-up included); "
+                f"raise duration_s to {math.ceil((length_s - self.warmup_s) * self.rounds):g}"
             )
         return found
 
@@ -299,3 +362,25 @@ class CpuBudget(ReadScaling):
                 f"connections: {self.connections} in all are less than one for each of {self.replicas + 1} nodes"
             )
         return found
+
+
+OWNING_PROVIDERS = ("embedded", "docker")
+COMMIT_LEVELS = ("off", "local", "remote_write", "on", "remote_apply")
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamingReplication(Parameters):
+    """What streaming replication does: positions, lag, staleness, a conflict, and a slot that is lost."""
+
+    run_id: str = param("", "a recorded run to read instead of driving a new one; empty drives")
+    provider: str = param("embedded", "where the servers come from", choices=OWNING_PROVIDERS)
+    cluster: str = param("replication", "name of the cluster; it is found again if it exists")
+    replicas: int = param(2, "streaming replicas beside the primary", low=1, high=8)
+    levels: str = param(
+        "off,local,remote_write,on,remote_apply", "levels of synchronous_commit", choices=COMMIT_LEVELS, many=True
+    )
+    commits: int = param(200, "commits whose visibility on each replica is timed, at each level", low=2, high=100_000)
+    interval_ms: float = param(10.0, "milliseconds between two of these commits", low=0, high=10_000)
+    write_load_s: float = param(4.0, "seconds of write load under which positions and lag are watched", low=1, high=600)
+    slot_keep_mb: int = param(64, "max_slot_wal_keep_size while a replica is down, in MB", low=32, high=4096)
+    keep_cluster: bool = param(False, "leave a cluster that this run started running afterwards")

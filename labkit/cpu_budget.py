@@ -6,10 +6,11 @@ import dataclasses
 from collections.abc import Sequence
 
 from labkit import dataset, routing
+from labkit.blocks import Blocks
 from labkit.cluster import Cluster, Node
 from labkit.config import CpuBudget, as_list
 from labkit.errors import ClusterError
-from labkit.experiments import CATCHUP_S, check_connections, cluster_for, drive, load_spec, new_run, recorded
+from labkit.experiments import CATCHUP_S, arrivals_of, check_connections, cluster_of, new_run, recorded
 from labkit.load.shards import Generators
 from labkit.progress import Progress
 from labkit.providers.base import Limitable
@@ -28,11 +29,11 @@ def cpu_budget(parameters: CpuBudget) -> Run:
     p = parameters
     if p.run_id:
         return recorded(p.run_id, "cpu-budget")
-    with new_run("cpu-budget", p.as_dict()) as run, cluster_for(p, run) as cluster:
+    with new_run("cpu-budget", p.as_dict()) as run, cluster_of(p, run) as cluster:
         data = dataset.DatasetSpec(p.users, p.locale, p.seed)
         arms = {arm: routing.nodes_for(arm, cluster) for arm in as_list(p.arms)}
         check_connections(arms.values(), p.connections)
-        with Generators() as generators:
+        with Generators(p.processes) as generators:
             _limit(cluster, None)
             seeded = dataset.seed(cluster, data)
             run.update(dataset=dataclasses.asdict(seeded), replication=cluster.replication())
@@ -42,13 +43,15 @@ def cpu_budget(parameters: CpuBudget) -> Run:
             bar = Progress("measuring", len(blocks) * (p.warmup_s + p.block_s), "s")
             try:
                 with sampler, bar:
-                    for number, (name, budget, arm, r) in enumerate(blocks):
+                    driven = Blocks(run, generators, bar, p)
+                    for name, budget, arm, r in blocks:
                         cpus = p.node_cpus if budget == "limited" else None
                         _limit(cluster, cpus)
                         load = workload(name, data, hit_ratio=p.hit_ratio)
-                        spec = load_spec(_shared_out(p, arms[arm]), run, number, load, arms[arm])
-                        facts = {"block": number, "workload": labelled(name, cpus), "arm": arm, "round": r}
-                        drive(run, generators, spec, facts | {"budget": budget, "node_cpus": cpus}, bar, number)
+                        facts = {"workload": labelled(name, cpus), "arm": arm, "round": r}
+                        facts |= {"budget": budget, "node_cpus": cpus}
+                        driven = driven.on_terms(_shared_out(p, arms[arm]))
+                        driven.drive(load, arms[arm], arrivals_of(p), p.block_s, facts)
             finally:
                 _limit(cluster, None)
             run.update(

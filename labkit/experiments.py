@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Protocol
 
 from labkit import dataset, environment, project, providers, routing
-from labkit.cluster import Cluster, Node
-from labkit.config import ReadScaling, as_list
+from labkit.blocks import Blocks
+from labkit.cluster import Cluster
+from labkit.config import ReadScaling, as_list, as_stages
 from labkit.errors import BadInput, LabkitError
 from labkit.lab import open_run
-from labkit.load.arrivals import Closed
-from labkit.load.shards import Generators, LoadInterrupted, stop_file
-from labkit.load.spec import LoadResult, LoadSpec, Target
+from labkit.load.arrivals import Arrivals, Closed, Open
+from labkit.load.shards import Generators
 from labkit.progress import Progress
 from labkit.providers.base import ClusterSpec
 from labkit.sampling.sampler import Sampler
 from labkit.store import Run, RunStore
-from labkit.workloads import Workload, workload
+from labkit.workloads import workload
 
 _SETTINGS = (
     "shared_buffers",
@@ -39,6 +39,19 @@ _SPARE_CONNECTIONS = 10  # for the sampler, replication and whoever looks on
 CATCHUP_S = 60.0
 
 
+class ClusterTerms(Protocol):
+    """The parameters that say which servers an experiment needs."""
+
+    @property
+    def provider(self) -> str: ...
+    @property
+    def cluster(self) -> str: ...
+    @property
+    def replicas(self) -> int: ...
+    @property
+    def keep_cluster(self) -> bool: ...
+
+
 def recorded(run_id: str, experiment: str) -> Run:
     """A recorded run of one experiment.
 
@@ -50,22 +63,23 @@ def recorded(run_id: str, experiment: str) -> Run:
     return run
 
 
-def read_scaling(parameters: ReadScaling) -> Run:
+def read_scaling(parameters: ReadScaling, executor: Executor | None = None) -> Run:
     """Measure read loads against the primary only and against the replicas, in interleaved rounds.
 
     Brings the cluster up, seeds it, runs every block and leaves the cluster as it found it (`keep_cluster` keeps it
-    running). With `run_id` nothing is driven: the recorded run is returned. Raises LabkitError; the run is then
-    marked failed and keeps what was measured.
+    running). With `run_id` nothing is driven: the recorded run is returned. The load comes from `processes` on this
+    machine, or from as many workers of an `executor`. Raises LabkitError; the run is then marked failed and keeps
+    what was measured.
     """
     p = parameters
     if p.run_id:
         return recorded(p.run_id, "read-scaling")
-    with new_run("read-scaling", p.as_dict()) as run, cluster_for(p, run) as cluster:
+    with new_run("read-scaling", p.as_dict()) as run, cluster_of(p, run) as cluster:
         data = dataset.DatasetSpec(p.users, p.locale, p.seed)
         arms = as_list(p.arms)
         nodes = {arm: routing.nodes_for(arm, cluster) for arm in arms}
         check_connections(nodes.values(), p.connections)
-        with Generators() as generators:
+        with Generators(p.processes, executor) as generators:
             seeded = dataset.seed(cluster, data)
             run.update(dataset=dataclasses.asdict(seeded), replication=cluster.replication())
             cluster.wait_for_catchup(CATCHUP_S)
@@ -78,10 +92,11 @@ def read_scaling(parameters: ReadScaling) -> Run:
             ]
             bar = Progress("measuring", len(blocks) * (p.warmup_s + p.block_s), "s")
             with sampler, bar:
-                for number, (name, arm, r) in enumerate(blocks):
-                    spec = load_spec(p, run, number, workload(name, data, hit_ratio=p.hit_ratio), nodes[arm])
-                    facts = {"block": number, "workload": name, "arm": arm, "round": r}
-                    drive(run, generators, spec, facts, bar, number)
+                driven = Blocks(run, generators, bar, p)
+                for name, arm, r in blocks:
+                    load = workload(name, data, hit_ratio=p.hit_ratio)
+                    facts = {"workload": name, "arm": arm, "round": r}
+                    driven.drive(load, nodes[arm], arrivals_of(p), p.block_s, facts)
             run.update(
                 replication_after=cluster.replication(), not_measured=sampler.not_measured, sampler=sampler.summary()
             )
@@ -89,54 +104,12 @@ def read_scaling(parameters: ReadScaling) -> Run:
     return run
 
 
-def load_spec(p: ReadScaling, run: Run, block: int, load: Workload, nodes: Sequence[Node]) -> LoadSpec:
-    """The load of one block: `p.connections` to each of `nodes`."""
-    return LoadSpec(
-        workload=load,
-        targets=tuple(Target(node.name, node.conninfo("app")) for node in nodes),
-        arrivals=Closed(p.vus),
-        connections=p.connections,
-        duration_s=p.block_s,
-        warmup_s=p.warmup_s,
-        timeout_s=p.timeout_s,
-        seed=p.seed + block,
-        part=run.part("ops", f"block-{block:04d}"),
-        block=block,
-        epoch_ns=run.epoch_ns,
-        stop_file=stop_file(run.path),
-    )
-
-
-def drive(
-    run: Run, generators: Generators, spec: LoadSpec, facts: dict[str, object], bar: Progress, number: int
-) -> None:
-    """Run one block and note it in run.json, also when it was interrupted."""
-    length = spec.warmup_s + spec.duration_s
-    began = time.monotonic()
-
-    def show() -> None:
-        bar.update(number * length + min(time.monotonic() - began, length))
-
-    def note(results: Sequence[LoadResult]) -> None:
-        for result in results:
-            load = dataclasses.asdict(result)
-            load["generator_cpu_percent"] = load.pop("cpu_percent")
-            block = facts | {
-                "nodes": [target.name for target in spec.targets],
-                "connections": {target.name: spec.connections for target in spec.targets},
-                "vus": spec.arrivals.users if isinstance(spec.arrivals, Closed) else None,
-            }
-            run.update(blocks=[*run.blocks, block | load])
-
-    try:
-        note(generators.run([spec], show))
-    except LoadInterrupted as interrupt:
-        note(interrupt.results)
-        raise
-    finally:
-        if spec.stop_file is not None:
-            spec.stop_file.unlink(missing_ok=True)
-    bar.update((number + 1) * length)
+def arrivals_of(p: ReadScaling) -> Arrivals:
+    """Users who wait for answers, or requests at a rate."""
+    stages = as_stages(p.stages)
+    if p.rate:
+        return Open(p.rate, "poisson" if p.arrival == "poisson" else "constant", p.max_in_flight, stages)
+    return Closed(p.vus, p.think_s, stages)
 
 
 @contextlib.contextmanager
@@ -154,24 +127,8 @@ def new_run(experiment: str, parameters: dict[str, object]) -> Iterator[Run]:
     run.mark("complete")
 
 
-class OnACluster(Protocol):
-    """Parameters of an experiment that holds one cluster."""
-
-    @property
-    def provider(self) -> str: ...
-
-    @property
-    def cluster(self) -> str: ...
-
-    @property
-    def replicas(self) -> int: ...
-
-    @property
-    def keep_cluster(self) -> bool: ...
-
-
 @contextlib.contextmanager
-def cluster_for(p: OnACluster, run: Run) -> Iterator[Cluster]:
+def cluster_of(p: ClusterTerms, run: Run) -> Iterator[Cluster]:
     """The cluster, up; taken down afterwards if this run brought it up and need not keep it."""
     provider = providers.provider(p.provider)
     before = provider.find(p.cluster)

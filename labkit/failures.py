@@ -9,7 +9,7 @@ from typing import Any
 from labkit import providers
 from labkit.cluster import Cluster
 from labkit.errors import BadInput, RunUnreadable
-from labkit.experiments import cluster_for, new_run, recorded
+from labkit.experiments import cluster_of, new_run, recorded
 from labkit.failover import Policy
 from labkit.failover_parameters import DurabilityMatrix, Failover
 from labkit.lab import open_run
@@ -32,7 +32,7 @@ def run_failover(parameters: Failover) -> Run:
     p = parameters
     if p.run_id:
         return recorded(p.run_id, "failover")
-    with new_run("failover", p.as_dict()) as run, cluster_for(p, run) as cluster, Generators() as generators:
+    with new_run("failover", p.as_dict()) as run, cluster_of(p, run) as cluster, Generators() as generators:
         trial = Trial(
             replication=p.replication,
             fault=p.fault,

@@ -223,9 +223,12 @@ class Run:
         frame: pd.DataFrame = pa.concat_tables(read).unify_dictionaries().to_pandas()
         return frame
 
-    def batches(self, table: str, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
-        """A table piece by piece, as it was written: memory stays that of one row group. Raises RunUnreadable."""
-        parts = sorted((self.path / table).glob("*.parquet"))
+    def batches(self, table: str, columns: Sequence[str], prefix: str = "") -> Iterator[pd.DataFrame]:
+        """A table piece by piece, as it was written: memory stays that of one row group.
+
+        Only parts whose names begin with `prefix`. Raises RunUnreadable if there are none.
+        """
+        parts = sorted((self.path / table).glob(f"{prefix}*.parquet"))
         if not parts:
             raise RunUnreadable(f"{self.id} holds no {table}: it was cut off before anything was measured")
         for part in parts:

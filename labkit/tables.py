@@ -27,6 +27,12 @@ _FIGURES = {
     "max_ms": "max, ms",
     "errors": "errors",
 }
+_OPEN_FIGURES = {
+    "offered_per_s": "asked for/s",
+    "dropped": "dropped",
+    "service_p50_ms": "service p50, ms",
+    "service_p99_ms": "service p99, ms",
+}
 _UNKNOWN = "–"
 
 
@@ -71,21 +77,24 @@ def headline(run: Run) -> pd.DataFrame:
     """Every figure of every arm, the difference with its 95 % interval, and the original report's figures.
 
     Rows: workload and figure. Columns: the arms of this run, `difference`, `95 % interval` (of paired rounds, in
-    percent of the first arm), then the same of the original report, whose single runs give no interval.
+    percent of the first arm), then the same of the original report, whose single runs give no interval. An open
+    workload adds what was asked for, what was dropped, and the service time (latency without waiting).
     """
+    labels = _FIGURES | (_OPEN_FIGURES if frames.is_open(run) else {})
     here, there = frames.headline(run), frames.reference()
     compared = compare.arms(run)
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for workload in dict.fromkeys(here["workload"]):
         mine = here[here["workload"] == workload].set_index("arm")
         original = there[there["workload"] == workload].set_index("arm")
-        for figure, label in _FIGURES.items():
+        for figure, label in labels.items():
             row = {_arm(arm): number(value) for arm, value in mine[figure].items()}
             for found in _found(compared, workload, figure):
                 row |= {"difference": percent(found.relative)}
                 row |= {"95 % interval": interval(found.relative_low, found.relative_high)}
-            row |= {f"original: {_arm(arm)}": number(value) for arm, value in original[figure].items()}
-            if figure != "requests" and set(compare.ARMS) <= set(original.index):
+            if figure in original:
+                row |= {f"original: {_arm(arm)}": number(value) for arm, value in original[figure].items()}
+            if figure in compare.METRICS and set(compare.ARMS) <= set(original.index):
                 row["original: difference"] = percent(_relative(*(original[figure][arm] for arm in compare.ARMS)))
             rows[workload, label] = row
     table = pd.DataFrame.from_dict(rows, orient="index").fillna("")
@@ -161,6 +170,8 @@ def bottleneck(run: Run) -> pd.DataFrame:
 def littles_law(run: Run) -> pd.DataFrame:
     """Users against throughput × mean time of a request; rows: workload and arm."""
     found = frames.littles_law(run)
+    if found.empty:
+        return Words({"": ["the workload was open: there are no users to account for"]}, index=["users"])
     return (
         pd.DataFrame(
             {
@@ -185,6 +196,18 @@ def errors(run: Run) -> pd.DataFrame:
     if found.empty:
         return Words({"": ["none"]}, index=["errors"])
     return Words(found.assign(arm=found["arm"].map(_arm)).set_index(["workload", "arm"]).rename_axis([None, None]))
+
+
+def disk_space(run: Run) -> pd.DataFrame:
+    """MiB on disk at the first and the last sample; one row a server."""
+    found = frames.disk_space(run)
+    words = {"data_directory_bytes": "data directory", "pg_wal_bytes": "of it pg_wal"}
+    columns = {
+        f"{words[str(metric)]}, {moment}, MiB": rows.set_index("node")[moment].map(lambda size: number(size / 2**20))
+        for metric, rows in found.groupby("metric")
+        for moment in ("first", "last")
+    }
+    return pd.DataFrame(columns) if columns else Words({"": ["not measured"]}, index=["servers"])
 
 
 _REPLICATION = ("application_name", "state", "sync_state", "sent_lsn", "write_lsn", "flush_lsn", "replay_lsn")

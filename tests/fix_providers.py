@@ -18,18 +18,20 @@ EVERY_PROVIDER = [pytest.param("embedded"), pytest.param("docker", marks=pytest.
 
 
 @pytest.fixture(scope="session")
-def docker_engine() -> None:
-    """Skip without a Docker engine and an image to run; in CI that is a failure."""
+def docker_engine() -> str:
+    """The image to run. Skip without a Docker engine and an image to run; in CI that is a failure."""
     from labkit.providers import compose_cli
     from labkit.providers.engine import Engine
 
     try:
         compose_cli.command()
-        Engine().ensure_image(os.environ.get(IMAGE) or DEFAULT_IMAGE)
+        image = os.environ.get(IMAGE) or DEFAULT_IMAGE
+        Engine().ensure_image(image)
     except ProviderUnavailable as error:
         if os.environ.get("CI"):
             pytest.fail(f"in CI the tests on Docker must run: {error}", pytrace=False)
         pytest.skip(f"not run on Docker: {error}")
+    return image
 
 
 @pytest.fixture(scope="module", params=EVERY_PROVIDER)

@@ -38,7 +38,7 @@ def bottleneck(run: Run) -> pd.DataFrame:
     host     more than 90 % of all cores were busy: servers and generator competed for them
     servers  a CPU limit kept a server waiting for more than 5 % of the time
     pool     connections were busy more than 90 % of the time and waiting for one was more than half of the latency
-    none     nothing was at its limit: with a closed workload more users would give more throughput
+    none     nothing was at its limit: more users, or a higher rate, would give more throughput
     """
     usage = resources(run)
     rows = []
@@ -91,21 +91,26 @@ def _limit(row: dict[str, Any]) -> tuple[str, str]:
         return "servers", f"a CPU limit kept a server waiting {throttled:.0f} % of the time"
     if row["pool_busy"] > POOL_LIMIT and row["wait_share"] > WAIT_LIMIT:
         return "pool", f"{row['wait_share']:.0%} of the latency was waiting for a connection, all of them in use"
-    return "none", "nothing was at its limit: more users would give more throughput"
+    return "none", "nothing was at its limit: more users, or a higher rate, would give more throughput"
 
 
 def littles_law(run: Run) -> pd.DataFrame:
-    """One row per workload and arm: in a closed workload, throughput × mean time of a request = users.
+    """One row per closed workload and arm: throughput × mean time of a request = users.
 
     workload, arm: str. vus: float, virtual users. answers_per_s: float, right and wrong. mean_s: float, mean latency
-    of both, seconds. in_flight: float, their product. deviation_percent: float, of in_flight from vus. ok: bool,
-    within 5 %. J. D. C. Little, "A Proof for the Queuing Formula L = λW", Operations Research 9 (1961).
+    of both, seconds, and the time that a user thinks. in_flight: float, their product. deviation_percent: float, of
+    in_flight from vus. ok: bool, within 5 %. An open workload has no users, so it has no row. J. D. C. Little, "A
+    Proof for the Queuing Formula L = λW", Operations Research 9 (1961).
     """
     rows = []
-    for workload, arm, blocks in groups(run):
+    for workload, arm, mixed in groups(run):
+        blocks = [block for block in mixed if block.facts.get("vus") is not None]
+        if not blocks:
+            continue
         seconds = sum(block.measured_s for block in blocks)
         answered = sum(len(block.latency_ms) for block in blocks)
         total_s = sum(float(block.latency_ms.sum(dtype=np.float64)) for block in blocks) / 1e3
+        total_s += sum(len(block.latency_ms) * block.facts.get("think_s", 0.0) for block in blocks)
         vus = _weighted(blocks, "vus")
         deviation = (total_s / seconds / vus - 1) * 100
         rows.append(
@@ -113,25 +118,33 @@ def littles_law(run: Run) -> pd.DataFrame:
             | {"mean_s": total_s / answered if answered else np.nan, "in_flight": total_s / seconds}
             | {"deviation_percent": deviation, "ok": abs(deviation) <= DEVIATION_LIMIT}
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=_LITTLE)
+
+
+_LITTLE = ["workload", "arm", "vus", "answers_per_s", "mean_s", "in_flight", "deviation_percent", "ok"]
 
 
 def validity(run: Run) -> list[str]:
     """What makes the measurement worthless, one sentence each; empty if nothing does.
 
-    A wrong answer, more than 1 % of errors, a workload that got no right answer on some arm, or a run that did not
-    come to its end.
+    What `spoiled` finds, more than 1 % of errors, or a workload that got no right answer on some arm.
     """
-    found = []
-    if run.status == "failed":
-        found.append(f"the run did not come to its end: {run.meta.get('problem') or 'no reason was recorded'}")
-    went_wrong = errors(run)
-    for row in each(went_wrong[went_wrong["sqlstate"] == WRONG_ANSWER]):
-        found.append(f"{row.workload}, {row.arm}: {row.requests} answers were wrong")
+    found = spoiled(run)
     for row in each(headline(run)):
         where = f"{row.workload}, {row.arm}"
         if not row.requests_per_s:
             found.append(f"{where}: not one right answer was measured")
         elif row.errors / row.requests > ERROR_LIMIT:
             found.append(f"{where}: {row.errors / row.requests:.1%} of the requests were errors, more than 1 %")
+    return found
+
+
+def spoiled(run: Run) -> list[str]:
+    """What spoils a run of any kind, one sentence each: a wrong answer, or an end that did not come."""
+    found = []
+    if run.status == "failed":
+        found.append(f"the run did not come to its end: {run.meta.get('problem') or 'no reason was recorded'}")
+    went_wrong = errors(run)
+    for row in each(went_wrong[went_wrong["sqlstate"] == WRONG_ANSWER]):
+        found.append(f"{row.workload}, {row.arm}: {row.requests} answers were wrong")
     return found

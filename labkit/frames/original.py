@@ -9,6 +9,8 @@ from labkit.errors import RunUnreadable
 
 _LATENCY = {"mean": "mean_ms", "p50": "p50_ms", "p90": "p90_ms", "p95": "p95_ms", "p99": "p99_ms", "max": "max_ms"}
 
+_UNKNOWN = ("service_p50_ms", "service_p99_ms", "dropped", "offered_per_s")
+
 
 def reference() -> pd.DataFrame:
     """The original report's read tests in the shape of `headline`: one row per workload and arm.
@@ -38,6 +40,7 @@ def reference() -> pd.DataFrame:
                 "requests_per_s": float(values["http_reqs", "rate"]),
                 **latency,
                 "errors": int(values["checks", "failed"]),
+                **dict.fromkeys(_UNKNOWN, float("nan")),
             }
         )
     return pd.DataFrame(rows)

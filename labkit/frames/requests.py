@@ -13,11 +13,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from labkit.errors import RunUnreadable
+from labkit.frames.kept import once_a_run
 from labkit.store import Run
 
 Floats = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
 
+DROPPED = "LK002"  # an open load's request that max_in_flight kept from being sent
 _COLUMNS = ("block", "start_ns", "wait_ns", "latency_ns", "outcome", "sqlstate")
 
 
@@ -120,17 +122,22 @@ def groups(run: Run) -> Iterator[tuple[str, str, list[Block]]]:
                 yield workload, arm, chosen
 
 
+@once_a_run
 def headline(run: Run) -> pd.DataFrame:
     """One row per workload and arm, over all rounds pooled.
 
-    workload, arm: str. measured_s: float, seconds. requests: int, answers received, right or wrong.
+    workload, arm: str. measured_s: float, seconds. requests: int, those that came to an end, rightly or not.
     requests_per_s: float, right answers a second. mean_ms, p50_ms, p90_ms, p95_ms, p99_ms, max_ms: float,
     latency of right answers from the moment the user wanted to ask, waiting for a connection included; NaN if
-    there was none. errors: int, answers that were refused, wrong or unknown.
+    there was none. errors: int, answers that were refused, wrong or unknown, and requests that were dropped.
+    service_p50_ms, service_p99_ms: float, latency without waiting for a connection: all that a closed loop with as
+    many users as connections would see. dropped: int, requests of an open workload that were never sent.
+    offered_per_s: float, the rate at which an open workload asked; NaN for a closed one.
     """
     return pd.DataFrame([{"workload": w, "arm": a, **figures(blocks)} for w, a, blocks in groups(run)])
 
 
+@once_a_run
 def rounds(run: Run) -> pd.DataFrame:
     """One row per block: the figures of `headline` for that block alone, in the order the blocks ran.
 
@@ -159,12 +166,28 @@ def figures(blocks: Sequence[Block]) -> dict[str, Any]:
         "requests_per_s": len(latency) / seconds,
         **dict.fromkeys(("mean_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms", "max_ms"), np.nan),
         "errors": answered - len(latency),
+        "service_p50_ms": np.nan,
+        "service_p99_ms": np.nan,
+        "dropped": sum(block.errors[DROPPED] for block in blocks),
+        "offered_per_s": _offered(blocks),
     }
     if len(latency):
         p50, p90, p95, p99 = (float(value) for value in np.percentile(latency, [50, 90, 95, 99]))
         found |= {"mean_ms": float(latency.mean(dtype=np.float64)), "p50_ms": p50, "p90_ms": p90}
         found |= {"p95_ms": p95, "p99_ms": p99, "max_ms": float(latency.max())}
+        service = latency - np.concatenate([block.wait_ms[block.ok] for block in blocks])
+        found |= dict(zip(("service_p50_ms", "service_p99_ms"), np.percentile(service, [50, 99]).tolist(), strict=True))
     return found
+
+
+def _offered(blocks: Sequence[Block]) -> float:
+    rates = [block.facts.get("offered_per_s") for block in blocks]
+    return float(np.mean([np.nan if rate is None else rate for rate in rates]))
+
+
+def is_open(run: Run) -> bool:
+    """Whether requests were asked for at a rate, so that throughput is what was asked and not a result."""
+    return any(facts.get("offered_per_s") is not None for facts in run.blocks)
 
 
 def errors(run: Run) -> pd.DataFrame:

@@ -75,6 +75,20 @@ def _empty() -> pd.DataFrame:
     return pd.DataFrame({name: pd.Series(dtype=kinds.get(name, "str")) for name in _COLUMNS})
 
 
+def disk_space(run: Run) -> pd.DataFrame:
+    """What each server occupied at the first and at the last sample of the run; these are taken rarely.
+
+    node: str. metric: str, data_directory_bytes or pg_wal_bytes, which is part of it. first, last: float, bytes.
+    Empty if nothing was sampled.
+    """
+    columns = ["node", "metric", "first", "last"]
+    if not run.has("samples"):
+        return pd.DataFrame(columns=columns)
+    samples = run.table("samples").sort_values("t_ns", kind="stable").astype({"node": str, "metric": str})
+    chosen = samples[samples["metric"].isin(["data_directory_bytes", "pg_wal_bytes"])]
+    return chosen.groupby(["node", "metric"])["value"].agg(["first", "last"]).reset_index()[columns]
+
+
 def not_measured(run: Run) -> pd.DataFrame:
     """What could not be measured. node: str. metric: str, named as in `resources`. reason: str, a sentence."""
     rows = [

@@ -39,6 +39,15 @@ class Schedule:
         t0, t1, v0, v1 = self._times[i - 1], self._times[i], self._values[i - 1], self._values[i]
         return v0 + (v1 - v0) * (t - t0) / (t1 - t0)
 
+    def mean(self, begin: float, end: float) -> float:
+        """The mean value from `begin` to `end`."""
+        area = 0.0
+        for t0, t1, _, _ in self.segments():
+            a, b = max(t0, begin), min(t1, end)
+            if a < b:
+                area += self.at((a + b) / 2) * (b - a)  # a line's mean is its value in the middle
+        return area / (end - begin)
+
     def segments(self) -> Iterator[tuple[float, float, float, float]]:
         """(from, to, value at from, value at to) of each stage that takes time, then the endless rest."""
         for t0, t1, v0, v1 in zip(self._times, self._times[1:], self._values, self._values[1:], strict=False):
@@ -61,6 +70,13 @@ class Closed:
     def schedule(self) -> Schedule:
         return Schedule(self.users, self.stages)
 
+    def split(self, n: int) -> list[Closed]:
+        """n groups; together they are as many users at the start and at the end of every stage."""
+        return [
+            Closed(share(self.users, i, n), self.think_s, tuple((share(round(v), i, n), s) for v, s in self.stages))
+            for i in range(n)
+        ]
+
 
 @dataclass(frozen=True)
 class Open:
@@ -68,15 +84,30 @@ class Open:
 
     Latency counts from the scheduled arrival, so a stall of the server is seen in full. What would exceed
     `max_in_flight` requests begun and not answered is dropped, and counted. `stages` change the rate.
+    `phase` is the share of one interval by which constant arrivals come earlier.
     """
 
     rate: float
     kind: Literal["constant", "poisson"] = "poisson"
     max_in_flight: int = 10_000
     stages: tuple[Stage, ...] = ()
+    phase: float = 0.0
 
     def schedule(self) -> Schedule:
         return Schedule(self.rate, self.stages)
+
+    def split(self, n: int) -> list[Open]:
+        """n loads that together are this one: constant arrivals take turns, Poisson processes add up to one."""
+        return [
+            Open(
+                self.rate / n,
+                self.kind,
+                share(self.max_in_flight, i, n),
+                tuple((value / n, seconds) for value, seconds in self.stages),
+                (i + self.phase) / n,
+            )
+            for i in range(n)
+        ]
 
     def times(self, rng: np.random.Generator) -> Iterator[float]:
         """Ascending arrival times in seconds; ends only if the rate falls to 0 for good.
@@ -99,7 +130,7 @@ class Open:
 
     def _marks(self, rng: np.random.Generator) -> Iterator[float]:
         if self.kind == "constant":
-            yield from itertools.count(1.0)
+            yield from itertools.count(1.0 - self.phase)
         total = 0.0
         while True:
             for mark in total + np.cumsum(rng.exponential(size=1024)):
@@ -108,6 +139,11 @@ class Open:
 
 
 Arrivals = Closed | Open
+
+
+def share(total: int, i: int, n: int) -> int:
+    """What the i-th of n gets of a total, as evenly as whole numbers can be (Hermite's identity: they add up)."""
+    return (total + i) // n
 
 
 def _time_to_area(area: float, v0: float, slope: float) -> float:

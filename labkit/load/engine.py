@@ -23,6 +23,7 @@ from labkit.load import records
 from labkit.load.arrivals import Closed, Open
 from labkit.load.connections import BUSY, IDLE, STATEMENT, NodePool, Slot, open_all
 from labkit.load.intents import intents
+from labkit.load.live import LiveWriter
 from labkit.load.polling import OUT, poller
 from labkit.load.records import OK, Recorder
 from labkit.load.route import Route
@@ -38,7 +39,8 @@ _BINARY = 1
 def run_load(spec: LoadSpec) -> LoadResult:
     """Run one load from connect to the last answer. Raises LoadError if a node cannot be reached at the start."""
     with PartWriter(spec.part, "ops") as writer:
-        recorder = Recorder(writer, spec.block, [target.name for target in spec.targets])
+        nodes = [target.name for target in spec.targets]
+        recorder = Recorder(writer, spec.block, nodes, keep_fresh=spec.live_file is not None)
         engine = _Engine(spec, recorder)
         collecting = gc.isenabled()
         gc.collect()
@@ -54,7 +56,7 @@ def run_load(spec: LoadSpec) -> LoadResult:
 
 class _Engine:
     def __init__(self, spec: LoadSpec, recorder: Recorder) -> None:
-        self._spec, self._recorder = spec, recorder
+        self._spec, self._recorder, self._live = spec, recorder, LiveWriter(spec.live_file, recorder)
         self._poller = poller()
         self._by_fd: dict[int, Slot] = {}
         self._pools = [
@@ -184,8 +186,7 @@ class _Engine:
                     self._lose(slot, records.CONNECTION_LOST, str(error), clock())
                     continue
                 now = clock()
-                result = slot.result
-                slot.result = None
+                result, slot.result = slot.result, None
                 if result is None or result.status > pq.ExecStatus.TUPLES_OK or not check(result, slot.parameters):
                     self._refused(slot, result, now)
                     continue
@@ -394,5 +395,6 @@ class _Engine:
             self._set_users(self._wanted_users(now), now)
         if now >= self._next_stop_check:
             self._next_stop_check = now + 100_000_000
+            self._live.tick(now)
             stop = self._spec.stop_file
             self._stopped |= os.getppid() != self._parent or (stop is not None and stop.exists())

@@ -31,7 +31,7 @@ CLIENT_STATES = {
 OK, FAIL, UNKNOWN = range(len(OUTCOMES))
 
 _FORMAT = struct.Struct("<qqqihBB")
-_DTYPE = np.dtype(
+DTYPE = np.dtype(
     [
         ("start_ns", "<i8"),
         ("wait_ns", "<i8"),
@@ -55,14 +55,15 @@ class Recorder:
     size = _FORMAT.size
     pack_into = _FORMAT.pack_into
 
-    def __init__(self, writer: PartWriter, block: int, nodes: Sequence[str]) -> None:
+    def __init__(self, writer: PartWriter, block: int, nodes: Sequence[str], *, keep_fresh: bool = False) -> None:
         self.buffer = bytearray(_CAPACITY * self.size)
         self.limit = len(self.buffer)
         self.offset = 0
-        self._view = np.frombuffer(self.buffer, dtype=_DTYPE)
+        self._view = np.frombuffer(self.buffer, dtype=DTYPE)
         self._writer, self._block, self._nodes = writer, block, list(nodes)
         self._codes = {"": 0}
         self._seen = 0  # rows of the buffer that `fresh` has handed out
+        self._keep_fresh = keep_fresh
         self._unseen: list[np.ndarray[Any, Any]] = []
         self.rows = 0
         self.window = (0, 0)  # from, to: the measured part, in ns like start_ns
@@ -85,7 +86,7 @@ class Recorder:
             self.flush()
 
     def fresh(self) -> np.ndarray[Any, Any]:
-        """Copies of the records added since the last call: a structured array."""
+        """Copies of the records added since the last call: a structured array. Only with `keep_fresh`."""
         end = self.offset // self.size
         parts = [*self._unseen, self._view[self._seen : end].copy()]
         self._unseen, self._seen = [], end
@@ -97,7 +98,8 @@ class Recorder:
         if not end:
             return
         view = self._view[:end]
-        self._unseen.append(view[self._seen :].copy())
+        if self._keep_fresh:
+            self._unseen.append(view[self._seen :].copy())
         self._writer.write(
             {
                 "block": np.full(end, self._block, dtype=np.int32),

@@ -1,23 +1,36 @@
-"""Loads in processes of their own, so that drawing, sampling and a notebook's kernel take nothing from them."""
+"""Loads outside of this process, so that drawing, sampling and a notebook's kernel take nothing from them.
+
+A load is divided into shards: picklable specs that run in any `concurrent.futures.Executor`. By default that is a
+pool of processes on this machine; an executor of a distributed engine runs them on other machines.
+"""
 
 from __future__ import annotations
 
 import concurrent.futures
 import multiprocessing
 import os
+import platform
 import signal
+import tempfile
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures.process import BrokenProcessPool
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
+
+from psycopg import pq
 
 from labkit.errors import LoadError
+from labkit.load.clocks import Clock, exchange, host_id
 from labkit.load.engine import run_load
 from labkit.load.spec import LoadResult, LoadSpec
 
 _STOPPING_S = 10.0
+_LEAD_NS = 500_000_000  # for a shard to arrive at its worker and to prepare
+_CONNECT_NS = 4_000_000  # and to open one connection, where several shards do so at once
 
 
 class LoadInterrupted(KeyboardInterrupt):
@@ -29,18 +42,41 @@ class LoadInterrupted(KeyboardInterrupt):
 
 
 class Generators:
-    """Processes that run loads; a context manager.
+    """Workers that run loads, a shard of each load on every one; a context manager.
 
-    A load is a picklable `LoadSpec`. Ctrl-C reaches this process alone: it tells the generators to stop through the
-    specs' stop file, and what they had measured is kept.
+    `processes` are started on this machine. With an `executor`, that many shards go to its workers instead, their
+    records come back as bytes, and their times are translated to this machine's clock; the executor stays open.
+
+    Ctrl-C reaches this process alone: it tells the generators to stop through the specs' stop file, and what they had
+    measured is kept. Workers on other machines do not see that file: theirs is kept if they end within ten seconds.
     """
 
-    def __init__(self, processes: int = 1) -> None:
-        self._executor = concurrent.futures.ProcessPoolExecutor(
+    def __init__(self, processes: int = 1, executor: Executor | None = None) -> None:
+        if pq.__impl__ == "python":
+            warnings.warn(
+                "psycopg's pure Python pq is in use: the load generator will be its own bottleneck; "
+                "install psycopg[binary]",
+                stacklevel=2,
+            )
+        self.shards = processes
+        self.clocks: Mapping[str, Clock] = {}
+        self.pids: list[int] = []
+        self._own = executor is None
+        self._executor = executor or concurrent.futures.ProcessPoolExecutor(
             processes, mp_context=multiprocessing.get_context("spawn"), initializer=_leave_interrupts_to_the_parent
         )
-        waiting = [self._executor.submit(_warm_up) for _ in range(processes)]
-        self.pids = sorted({future.result() for future in waiting})
+        if self._own:
+            waiting = [self._executor.submit(_warm_up) for _ in range(processes)]
+            self.pids = sorted({future.result() for future in waiting})
+        else:
+            self.clocks = exchange(self._executor, processes)
+
+    def load(self, spec: LoadSpec, while_waiting: Callable[[], None] = lambda: None) -> list[LoadResult]:
+        """Run one load, divided among all workers, who begin together. Raises as `run` does."""
+        if self.shards > 1 or not self._own:
+            lead_ns = _LEAD_NS + _CONNECT_NS * spec.connections * len(spec.targets)
+            spec = replace(spec, start_ns=max(spec.start_ns, time.monotonic_ns() + lead_ns))
+        return self.run(spec.split(self.shards), while_waiting)
 
     def run(self, specs: Sequence[LoadSpec], while_waiting: Callable[[], None] = lambda: None) -> list[LoadResult]:
         """Run all specs at the same time; `while_waiting` is called about four times a second.
@@ -48,26 +84,36 @@ class Generators:
         Raises LoadError if a node cannot be reached or a generator dies, LoadInterrupted on Ctrl-C, after the
         generators have finished early and written what they have.
         """
-        futures = [self._executor.submit(run_load, spec) for spec in specs]
+        futures: list[Future[Any]]
+        if self._own:
+            futures = [self._executor.submit(run_load, spec) for spec in specs]
+        else:
+            futures = [self._executor.submit(run_elsewhere, _portable(spec), self.clocks) for spec in specs]
         try:
             while concurrent.futures.wait(futures, timeout=0.25).not_done:
                 while_waiting()
-            return [future.result() for future in futures]
-        except BrokenProcessPool as error:
+            return [_kept(future.result(), spec) for future, spec in zip(futures, specs, strict=True)]
+        except (BrokenExecutor, concurrent.futures.CancelledError) as error:
             raise LoadError("a load generator process died; its last requests are lost. Is memory short?") from error
         except KeyboardInterrupt:
             for stop_file in {spec.stop_file for spec in specs}:
                 if stop_file is not None:
                     stop_file.touch()
             done = concurrent.futures.wait(futures, timeout=_STOPPING_S).done
-            raise LoadInterrupted([f.result() for f in futures if f in done and f.exception() is None]) from None
+            whole = [
+                (future, spec)
+                for future, spec in zip(futures, specs, strict=True)
+                if future in done and not future.cancelled() and future.exception() is None
+            ]
+            raise LoadInterrupted([_kept(future.result(), spec) for future, spec in whole]) from None
 
     def begin(self, spec: LoadSpec) -> concurrent.futures.Future[LoadResult]:
         """Run one load in the background; its stop file ends it."""
         return self._executor.submit(run_load, spec)
 
     def close(self) -> None:
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        if self._own:
+            self._executor.shutdown(wait=True, cancel_futures=True)
 
     def __enter__(self) -> Self:
         return self
@@ -76,6 +122,41 @@ class Generators:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def run_elsewhere(spec: LoadSpec, clocks: Mapping[str, Clock]) -> tuple[LoadResult, bytes]:
+    """Run one shard on a machine that shares no files with the driving one; gives its records as a Parquet part.
+
+    Raises LoadError, also if this machine's clock was not compared.
+    """
+    host = host_id()
+    if host not in clocks:
+        raise LoadError(f"a shard came to a worker whose clock was not compared ({platform.node()}); run it again")
+    clock = clocks[host]
+    with tempfile.TemporaryDirectory(prefix="labkit-shard-") as folder:
+        part = Path(folder) / spec.part.name
+        here = replace(
+            spec, part=part, epoch_ns=spec.epoch_ns + clock.offset_ns, start_ns=spec.start_ns + clock.offset_ns
+        )
+        result = run_load(here)
+        result.host, result.clock_offset_ns, result.clock_bound_ns = platform.node(), clock.offset_ns, clock.bound_ns
+        return result, part.read_bytes()
+
+
+def _portable(spec: LoadSpec) -> LoadSpec:
+    return replace(spec, stop_file=None, live_file=None, part=Path(spec.part.name))
+
+
+def _kept(outcome: LoadResult | tuple[LoadResult, bytes], spec: LoadSpec) -> LoadResult:
+    """The result of a shard; records that came as bytes are written where they belong."""
+    if isinstance(outcome, LoadResult):
+        return outcome
+    result, part = outcome
+    spec.part.parent.mkdir(parents=True, exist_ok=True)
+    partial = spec.part.with_suffix(".partial")
+    partial.write_bytes(part)
+    partial.replace(spec.part)
+    return result
 
 
 def stop_file(folder: Path) -> Path:

@@ -166,6 +166,8 @@ def _problem(name: str, dsn: object) -> str | None:
         return f"{name}: not a connection string; postgresql://user@host:port/database is one"
     if "," in str(keywords.get("host") or ""):
         return f"{name}: names several hosts; one connection string is one server"
+    if not str(keywords.get("port") or "5432").isdigit():
+        return f"{name}: its port is not a number"
     return None
 
 

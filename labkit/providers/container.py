@@ -61,10 +61,14 @@ class ContainerServer:
         container = self.container()
         if container.status not in ("running", "paused"):
             return
-        with engine.refusals(self.name):
-            if container.status == "paused":
-                container.unpause()
-            container.kill(signal=_SIGNALS[mode])
+        try:
+            with engine.refusals(self.name):
+                if container.status == "paused":
+                    container.unpause()
+                container.kill(signal=_SIGNALS[mode])
+        except ClusterError:
+            if self.running():  # else it has ended by itself meanwhile
+                raise
         self._wait_ended(STOP_DEADLINE_S, f"the server to stop ({mode})")
 
     def log_tail(self, lines: int = 20) -> str:

@@ -168,21 +168,21 @@ def execute_beside(container: Container, network: str, command: list[str], envir
     """
     with refusals():
         try:
-            output = container.client.containers.run(
-                container.attrs["Config"]["Image"],
+            output: Any = _connect().containers.run(
+                str(container.attrs["Config"]["Image"]),
                 command[1:],
                 entrypoint=command[:1],
                 user="postgres",
-                volumes_from=[container.id],
+                volumes_from=[str(container.id)],
                 network=network,
                 environment=dict(environment),
                 labels={LABEL: "program"},
-                stderr=True,
                 remove=True,
             )
         except ContainerError as error:
-            said = (error.stderr or b"").decode("utf-8", "replace").strip()
-            raise ClusterError(f"{command[0]} failed (exit {error.exit_status}): {said}") from error
+            said: Any = error.stderr or b""
+            words = bytes(said).decode("utf-8", "replace").strip()
+            raise ClusterError(f"{command[0]} failed (exit {error.exit_status}): {words}") from error
     return bytes(output).decode("utf-8", "replace")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 from labkit.providers.base import Measurable, NodeControl
@@ -52,7 +53,9 @@ class DiskProbe:
         self.node, self._control = node, control
 
     async def read(self) -> list[Reading]:
-        return [(self.node, metric, float(value)) for metric, value in self._control.disk_usage().items()]
+        # In a container it takes a process there: other probes must not wait for that.
+        counted = await asyncio.to_thread(self._control.disk_usage)
+        return [(self.node, metric, float(value)) for metric, value in counted.items()]
 
     def close(self) -> None:
         """Nothing is held open."""

@@ -20,7 +20,7 @@ from labkit.load import records
 from labkit.load.arrivals import Closed, Open
 from labkit.load.engine import run_load
 from labkit.load.shards import Generators, LoadInterrupted, stop_file
-from labkit.load.spec import LoadResult, LoadSpec, Target
+from labkit.load.spec import LoadResult, LoadSpec, Target, merge
 from labkit.providers.base import Killable
 from labkit.routing import nodes_for
 from labkit.store import Run
@@ -315,3 +315,35 @@ def test_a_paused_node_costs_its_users_the_deadline_only(own_cluster: Cluster, l
     assert ops["latency_ns"].max() < 1.5e9
     at = ops["start_ns"] + ops["latency_ns"]
     assert (ops[at > resumed_ns + 0.3e9]["outcome"] == "ok").sum() > 50
+
+
+def test_a_load_in_two_processes_is_one_load(load: LoadSpec) -> None:
+    """Users, connections and the rate are shared out, shards begin together, and no record is lost."""
+    with Generators(processes=2) as generators:
+        shards = generators.load(replace(load, arrivals=Open(400, "constant"), warmup_s=0.5, duration_s=2))
+    ops = Run(load.part.parent.parent, {}).table("ops")
+    whole = merge(shards)
+    assert len(generators.pids) == len(shards) == 2
+    assert whole.requests == len(ops) == pytest.approx(1000, abs=2)
+    assert max(s.from_ns for s in shards) - min(s.from_ns for s in shards) < 0.1e9
+    assert whole.warm_until_ns == max(s.warm_until_ns for s in shards)
+    due = np.sort(ops["start_ns"].to_numpy())
+    # the second shard's clock reading at its start is a little later than the first's; the rate is even all the same
+    assert np.median(np.diff(due)) == pytest.approx(2.5e6, rel=0.2)
+
+
+def test_shards_that_did_not_run_together_are_no_load() -> None:
+    def result(begins_s: float) -> LoadResult:
+        return LoadResult(
+            from_ns=int(begins_s * 1e9), warm_until_ns=int(begins_s * 1e9), to_ns=int(begins_s * 1e9 + 5e9)
+        )
+
+    assert merge([result(0), result(0.1)]).to_ns == 5e9
+    with pytest.raises(LoadError, match=r"began 2\.0 s after"):
+        merge([result(0), result(2)])
+
+
+def test_the_pure_python_libpq_wrapper_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("psycopg.pq.__impl__", "python")
+    with pytest.warns(UserWarning, match=r"psycopg\[binary\]"), Generators():
+        pass

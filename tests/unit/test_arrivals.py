@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit.errors import BadInput
-from labkit.load.arrivals import Open, Schedule
+from labkit.load.arrivals import Closed, Open, Schedule
 
 values = st.floats(0, 1000)
 stages = st.lists(st.tuples(values, st.floats(0, 100)), max_size=5)
@@ -57,3 +57,46 @@ def test_a_ramp_of_the_rate_gives_the_area_under_it() -> None:
 
 def test_a_rate_of_nothing_never_arrives() -> None:
     assert list(Open(0).times(np.random.default_rng(0))) == []
+
+
+counts = st.integers(0, 1000)
+shards = st.integers(1, 9)
+
+
+@given(start=values, stages=stages, begin=st.floats(0, 100), length=st.floats(0.1, 100))
+def test_the_mean_of_a_schedule_is_what_many_readings_give(
+    start: float, stages: list[tuple[float, float]], begin: float, length: float
+) -> None:
+    schedule = Schedule(start, stages)
+    n = 2000
+    readings = [schedule.at(begin + length * (i + 0.5) / n) for i in range(n)]
+    # A reading next to a step may stand on its other side.
+    assert schedule.mean(begin, begin + length) == pytest.approx(np.mean(readings), abs=1000 * 6 / n + 1)
+
+
+@given(users=counts, stages=st.lists(st.tuples(counts, st.floats(0, 9)), max_size=4), n=shards)
+def test_no_user_is_lost_between_shards(users: int, stages: list[tuple[float, float]], n: int) -> None:
+    parts = Closed(users, 0.5, tuple(stages)).split(n)
+    assert sum(part.users for part in parts) == users
+    assert max(part.users for part in parts) - min(part.users for part in parts) <= 1
+    for i, (value, seconds) in enumerate(stages):
+        assert sum(part.stages[i][0] for part in parts) == value
+        assert {part.stages[i][1] for part in parts} == {seconds}
+
+
+@given(rate=st.floats(1, 1000), n=shards, again=shards)
+def test_constant_arrivals_of_shards_are_those_of_the_whole(rate: float, n: int, again: int) -> None:
+    parts = [small for part in Open(rate, "constant").split(n) for small in part.split(again)]
+    rng = np.random.default_rng(0)
+    joined = sorted(t for part in parts for t in itertools.islice(part.times(rng), 20))
+    whole = list(itertools.islice(Open(rate, "constant").times(rng), 20 * n * again))
+    assert np.allclose(joined, whole)
+    assert sum(part.max_in_flight for part in parts) == Open(rate).max_in_flight
+
+
+@given(start=st.floats(0, 50), stages=st.lists(st.tuples(st.floats(0, 50), st.floats(0, 5)), max_size=4))
+def test_as_many_arrivals_as_the_area_under_the_rate(start: float, stages: list[tuple[float, float]]) -> None:
+    arrivals = Open(start, "constant", stages=(*stages, (0, 0)))
+    end = sum(seconds for _, seconds in stages)
+    area = arrivals.schedule().mean(0, end) * end if end else 0
+    assert abs(len(list(arrivals.times(np.random.default_rng(0)))) - area) <= 1 + 1e-6

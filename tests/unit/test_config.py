@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,16 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit import project
+from labkit.catalogue import experiment
 from labkit.config import ReadScaling, assignments
 from labkit.errors import BadInput
 
 
 def test_every_problem_is_named_in_one_error() -> None:
     with pytest.raises(BadInput) as caught:
-        ReadScaling.build({"vus": 0, "duration_s": -1, "vuss": 5, "hit_ratio": "much", "replicas": 0})
+        ReadScaling.build({"vus": -1, "duration_s": -1, "vuss": 5, "hit_ratio": "much", "replicas": 0})
     text = str(caught.value)
     assert len(caught.value.problems) == 5
-    for part in ("vus: 0 is out of range", "duration_s: -1", "did you mean 'vus'", "'much' is not a number", "arm"):
+    for part in ("vus: -1 is out of range", "duration_s: -1", "did you mean 'vus'", "'much' is not a number", "arm"):
         assert part in text
 
 
@@ -50,6 +52,42 @@ def test_a_wrong_value_is_refused_with_its_name(name: str, value: object) -> Non
 def test_text_from_the_command_line_means_the_same_as_values(vus: int, duration: float, keep: bool) -> None:
     values = {"vus": vus, "duration_s": duration, "keep_cluster": keep}
     assert ReadScaling.build(values) == ReadScaling.build({name: str(value) for name, value in values.items()})
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"rate": 500}, ["rate: 500 requests a second and vus: 1000 users exclude each other"]),
+        ({"vus": 0}, ["vus: 0 users and rate: 0"]),
+        ({"vus": 0, "rate": 9, "think_s": 1}, ["think_s: 1 s"]),
+        ({"vus": 3, "processes": 4}, ["cannot share vus: 3; use at most 3"]),
+        ({"connections": 2, "processes": 4}, ["cannot share connections: 2"]),
+        ({"vus": 0, "rate": 9, "max_in_flight": 1, "processes": 2}, ["cannot share max_in_flight: 1"]),
+        ({"stages": "10:1,20:-2"}, ["stage 2: -2 s goes back in time"]),
+        ({"stages": "10:1,-20:2,x,5"}, ["stage 2: -20 is below 0", "stage 3: 'x'", "stage 4: '5'"]),
+        ({"stages": "10:100"}, ["they take 100 s", "raise duration_s to 594"]),
+        (
+            {"rate": 500, "stages": "1:-1", "processes": 2000, "think_s": 2},
+            ["rate:", "processes:", "stage 1", "think_s"],
+        ),
+    ],
+)
+def test_combinations_that_cannot_work_are_all_named(values: dict[str, object], words: list[str]) -> None:
+    with pytest.raises(BadInput) as caught:
+        ReadScaling.build(values)
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"vus": 0, "rate": 500, "arrival": "constant", "processes": 4, "stages": "100:1,0:0,300:2"},
+        {"vus": 4, "processes": 4, "think_s": 0.5, "stages": "1000:3"},
+    ],
+)
+def test_combinations_that_can_work_are_accepted(values: dict[str, object]) -> None:
+    assert ReadScaling.build(values).as_dict().items() >= values.items()
 
 
 def test_master_is_accepted_as_the_word_of_the_original_report() -> None:
@@ -92,5 +130,7 @@ def test_the_table_explains_every_parameter() -> None:
 
 
 @pytest.mark.parametrize("file", sorted((project.configs() / "experiments").glob("*.yaml")), ids=lambda f: f.stem)
-def test_every_experiment_file_that_names_no_other_experiment_loads(file: Path) -> None:
-    assert ReadScaling.load(file)
+def test_every_experiment_file_loads_as_the_experiment_that_its_first_lines_name(file: Path) -> None:
+    named = re.search(r"labkit run ([\w-]+) -f configs/experiments/" + file.name, file.read_text(encoding="utf-8"))
+    assert named, f"{file} does not say how to run it"
+    assert experiment(named.group(1)).parameters.load(file)

@@ -65,7 +65,7 @@ def test_a_full_buffer_flushes_itself_and_the_measured_part_is_counted(tmp_path:
 
 def test_fresh_records_are_handed_out_once(tmp_path: Path) -> None:
     with PartWriter(tmp_path / "ops" / "part.parquet", "ops") as writer:
-        recorder = records.Recorder(writer, block=0, nodes=NODES)
+        recorder = records.Recorder(writer, block=0, nodes=NODES, keep_fresh=True)
         seen: list[np.ndarray] = []
         for i in range(10):
             recorder.add(i, 0, 1, 1, "", 0, records.OK)

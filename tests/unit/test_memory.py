@@ -1,0 +1,23 @@
+"""What ten million requests cost, at the size that the lab promises to bear."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from labkit import project
+
+
+@pytest.mark.slow
+def test_ten_million_requests_are_recorded_in_little_memory_and_drawn_in_seconds() -> None:
+    words = [sys.executable, "-m", "benchmarks.memory"]
+    done = subprocess.run(words, cwd=project.home(), stdout=subprocess.PIPE, check=True, timeout=240)
+    found = json.loads(done.stdout)
+    assert found["record"]["requests"] == pytest.approx(10_000_000, rel=1e-3)
+    assert found["record"]["peak_rss_mb"] <= 400
+    assert found["record"]["bytes_per_request"] <= 12
+    # CPU and not wall-clock seconds: other tests may run beside this one.
+    assert sum(found["read"]["cells"].values()) <= 15
