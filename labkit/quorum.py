@@ -10,7 +10,7 @@ from psycopg import pq
 
 from labkit import outage, postgres, writing
 from labkit.cluster import Cluster, Node, wait_until
-from labkit.experiments import cluster_for, new_run, recorded
+from labkit.experiments import cluster_of, new_run, recorded
 from labkit.failover_parameters import QuorumCommit
 from labkit.load.shards import Generators
 from labkit.progress import Progress
@@ -30,7 +30,7 @@ def quorum_commit(parameters: QuorumCommit) -> Run:
     p = parameters
     if p.run_id:
         return recorded(p.run_id, "quorum-commit")
-    with new_run("quorum-commit", p.as_dict()) as run, cluster_for(p, run) as cluster, Generators() as generators:
+    with new_run("quorum-commit", p.as_dict()) as run, cluster_of(p, run) as cluster, Generators() as generators:
         plan = [(r, *arm) for r in range(p.rounds) for arm in (p.arms if r % 2 == 0 else p.arms[::-1])]
         with Progress("measuring", len(plan), "blocks") as bar:
             for number, (r, mode, level) in enumerate(plan):
