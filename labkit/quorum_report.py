@@ -58,6 +58,22 @@ def _mean_interval(values: np.ndarray[Any, Any]) -> tuple[float, float]:
     return float(values.mean()) - half, float(values.mean()) + half
 
 
+def ratios(run: Run, against: str) -> pd.DataFrame:
+    """How many times as long a commit takes as with `against`: label, ratio, low, high.
+
+    Geometric mean over paired rounds of the medians' ratios, with its 95 % interval (Student's t on logarithms).
+    """
+    wide = rounds(run).pivot_table(index="round", columns="label", values="commit_p50_ms", sort=False).dropna()
+    rows = []
+    for label in wide.columns:
+        if label != against:
+            logs = np.log(wide[label].to_numpy(dtype=float) / wide[against].to_numpy(dtype=float))
+            low, high = _mean_interval(logs)
+            ends = {"ratio": logs.mean(), "low": low, "high": high}
+            rows.append({"label": label} | {name: float(np.exp(value)) for name, value in ends.items()})
+    return pd.DataFrame(rows)
+
+
 def table(run: Run) -> pd.DataFrame:
     """`costs` to read."""
     rows = {
@@ -123,15 +139,10 @@ def headline(run: Run) -> pd.DataFrame:
 def verdicts(run: Run) -> Sentences:
     """What the run shows, in sentences."""
     found = lead(run)
-    every = list(each(costs(run)))
-    cheapest = min(every, key=_latency, default=None)
-    for row in every:
-        if cheapest is not None and row.label != cheapest.label:
-            apart = row.commit_p50_ms_low > cheapest.commit_p50_ms_high
-            found.append(
-                f"{row.label}: a commit takes {number(row.commit_p50_ms / cheapest.commit_p50_ms)} times as long as "
-                f"{cheapest.label}" + ("." if apart else ", within the uncertainty of these rounds.")
-            )
+    cheapest = min(each(costs(run)), key=_latency)
+    for row in each(ratios(run, cheapest.label)):
+        sure = f" (95 % interval {number(row.low)} … {number(row.high)})" if not np.isnan(row.low) else ""
+        found.append(f"{row.label}: a commit takes {number(row.ratio)} times as long as {cheapest.label}{sure}.")
     for shown in run.meta.get("demonstrations", []):
         if shown["commit_ms"] is None:
             found.append(
