@@ -86,7 +86,7 @@ def verdicts(run: Run) -> Sentences:
         f"{len(crashed)} of {len(tried)} set-ups make pg_promote() crash, {len(same)} of them with the message that "
         "the original report could not explain: the server cannot delete standby.signal at the end of recovery."
     )
-    found += [f"{_capital(MEANING[block['cause']])}: harmless." for block in tried if block not in crashed]
+    found += [f"Harmless: {MEANING[block['cause']]}." for block in tried if block not in crashed]
     warned = sum(1 for block in crashed if block["preflight"])
     found.append(f"The preflight names {warned} of these {len(crashed)} beforehand.")
     repaired = sum(1 for block in tried if block.get("repaired") == "primary")
@@ -110,7 +110,3 @@ def validity(run: Run) -> list[str]:
         if not block["promoted"] and block.get("repaired") != "primary":
             problems.append(f"it could not be repaired after {MEANING[block['cause']]}")
     return problems
-
-
-def _capital(sentence: str) -> str:
-    return sentence[0].upper() + sentence[1:]

@@ -74,7 +74,7 @@ def matrix(cells: pd.DataFrame) -> Sheet:
             grid = np.full((len(modes), len(levels)), np.nan)
             for row in each(cells[cells["fault"] == fault]):
                 i, j = modes.index(row.mode), levels.index(row.level)
-                grid[i, j] = max(row.lost_max, 0.5)
+                grid[i, j] = row.lost_max if row.losing else np.nan
                 said = f"{row.losing} of {row.trials} lost"
                 said += f"\n≤ {row.lost_max:,} rows" if row.losing else f"\nrate ≤ {100 * row.bound:.0f} %"
                 dark = row.lost_max > most**0.6
@@ -82,6 +82,8 @@ def matrix(cells: pd.DataFrame) -> Sheet:
             ax.imshow(grid, cmap="Oranges", norm=LogNorm(0.5, most), aspect="auto")
             ax.set_xticks(range(len(levels)), levels)
             ax.set_yticks(range(len(modes)), modes)
+            ax.set_xlim(-0.5, len(levels) - 0.5)
+            ax.set_ylim(len(modes) - 0.5, -0.5)
             ax.grid(visible=False)
             ax.set_title(f"fault: {fault}")
     sheet.alt = "Lost acknowledged rows by replication mode, synchronous_commit and fault"
@@ -120,7 +122,7 @@ def cost(cells: pd.DataFrame, ax: Axes) -> Axes:
         )
     ax.set_yscale("symlog", linthresh=1)
     ax.set_ylim(0, None)
-    ax.set_xlim(0, None)
+    ax.set_xlim(0, 1.1 * float(cells["commit_p50_ms"].max()))
     ax.set_xlabel("commit latency p50, ms")
     ax.set_ylabel("acknowledged rows lost, most")
     return ax
