@@ -23,8 +23,9 @@ class Watch:
     """Asks a primary for its LSN over one open connection; a context manager.
 
     Every `interval_s`; an answer that takes longer than `patience_s` counts as none. `primary_lsn` is the last answer,
-    `replication` what its commits wait for. It also holds a connection to each of `others`, the replicas, so that a
-    failover need not begin by connecting: `take_sessions` hands them over. A broken connection is not enough: a new one must be refused too.
+    `replication` what its commits wait for. A broken connection is not enough: a new one must be refused too. It also
+    holds a connection to each of `others`, the replicas, so that a failover need not begin by connecting:
+    `take_sessions` hands them over.
     """
 
     def __init__(
