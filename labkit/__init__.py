@@ -19,10 +19,15 @@ if TYPE_CHECKING:
     from labkit.cluster import Cluster, Node
     from labkit.conclusions import verdicts
     from labkit.config import CpuBudget, ReadScaling, StreamingReplication
+    from labkit.config_load import ConcurrencySweep, MaxThroughput, MeasuringHonestly
     from labkit.cpu_budget import cpu_budget
     from labkit.dataset import DatasetSpec, seed
     from labkit.errors import BadInput, ClusterError, LabkitError, RunNotFound, RunUnreadable
     from labkit.experiments import read_scaling
+    from labkit.experiments_load import concurrency_sweep, max_throughput, measuring_honestly
+    from labkit.failover import FailoverSteps, Policy, Refused
+    from labkit.failover_parameters import DurabilityMatrix, Failover
+    from labkit.failures import durability_matrix, run_failover
     from labkit.frames import bottleneck, ecdf, headline, littles_law, per_second, reference, resources, rounds
     from labkit.lab import down, open_run, runs, up
     from labkit.store import Run, RunStore
@@ -33,9 +38,14 @@ _HOME = {
     "labkit.conclusions": ("verdicts",),
     "labkit.config": ("CpuBudget", "ReadScaling", "StreamingReplication"),
     "labkit.cpu_budget": ("cpu_budget",),
+    "labkit.config_load": ("ConcurrencySweep", "MaxThroughput", "MeasuringHonestly"),
     "labkit.dataset": ("DatasetSpec", "seed"),
     "labkit.errors": ("BadInput", "ClusterError", "LabkitError", "RunNotFound", "RunUnreadable"),
+    "labkit.failover": ("FailoverSteps", "Policy", "Refused"),
+    "labkit.failover_parameters": ("DurabilityMatrix", "Failover"),
+    "labkit.failures": ("durability_matrix", "run_failover"),
     "labkit.experiments": ("read_scaling",),
+    "labkit.experiments_load": ("concurrency_sweep", "max_throughput", "measuring_honestly"),
     "labkit.frames": (
         "bottleneck",
         "ecdf",
@@ -57,23 +67,36 @@ __all__ = [  # noqa: RUF022  (sorted without regard to case, as the documentatio
     "bottleneck",
     "Cluster",
     "ClusterError",
+    "concurrency_sweep",
+    "ConcurrencySweep",
     "cpu_budget",
     "CpuBudget",
     "DatasetSpec",
     "down",
+    "durability_matrix",
+    "DurabilityMatrix",
     "ecdf",
+    "Failover",
+    "FailoverSteps",
     "headline",
     "LabkitError",
     "littles_law",
+    "max_throughput",
+    "MaxThroughput",
+    "measuring_honestly",
+    "MeasuringHonestly",
     "Node",
     "open_run",
     "per_second",
+    "Policy",
     "read_scaling",
     "ReadScaling",
     "reference",
+    "Refused",
     "resources",
     "rounds",
     "Run",
+    "run_failover",
     "RunNotFound",
     "runs",
     "RunStore",

@@ -10,9 +10,24 @@ from typing import Any
 
 import pandas as pd
 
-from labkit import compare, conclusions, frames, project, replication, speedup, tables
+from labkit import (
+    compare,
+    conclusions,
+    conclusions_load,
+    durability,
+    frames,
+    project,
+    recovery,
+    replication,
+    speedup,
+    tables,
+    tables_load,
+)
 from labkit.config import CpuBudget, Parameters, ReadScaling, StreamingReplication
+from labkit.config_load import ConcurrencySweep, MaxThroughput, MeasuringHonestly
 from labkit.errors import BadInput
+from labkit.failover_parameters import DurabilityMatrix, Failover
+from labkit.frames import trials
 from labkit.store import Run
 
 
@@ -72,6 +87,66 @@ _ALL = (
         verdicts=replication.verdicts,
         lead=replication.verdicts,
         validity=replication.validity,
+    ),
+    Experiment(
+        name="failover",
+        parameters=Failover,
+        notebook="failover.ipynb",
+        key_parameters=("mode", "level", "fault", "writers"),
+        headline=recovery.headline,
+        table=recovery.classes,
+        differences=recovery.no_differences,
+        verdicts=recovery.verdicts,
+        lead=recovery.lead,
+        validity=recovery.validity,
+    ),
+    Experiment(
+        name="durability-matrix",
+        parameters=DurabilityMatrix,
+        notebook="durability_matrix.ipynb",
+        key_parameters=("modes", "levels", "faults", "kills"),
+        headline=durability.headline,
+        table=durability.table,
+        differences=recovery.no_differences,
+        verdicts=durability.verdicts,
+        lead=durability.lead,
+        validity=durability.validity,
+    ),
+    Experiment(
+        name="max-throughput",
+        parameters=MaxThroughput,
+        notebook="max_throughput.ipynb",
+        key_parameters=("arm", "p99_limit_ms", "users", "connections"),
+        headline=trials.found,
+        table=tables_load.search,
+        differences=conclusions_load.no_differences,
+        verdicts=conclusions_load.search,
+        lead=conclusions_load.lead_of_search,
+        validity=conclusions_load.search_problems,
+    ),
+    Experiment(
+        name="concurrency-sweep",
+        parameters=ConcurrencySweep,
+        notebook="concurrency_sweep.ipynb",
+        key_parameters=("levels", "users", "connections", "rounds"),
+        headline=frames.headline,
+        table=tables_load.sweep,
+        differences=conclusions_load.no_differences,
+        verdicts=conclusions_load.sweep,
+        lead=conclusions_load.lead_of_sweep,
+        validity=frames.validity,
+    ),
+    Experiment(
+        name="measuring-honestly",
+        parameters=MeasuringHonestly,
+        notebook="measuring_honestly.ipynb",
+        key_parameters=("vus", "rate", "stall_s", "comparisons"),
+        headline=frames.headline,
+        table=tables_load.honestly,
+        differences=conclusions_load.no_differences,
+        verdicts=conclusions_load.honesty_sentences,
+        lead=conclusions_load.lead_of_honesty,
+        validity=frames.validity,
     ),
 )
 EXPERIMENTS = {experiment.name: experiment for experiment in _ALL}

@@ -262,7 +262,7 @@ class ReadScaling(Parameters):
         0.0, "share of searches for names that exist; the original searched for none", low=0, high=1
     )
     duration_s: float = param(
-        24.0, "measured seconds of each workload on each arm, all rounds together", low=1, high=86_400
+        18.0, "measured seconds of each workload on each arm, all rounds together", low=1, high=86_400
     )
     rounds: int = param(6, "paired rounds; order alternates A B, B A, …", low=1, high=1000)
     warmup_s: float = param(1.0, "seconds at the start of every block that are not counted", low=0, high=600)

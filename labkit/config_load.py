@@ -92,7 +92,6 @@ class ConcurrencySweep(_OneWorkload):
 class MeasuringHonestly(_OneWorkload):
     """What a closed loop does not see, and how much a comparison can be trusted."""
 
-    replicas: int = param(0, "streaming replicas beside the primary", low=0, high=8)
     users: int = param(100_000, "rows of the users table", low=100, high=100_000_000)
     vus: int = param(16, "users of the closed loop", low=1, high=100_000)
     rate: float = param(1500.0, "requests a second of the open workload", low=1, high=1e6)

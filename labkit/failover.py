@@ -1,6 +1,6 @@
 """Failover step by step: each method is one step, and `run` takes them all in order.
 
-    failover = Failover(cluster, cluster.node("pg1"))
+    failover = FailoverSteps(cluster, cluster.node("pg1"))
     failover.survey()       what every survivor has, once nothing more can arrive
     failover.decide()       the decision table
     failover.preflight()    what would make the promotion fail
@@ -10,8 +10,8 @@
     failover.repoint()      the other replicas follow it
     failover.close()
 
-Every step is logged with its time. Cut off between two steps, it can be begun again with a new Failover: it finds out
-where it is by asking the servers.
+Every step is logged with its time. Cut off between two steps, it can be begun again with new FailoverSteps: they find
+out where it is by asking the servers.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Policy:
     deadline_s: float = 30.0
 
 
-class Failover:
+class FailoverSteps:
     """One failover from `old`, the primary that failed. `primary_lsn` and `replication` are what was last known of it.
 
     Raises ClusterError if another failover of this cluster is under way.

@@ -23,7 +23,7 @@ from labkit.trials import Trial, run_trial
 from labkit.workloads import AppendRows
 
 
-def failover(parameters: Failover) -> Run:
+def run_failover(parameters: Failover) -> Run:
     """Write, lose the primary, promote a replica, audit every row, and bring the old primary back.
 
     With `run_id` nothing is driven: the recorded run is returned. Raises LabkitError; Refused, a ClusterError, if the

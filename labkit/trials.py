@@ -11,7 +11,7 @@ from typing import Any
 
 from labkit import audit, faults, outage, readback, rejoining, writing
 from labkit.cluster import Cluster, Node
-from labkit.failover import Failover, Policy
+from labkit.failover import FailoverSteps, Policy
 from labkit.load.shards import Generators
 from labkit.store import Run
 from labkit.synchronous import Synchronous
@@ -108,7 +108,7 @@ def _lose_and_fail_over(
     rng: random.Random,
     run: Run,
     log: Any,
-) -> Failover:
+) -> FailoverSteps:
     with Watch(old) as watch:
         with _behind(trial, cluster, rng, log):
             watch.probe()
@@ -117,7 +117,7 @@ def _lose_and_fail_over(
         log("fault", fault=trial.fault, node=old.name, at_ns=began - run.epoch_ns)
         reason = watch.wait_for_failure(trial.deadline_s)
         log("detected", node=old.name, reason=reason)
-    failover = Failover(
+    failover = FailoverSteps(
         cluster, old, trial.policy, primary_lsn=watch.primary_lsn, replication=watch.replication, log=log
     )
     failover.times_ns["fault"] = began
@@ -147,7 +147,7 @@ def _behind(trial: Trial, cluster: Cluster, rng: random.Random, log: Any) -> Ite
     yield
 
 
-def _facts(trial: Trial, run: Run, failover: Failover, load: WriteLoad, old: Node, read_ns: int) -> dict[str, Any]:
+def _facts(trial: Trial, run: Run, failover: FailoverSteps, load: WriteLoad, old: Node, read_ns: int) -> dict[str, Any]:
     decision, result = failover.decision, load.result
     assert decision is not None
     assert result is not None
@@ -180,7 +180,7 @@ def _bring_back(
     trial: Trial,
     cluster: Cluster,
     run: Run,
-    failover: Failover,
+    failover: FailoverSteps,
     old: Node,
     new: Node,
     views: dict[str, Any],

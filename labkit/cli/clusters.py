@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from labkit import doctor, postgres
+from labkit import doctor, failover_note, postgres
 from labkit.cluster import Cluster, Node, ReplicaLag
 from labkit.config import assignments
 from labkit.errors import BadInput, ClusterError
@@ -118,6 +118,8 @@ def describe(cluster: Cluster) -> dict[str, Any]:
             lags = {lag.name: lag for lag in cluster.lag()}
         except ClusterError as error:
             problem = str(error)
+    if cut_off := failover_note.sentence(cluster.name):
+        problem = f"{problem}; {cut_off}" if problem else cut_off
     return {
         "name": cluster.name,
         "provider": cluster.provider,

@@ -59,24 +59,33 @@ def levels(run: Run) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def laws(run: Run) -> dict[str, usl.Fit]:
+    """The Universal Scalability Law of each arm, fitted to all its blocks, see `labkit.usl`."""
+    return {
+        str(arm): usl.fit(mine["vus"].tolist(), mine["requests_per_s"].tolist())
+        for arm, mine in trials(run).groupby("arm", sort=False)
+    }
+
+
 def scalability(run: Run) -> pd.DataFrame:
-    """One row per arm: the Universal Scalability Law fitted to all its blocks, see `labkit.usl`.
+    """One row per arm: the parameters of its law.
 
     arm: str. lam, sigma, kappa: float, each with _low and _high, 95 %. knee: float, users beyond which throughput
-    falls, infinite if it never does. half: float, users at which each gets half of what a lone one gets.
-    peak_per_s: float, the largest throughput that the law gives within the measured numbers of users. r_squared: float.
+    falls, infinite if it never does. most_users: int, measured. half: float, users at which each gets half of what a
+    lone one gets. peak_per_s: float, the largest throughput that the law gives within the measured numbers of users.
+    r_squared: float.
     """
     every = trials(run)
     rows = []
-    for arm, mine in every.groupby("arm", sort=False):
-        law = usl.fit(mine["vus"].tolist(), mine["requests_per_s"].tolist())
+    for arm, law in laws(run).items():
+        most = int(every.loc[every["arm"] == arm, "vus"].max())
         row: dict[str, object] = {"arm": arm}
         for name in usl.PARAMETERS:
             low, high = law.intervals[name]
             row |= {name: getattr(law, name), f"{name}_low": low, f"{name}_high": high}
-        within = np.arange(1, int(mine["vus"].max()) + 1)
+        within = np.arange(1, most + 1)
         row |= {"knee": law.knee, "half": law.half, "peak_per_s": float(law.throughput(within).max())}
-        rows.append(row | {"r_squared": law.r_squared, "most_users": int(mine["vus"].max())})
+        rows.append(row | {"r_squared": law.r_squared, "most_users": most})
     return pd.DataFrame(rows)
 
 

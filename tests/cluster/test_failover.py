@@ -9,7 +9,7 @@ import pytest
 
 from labkit import audit, faults, readback, rejoining, writing
 from labkit.cluster import Cluster
-from labkit.failover import Failover, Policy, Refused
+from labkit.failover import FailoverSteps, Policy, Refused
 from labkit.load.shards import Generators
 from labkit.store import Run, RunStore
 from labkit.synchronous import Synchronous
@@ -41,7 +41,9 @@ def test_the_twelve_steps(own_cluster: Cluster, run: Run, generators: Generators
         with Watch(old) as watch:
             faults.inject(old, fault)
             watch.wait_for_failure(deadline_s=20)
-        failover = Failover(cluster, old, primary_lsn=watch.primary_lsn, replication=watch.replication, log=run.event)
+        failover = FailoverSteps(
+            cluster, old, primary_lsn=watch.primary_lsn, replication=watch.replication, log=run.event
+        )
         others: list[readback.Snapshot] = []
 
         def remember_the_other() -> None:
@@ -96,8 +98,8 @@ def test_an_asynchronous_loss_is_caught_and_told_by_key_and_commit(
         load.wait_more(100, deadline_s=10)  # rows that nobody receives
         faults.inject(old, "kill")
         with pytest.raises(Refused, match=r"max_lag_bytes.*--accept-data-loss"):
-            Failover(cluster, old, Policy(max_lag_bytes=0), primary_lsn=2**40).run()
-        failover = Failover(cluster, old)
+            FailoverSteps(cluster, old, Policy(max_lag_bytes=0), primary_lsn=2**40).run()
+        failover = FailoverSteps(cluster, old)
         new = failover.run(on_promoted=load.follow)
         failover.close()
     keys, _ = readback.promoted(new)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit import project
-from labkit.catalogue import EXPERIMENTS
+from labkit.catalogue import experiment
 from labkit.config import ReadScaling, assignments
 from labkit.errors import BadInput
 
@@ -130,7 +130,7 @@ def test_the_table_explains_every_parameter() -> None:
 
 
 @pytest.mark.parametrize("file", sorted((project.configs() / "experiments").glob("*.yaml")), ids=lambda f: f.stem)
-def test_every_experiment_file_loads_as_the_experiment_that_its_head_names(file: Path) -> None:
-    named = re.search(r"labkit run ([\w-]+) -f", file.read_text(encoding="utf-8"))
-    assert named is not None
-    assert EXPERIMENTS[named[1]].parameters.load(file)
+def test_every_experiment_file_loads_as_the_experiment_that_its_first_lines_name(file: Path) -> None:
+    named = re.search(r"labkit run ([\w-]+) -f configs/experiments/" + file.name, file.read_text(encoding="utf-8"))
+    assert named, f"{file} does not say how to run it"
+    assert experiment(named.group(1)).parameters.load(file)
