@@ -14,9 +14,11 @@ from labkit import (
     compare,
     conclusions,
     conclusions_load,
+    crash_report,
     durability,
     frames,
     project,
+    quorum_report,
     recovery,
     replication,
     speedup,
@@ -26,7 +28,7 @@ from labkit import (
 from labkit.config import CpuBudget, Parameters, ReadScaling, StreamingReplication
 from labkit.config_load import ConcurrencySweep, MaxThroughput, MeasuringHonestly
 from labkit.errors import BadInput
-from labkit.failover_parameters import DurabilityMatrix, Failover
+from labkit.failover_parameters import DurabilityMatrix, Failover, PromotionCrash, QuorumCommit
 from labkit.frames import trials
 from labkit.store import Run
 
@@ -111,6 +113,30 @@ _ALL = (
         verdicts=durability.verdicts,
         lead=durability.lead,
         validity=durability.validity,
+    ),
+    Experiment(
+        name="quorum-commit",
+        parameters=QuorumCommit,
+        notebook="quorum_commit.ipynb",
+        key_parameters=("modes", "levels", "writers", "rounds"),
+        headline=quorum_report.headline,
+        table=quorum_report.table,
+        differences=recovery.no_differences,
+        verdicts=quorum_report.verdicts,
+        lead=quorum_report.lead,
+        validity=quorum_report.validity,
+    ),
+    Experiment(
+        name="promotion-crash",
+        parameters=PromotionCrash,
+        notebook="the_promotion_that_crashed.ipynb",
+        key_parameters=("causes",),
+        headline=crash_report.headline,
+        table=crash_report.outcomes,
+        differences=recovery.no_differences,
+        verdicts=crash_report.verdicts,
+        lead=crash_report.lead,
+        validity=crash_report.validity,
     ),
     Experiment(
         name="max-throughput",

@@ -18,7 +18,7 @@ from labkit.errors import ClusterError
 _CAN_DELETE = """
 cat > /dev/null
 test -e standby.signal || exit 41
-: > standby.signal.new || exit 42
+touch standby.signal.new || exit 42
 mv -f standby.signal.new standby.signal 2> /dev/null && exit 0
 rm -f standby.signal.new
 exit 43
@@ -119,7 +119,8 @@ def attempt(node: Node, deadline_s: float = 30.0) -> Attempt:
             said.append(f" pg_promote \n------------\n {'t' if row and row[0] else 'f'}")
             promoted = postgres.role(connection) == "primary"
         except psycopg.OperationalError as error:
-            said.append(str(error).strip())
+            # What psql prints of the same loss, without psycopg's words about where it noticed.
+            said.append(str(error).removeprefix("consuming input failed: ").strip())
             promoted = False
         except psycopg.Error as error:
             said.append(f"{error.diag.severity}:  {error.diag.message_primary}")

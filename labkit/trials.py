@@ -95,7 +95,7 @@ def run_trial(trial: Trial, cluster: Cluster, run: Run, generators: Generators) 
     facts |= outage.figures(writes, facts["fault_ns"])
     facts |= {"views": list(views), "verdict": judged.verdict, "reason": judged.reason, "counts": judged.counts}
     if "other" in views:
-        facts["other_lost"] = len(audit.judge(writes[writes["done_ns"] < facts["promoted_ns"]], views["other"][1]).lost)
+        facts["other_lost"] = len(audit.judge(writes[writes["node"].astype(str) == old.name], views["other"][1]).lost)
     return facts
 
 
