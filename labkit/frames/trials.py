@@ -72,7 +72,8 @@ def scalability(run: Run) -> pd.DataFrame:
 
     arm: str. lam, sigma, kappa: float, each with _low and _high, 95 %. knee: float, users beyond which throughput
     falls, infinite if it never does. most_users: int, measured. half: float, users at which each gets half of what a
-    lone one gets. peak_per_s: float, the largest throughput that the law gives within the measured numbers of users. r_squared: float.
+    lone one gets. peak_per_s: float, the largest throughput that the law gives within the measured numbers of users.
+    r_squared: float.
     """
     every = trials(run)
     rows = []
