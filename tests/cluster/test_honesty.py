@@ -92,7 +92,7 @@ def test_percentiles_agree_with_pgbench_s_own_log(load: LoadSpec, cluster: Clust
     It sleeps for 4 to 12 ms, so that the distribution has a shape and its tail is the server's own and not what the
     machine's other work adds to a microsecond.
     """
-    statement = "SELECT pg_sleep(0.004 + 0.008 * random() ^ 3) WHERE {} IS NOT NULL"
+    statement = "SELECT pg_sleep(0.004 + 0.008 * random() ^ 3) WHERE {}::text IS NOT NULL"
     script = tmp_path / "sleep.sql"
     script.write_text("\\set number random(0, 4999)\n" + statement.format(":number") + ";\n", encoding="utf-8")
     known = psycopg.conninfo.conninfo_to_dict(cluster.primary().conninfo("app"))
@@ -115,7 +115,7 @@ def test_percentiles_agree_with_pgbench_s_own_log(load: LoadSpec, cluster: Clust
 class Sleeps(GetUserByNumber):
     """The same statement, for our generator."""
 
-    statement = "SELECT pg_sleep(0.004 + 0.008 * random() ^ 3) WHERE $1 IS NOT NULL"  # type: ignore[assignment]
+    statement = "SELECT pg_sleep(0.004 + 0.008 * random() ^ 3) WHERE $1::text IS NOT NULL"  # type: ignore[assignment]
 
     def checker(self):  # type: ignore[no-untyped-def]
         return lambda result, _: result.ntuples == 1
@@ -160,4 +160,4 @@ def test_the_highest_rate_is_found_where_the_server_s_pace_is_known(
 
 
 class Slow(Sleeps):
-    statement = "SELECT pg_sleep(0.01) WHERE $1 IS NOT NULL"  # type: ignore[assignment]
+    statement = "SELECT pg_sleep(0.01) WHERE $1::text IS NOT NULL"  # type: ignore[assignment]
