@@ -11,10 +11,11 @@ VUS      ?=
 DURATION ?=
 PARAMS   := $(if $(USERS),-p users=$(USERS)) $(if $(VUS),-p vus=$(VUS)) $(if $(DURATION),-p duration_s=$(DURATION))
 
-.PHONY: help report lab test check bench clean install install-dev
+.PHONY: help report docker-report lab test check bench clean install install-dev
 
 help:
 	@echo "make report   measure, and write one HTML file   (USERS=1000000 VUS=1000 DURATION=300 is the original experiment)"
+	@echo "make docker-report   the same in containers; needs Docker with Compose"
 	@echo "make lab      JupyterLab on this machine only, its address with the token is printed"
 	@echo "make test     all tests, on real servers"
 	@echo "make check    ruff, mypy, notebook rules"
@@ -23,6 +24,9 @@ help:
 
 report: install
 	$(BIN)/labkit run read-scaling $(PARAMS)
+
+docker-report: install
+	$(BIN)/labkit run read-scaling -p provider=docker $(PARAMS)
 
 lab: install
 	$(BIN)/jupyter lab --ip=127.0.0.1 --no-browser --notebook-dir=notebooks

@@ -18,23 +18,32 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from labkit.cluster import Cluster, Node
     from labkit.conclusions import verdicts
-    from labkit.config import ReadScaling
+    from labkit.config import CpuBudget, ReadScaling, StreamingReplication
     from labkit.config_load import ConcurrencySweep, MaxThroughput, MeasuringHonestly
+    from labkit.cpu_budget import cpu_budget
     from labkit.dataset import DatasetSpec, seed
     from labkit.errors import BadInput, ClusterError, LabkitError, RunNotFound, RunUnreadable
     from labkit.experiments import read_scaling
     from labkit.experiments_load import concurrency_sweep, max_throughput, measuring_honestly
+    from labkit.failover import FailoverSteps, Policy, Refused
+    from labkit.failover_parameters import DurabilityMatrix, Failover
+    from labkit.failures import durability_matrix, run_failover
     from labkit.frames import bottleneck, ecdf, headline, littles_law, per_second, reference, resources, rounds
     from labkit.lab import down, open_run, runs, up
     from labkit.store import Run, RunStore
+    from labkit.streaming import streaming_replication
 
 _HOME = {
     "labkit.cluster": ("Cluster", "Node"),
     "labkit.conclusions": ("verdicts",),
-    "labkit.config": ("ReadScaling",),
+    "labkit.config": ("CpuBudget", "ReadScaling", "StreamingReplication"),
+    "labkit.cpu_budget": ("cpu_budget",),
     "labkit.config_load": ("ConcurrencySweep", "MaxThroughput", "MeasuringHonestly"),
     "labkit.dataset": ("DatasetSpec", "seed"),
     "labkit.errors": ("BadInput", "ClusterError", "LabkitError", "RunNotFound", "RunUnreadable"),
+    "labkit.failover": ("FailoverSteps", "Policy", "Refused"),
+    "labkit.failover_parameters": ("DurabilityMatrix", "Failover"),
+    "labkit.failures": ("durability_matrix", "run_failover"),
     "labkit.experiments": ("read_scaling",),
     "labkit.experiments_load": ("concurrency_sweep", "max_throughput", "measuring_honestly"),
     "labkit.frames": (
@@ -49,6 +58,7 @@ _HOME = {
     ),
     "labkit.lab": ("down", "open_run", "runs", "up"),
     "labkit.store": ("Run", "RunStore"),
+    "labkit.streaming": ("streaming_replication",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -57,11 +67,17 @@ __all__ = [  # noqa: RUF022  (sorted without regard to case, as the documentatio
     "bottleneck",
     "Cluster",
     "ClusterError",
+    "cpu_budget",
+    "CpuBudget",
     "concurrency_sweep",
     "ConcurrencySweep",
     "DatasetSpec",
     "down",
+    "durability_matrix",
+    "DurabilityMatrix",
     "ecdf",
+    "Failover",
+    "FailoverSteps",
     "headline",
     "LabkitError",
     "littles_law",
@@ -72,17 +88,22 @@ __all__ = [  # noqa: RUF022  (sorted without regard to case, as the documentatio
     "Node",
     "open_run",
     "per_second",
+    "Policy",
     "read_scaling",
     "ReadScaling",
     "reference",
+    "Refused",
     "resources",
     "rounds",
     "Run",
+    "run_failover",
     "RunNotFound",
     "runs",
     "RunStore",
     "RunUnreadable",
     "seed",
+    "streaming_replication",
+    "StreamingReplication",
     "up",
     "verdicts",
 ]

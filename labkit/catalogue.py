@@ -10,10 +10,23 @@ from typing import Any
 
 import pandas as pd
 
-from labkit import compare, conclusions, conclusions_load, frames, project, tables, tables_load
-from labkit.config import Parameters, ReadScaling
+from labkit import (
+    compare,
+    conclusions,
+    conclusions_load,
+    durability,
+    frames,
+    project,
+    recovery,
+    replication,
+    speedup,
+    tables,
+    tables_load,
+)
+from labkit.config import CpuBudget, Parameters, ReadScaling, StreamingReplication
 from labkit.config_load import ConcurrencySweep, MaxThroughput, MeasuringHonestly
 from labkit.errors import BadInput
+from labkit.failover_parameters import DurabilityMatrix, Failover
 from labkit.frames import trials
 from labkit.store import Run
 
@@ -86,6 +99,54 @@ _ALL = (
         verdicts=conclusions_load.honesty_sentences,
         lead=conclusions_load.lead_of_honesty,
         validity=frames.validity,
+    ),
+    Experiment(
+        name="cpu-budget",
+        parameters=CpuBudget,
+        notebook="where_replicas_help.ipynb",
+        key_parameters=("replicas", "node_cpus", "vus", "connections", "duration_s", "rounds"),
+        headline=frames.headline,
+        table=speedup.table,
+        differences=compare.arms,
+        verdicts=speedup.verdicts,
+        lead=speedup.lead,
+        validity=frames.validity,
+    ),
+    Experiment(
+        name="streaming-replication",
+        parameters=StreamingReplication,
+        notebook="streaming_replication.ipynb",
+        key_parameters=("provider", "replicas", "commits", "levels"),
+        headline=replication.headline,
+        table=replication.staleness_table,
+        differences=replication.staleness,
+        verdicts=replication.verdicts,
+        lead=replication.verdicts,
+        validity=replication.validity,
+    ),
+    Experiment(
+        name="failover",
+        parameters=Failover,
+        notebook="failover.ipynb",
+        key_parameters=("mode", "level", "fault", "writers"),
+        headline=recovery.headline,
+        table=recovery.classes,
+        differences=recovery.no_differences,
+        verdicts=recovery.verdicts,
+        lead=recovery.lead,
+        validity=recovery.validity,
+    ),
+    Experiment(
+        name="durability-matrix",
+        parameters=DurabilityMatrix,
+        notebook="durability_matrix.ipynb",
+        key_parameters=("modes", "levels", "faults", "kills"),
+        headline=durability.headline,
+        table=durability.table,
+        differences=recovery.no_differences,
+        verdicts=durability.verdicts,
+        lead=durability.lead,
+        validity=durability.validity,
     ),
 )
 EXPERIMENTS = {experiment.name: experiment for experiment in _ALL}

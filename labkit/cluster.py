@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from labkit import postgres
+from labkit import postgres, synchronous
 from labkit.errors import ClusterError, WaitTimeout
 from labkit.postgres import Connection, Role, WalPosition
+from labkit.synchronous import Level, Mode
 
 if TYPE_CHECKING:
     from labkit.providers.base import NodeControl
@@ -51,8 +52,11 @@ class Node:
         control: NodeControl,
         passwords: Mapping[str, str],
         connection_options: Mapping[str, str] | None = None,
+        peer: tuple[str, int] | None = None,
     ) -> None:
         self.name, self.host, self.port, self.control = name, host, port, control
+        self.peer = peer or (host, port)
+        """Host and port under which the other nodes reach this one."""
         self._passwords = passwords
         self._options = dict(connection_options or {})
 
@@ -158,17 +162,22 @@ class Node:
         """
         with to.session() as connection:
             postgres.create_slot(connection, self.name)
-        source = to.conninfo("replication", application_name=self.name)
         with self.session() as connection:
             if postgres.role(connection) == "primary":
                 raise ClusterError("a primary cannot be repointed; rewind or rebuild it as a replica first")
-            postgres.configure(connection, {"primary_conninfo": source, "primary_slot_name": self.name})
-            wait_until(
-                lambda: postgres.streaming_from(connection) == (to.host, to.port),
-                deadline_s,
-                f"WAL streaming from {to.name}",
-                self,
-            )
+            self.follow(to, connection)
+            self.wait_following(to, connection, deadline_s)
+
+    def follow(self, to: Node, connection: Connection) -> None:
+        """Tell this replica, over an administrator's connection to it, to stream from `to` through its slot there."""
+        source = to.conninfo("replication", application_name=self.name, host=to.peer[0], port=to.peer[1])
+        postgres.configure(connection, {"primary_conninfo": source, "primary_slot_name": self.name})
+
+    def wait_following(self, to: Node, connection: Connection, deadline_s: float = 30.0) -> None:
+        """Until this replica streams from `to`. Raises WaitTimeout."""
+        wait_until(
+            lambda: postgres.streaming_from(connection) == to.peer, deadline_s, f"WAL streaming from {to.name}", self
+        )
 
 
 class Cluster:
@@ -187,6 +196,19 @@ class Cluster:
             if node.name == name:
                 return node
         raise ClusterError(f"cluster {self.name} has no node {name}; there are {', '.join(n.name for n in self.nodes)}")
+
+    def without(self, name: str) -> Cluster:
+        """The same cluster, one node left out."""
+        others = [node for node in self.nodes if node.name != name]
+        return Cluster(self.name, self.provider, others, binaries=self.binaries, version=self.version)
+
+    def source_for(self, name: str) -> Node:
+        """The primary that a node can be made anew from. Raises ClusterError if no other node is one."""
+        target, others = self.node(name), self.without(name)
+        if "primary" not in others.roles().values():
+            is_it = "it is the primary itself" if _role_or_none(target) == "primary" else "no other node is primary"
+            raise ClusterError(f"it cannot be made anew as a replica: {is_it}; promote another node first", node=name)
+        return others.primary()
 
     def roles(self) -> dict[str, Role | None]:
         """Node name -> role as the server says; None if it does not answer."""
@@ -236,6 +258,30 @@ class Cluster:
                 lag_s = 0.0  # the primary forgets replay_lag of a replica that idles, caught up
             found.append(ReplicaLag(node.name, lag_bytes, lag_s, row["state"], row["sync_state"]))
         return found
+
+    def synchronous(
+        self, mode: Mode = "ANY", k: int = 1, level: Level = "on", deadline_s: float = 15.0
+    ) -> dict[str, str]:
+        """Have commits wait for `FIRST k` or `ANY k` replicas, or for none (`off`); `level` is synchronous_commit.
+
+        Applied by reload, on every node. Returns replica -> sync_state as the primary shows it. Raises BadInput (k
+        greater than the replicas), ClusterError, WaitTimeout if the primary does not act on it in time.
+        """
+        return synchronous.apply(self, synchronous.Synchronous(mode, k, level), deadline_s)
+
+    def wait_streaming(self, deadline_s: float = 60.0) -> None:
+        """Until every other node streams from the primary. Raises WaitTimeout."""
+        primary = self.primary()
+        with primary.session() as connection:
+            for node in self.nodes:
+                if node is primary:
+                    continue
+
+                def streams(name: str = node.name) -> bool:
+                    rows = postgres.replication(connection)
+                    return any(row["application_name"] == name and row["state"] == "streaming" for row in rows)
+
+                wait_until(streams, deadline_s, f"streaming from {primary.name}", node)
 
     def wait_for_catchup(self, deadline_s: float = 60.0) -> None:
         """Until every replica has replayed all that is committed on the primary now. Raises WaitTimeout."""

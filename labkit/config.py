@@ -19,6 +19,7 @@ import yaml
 from labkit.errors import BadInput
 
 ARMS = ("primary-only", "replicas-round-robin")
+PROVIDERS = ("embedded", "docker", "attach")
 WORKLOADS = ("get-user", "search-users")
 LOCALES = ("en_US", "ru_RU", "de_DE", "fr_FR", "es_ES", "pl_PL", "uk_UA", "pt_BR", "it_IT", "cs_CZ")
 _BOOLEANS = {
@@ -233,7 +234,7 @@ class ReadScaling(Parameters):
     """Read load against the primary only and against the replicas, in interleaved rounds."""
 
     run_id: str = param("", "a recorded run to read instead of driving a new one; empty drives")
-    provider: str = param("embedded", "where the servers come from", choices=("embedded",))
+    provider: str = param("embedded", "where the servers come from", choices=PROVIDERS)
     cluster: str = param("lab", "name of the cluster; it is found again if it exists")
     replicas: int = param(2, "streaming replicas beside the primary", low=0, high=8)
     users: int = param(1_000_000, "rows of the users table", low=100, high=100_000_000)
@@ -261,7 +262,7 @@ class ReadScaling(Parameters):
         0.0, "share of searches for names that exist; the original searched for none", low=0, high=1
     )
     duration_s: float = param(
-        24.0, "measured seconds of each workload on each arm, all rounds together", low=1, high=86_400
+        18.0, "measured seconds of each workload on each arm, all rounds together", low=1, high=86_400
     )
     rounds: int = param(6, "paired rounds; order alternates A B, B A, …", low=1, high=1000)
     warmup_s: float = param(1.0, "seconds at the start of every block that are not counted", low=0, high=600)
@@ -316,3 +317,70 @@ class ReadScaling(Parameters):
     def block_s(self) -> float:
         """Measured seconds of one block: one workload on one arm in one round."""
         return self.duration_s / self.rounds
+
+
+MOST_REPLICAS = 8
+BUDGET_ARMS = (
+    "primary-only",
+    *(f"replicas-round-robin-{count}" for count in range(1, MOST_REPLICAS)),
+    "replicas-round-robin",
+    "all-nodes-round-robin",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class CpuBudget(ReadScaling):
+    """Read load on 1 … all nodes, with the machine's CPU shared by all of them and with a budget of each node's own."""
+
+    provider: str = param("docker", "where the servers come from; CPU limits need docker", choices=PROVIDERS)
+    users: int = param(100_000, "rows of the users table", low=100, high=100_000_000)
+    workloads: str = param("get-user", "which loads to run", choices=WORKLOADS, many=True)
+    arms: str = param(
+        "primary-only,replicas-round-robin-1,replicas-round-robin,all-nodes-round-robin",
+        "where reads go; replicas-round-robin-1 is one replica alone",
+        choices=BUDGET_ARMS,
+        many=True,
+    )
+    connections: int = param(30, "database connections in all, shared out among the nodes of an arm", low=1, high=1000)
+    budgets: str = param(
+        "shared,limited", "CPU shared by all nodes, or limited for each", choices=("shared", "limited"), many=True
+    )
+    node_cpus: float = param(0.25, "CPUs that each node may use under the budget `limited`", low=0.01, high=64)
+
+    def conflicts(self) -> list[str]:
+        found = super().conflicts()
+        if "limited" in as_list(self.budgets) and self.provider != "docker":
+            found.append(f"budgets: limited needs provider docker; {self.provider} cannot limit a server's CPU")
+        counts = [int(arm.rsplit("-", 1)[1]) for arm in as_list(self.arms) if arm[-1].isdigit()]
+        found += [
+            f"arms: replicas-round-robin-{count} needs {count} replicas, replicas is {self.replicas}"
+            for count in counts
+            if count > self.replicas
+        ]
+        if self.connections < self.replicas + 1:
+            found.append(
+                f"connections: {self.connections} in all are less than one for each of {self.replicas + 1} nodes"
+            )
+        return found
+
+
+OWNING_PROVIDERS = ("embedded", "docker")
+COMMIT_LEVELS = ("off", "local", "remote_write", "on", "remote_apply")
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamingReplication(Parameters):
+    """What streaming replication does: positions, lag, staleness, a conflict, and a slot that is lost."""
+
+    run_id: str = param("", "a recorded run to read instead of driving a new one; empty drives")
+    provider: str = param("embedded", "where the servers come from", choices=OWNING_PROVIDERS)
+    cluster: str = param("replication", "name of the cluster; it is found again if it exists")
+    replicas: int = param(2, "streaming replicas beside the primary", low=1, high=8)
+    levels: str = param(
+        "off,local,remote_write,on,remote_apply", "levels of synchronous_commit", choices=COMMIT_LEVELS, many=True
+    )
+    commits: int = param(200, "commits whose visibility on each replica is timed, at each level", low=2, high=100_000)
+    interval_ms: float = param(10.0, "milliseconds between two of these commits", low=0, high=10_000)
+    write_load_s: float = param(4.0, "seconds of write load under which positions and lag are watched", low=1, high=600)
+    slot_keep_mb: int = param(64, "max_slot_wal_keep_size while a replica is down, in MB", low=32, high=4096)
+    keep_cluster: bool = param(False, "leave a cluster that this run started running afterwards")

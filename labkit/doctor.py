@@ -17,7 +17,7 @@ import psutil
 import psycopg
 
 from labkit import project
-from labkit.errors import LabkitError
+from labkit.errors import LabkitError, ProviderUnavailable
 from labkit.providers import account, binaries, checks
 
 GIB = 2**30
@@ -54,8 +54,23 @@ def examine() -> list[Check]:
         _memory,
         _open_files,
         _cores,
+        _docker,
     ]
     return [_answer(look) for look in looks]
+
+
+def _docker() -> Check:
+    # Slow to import, and only looked at here.
+    from labkit.providers import compose_cli
+    from labkit.providers.engine import Engine
+
+    try:
+        capacity = Engine().capacity()
+        compose_cli.command()
+    except ProviderUnavailable as error:
+        summary, _, remedy = str(error).partition("; ")
+        return Check("docker", "warn", f"provider docker is not to be had: {summary}", remedy)
+    return Check("docker", "ok", f"an engine with Compose, {capacity.cpus} CPUs, {capacity.memory_bytes / GIB:.1f} GiB")
 
 
 def _answer(look: Callable[[], Check]) -> Check:

@@ -47,6 +47,11 @@ def host() -> dict[str, Any]:
     }
 
 
+def place(path: str) -> str:
+    """A path as a run may keep it: from the project's folder where it lies inside."""
+    return path.removeprefix(f"{project.home()}/")
+
+
 def facts() -> dict[str, Any]:
     """All of it, as run.json keeps it."""
     return {"versions": versions(), "git": commit(), "host": host()}

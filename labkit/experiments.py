@@ -138,7 +138,7 @@ def cluster_of(p: ClusterTerms, run: Run) -> Iterator[Cluster]:
         run.update(
             provider=p.provider,
             cluster=cluster.name,
-            postgresql={"version": cluster.version, "binaries": cluster.binaries},
+            postgresql={"version": cluster.version, "binaries": environment.place(cluster.binaries)},
             nodes=[
                 {"name": node.name, "role": node.role(), "settings": node.settings(_SETTINGS)} for node in cluster.nodes
             ],

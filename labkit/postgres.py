@@ -186,9 +186,16 @@ def promote(connection: Connection, wait_s: int) -> bool:
     """
     if role(connection) == "primary":
         raise ClusterError("it is a primary already, there is nothing to promote")
-    if _row(connection, "SELECT pg_is_wal_replay_paused()")[0]:
+    if replay_paused(connection):
         raise ClusterError("its WAL replay is paused; run SELECT pg_wal_replay_resume() on it before promoting")
     return bool(_row(connection, "SELECT pg_promote(true, %s)", (wait_s,))[0])
+
+
+def begin_promotion(connection: Connection) -> None:
+    """pg_promote without waiting for its end. Raises ClusterError if replay is paused."""
+    if replay_paused(connection):
+        raise ClusterError("its WAL replay is paused; run SELECT pg_wal_replay_resume() on it before promoting")
+    connection.execute("SELECT pg_promote(false)")
 
 
 def streaming_from(connection: Connection) -> tuple[str, int] | None:
@@ -197,6 +204,34 @@ def streaming_from(connection: Connection) -> tuple[str, int] | None:
         "SELECT sender_host, sender_port FROM pg_stat_wal_receiver WHERE status = 'streaming'"
     ).fetchone()
     return (str(row[0]), int(row[1])) if row else None
+
+
+def receives(connection: Connection) -> bool:
+    """Whether this server has a WAL receiver, whatever that is doing."""
+    return connection.execute("SELECT FROM pg_stat_wal_receiver").fetchone() is not None
+
+
+def timeline(connection: Connection) -> int:
+    """The newest timeline of which this server has WAL.
+
+    Its control file names that of the last restartpoint, which may be an older one.
+    """
+    query = "SELECT max(left(name, 8)) FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'"
+    return int(_row(connection, query)[0], 16)
+
+
+def oldest_wal(connection: Connection) -> int:
+    """Where the oldest WAL that this server still has begins."""
+    query = """
+        SELECT min(right(name, 16)), (SELECT setting::bigint FROM pg_settings WHERE name = 'wal_segment_size')
+        FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'
+    """
+    segment, segment_bytes = _row(connection, query)
+    return (int(segment[:8], 16) << 32) + int(segment[8:], 16) * int(segment_bytes)
+
+
+def replay_paused(connection: Connection) -> bool:
+    return bool(_row(connection, "SELECT pg_is_wal_replay_paused()")[0])
 
 
 def create_roles(connection: Connection, database: str, passwords: Mapping[str, str]) -> None:

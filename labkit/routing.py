@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,13 @@ def nodes_for(arm: str, cluster: Cluster) -> list[Node]:
         if not replicas:
             raise BadInput(f"arm {arm}: cluster {cluster.name} has no replica; `labkit up --replicas 2` adds them")
         return replicas
+    if arm == "all-nodes-round-robin":
+        return [cluster.primary(), *cluster.replicas()]
+    if found := re.fullmatch(r"replicas-round-robin-(\d+)", arm):
+        replicas, wanted = cluster.replicas(), int(found[1])
+        if len(replicas) < wanted:
+            raise BadInput(f"arm {arm}: cluster {cluster.name} has {len(replicas)} replicas that answer")
+        return replicas[:wanted]
     raise BadInput(f"unknown arm {arm!r}")
 
 

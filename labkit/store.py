@@ -42,6 +42,36 @@ SCHEMAS: dict[str, pa.Schema] = {
             "rows": pa.int32(),
         }
     ),
+    "writes": pa.schema(
+        {
+            "block": pa.int32(),
+            "key": pa.int64(),  # of the transaction's first row; the others follow
+            "rows": pa.int32(),
+            "node": _TEXT,  # where it was sent
+            "intent_ns": pa.int64(),  # since the run's epoch: just before it was sent
+            "done_ns": pa.int64(),  # when it ended for its writer; -1 if the lab was killed before
+            "outcome": _TEXT,  # ok, ok-with-warning, fail, unknown
+            "sqlstate": _TEXT,
+        }
+    ),
+    "survivors": pa.schema(
+        {
+            "block": pa.int32(),
+            "node": _TEXT,
+            "view": _TEXT,  # promoted: the new primary; other: what the other replica had; old: the dead primary's own
+            "key": pa.int64(),
+            "xid": pa.int64(),  # the transaction that wrote the row
+        }
+    ),
+    "ghosts": pa.schema(  # rows that only the dead primary had
+        {
+            "block": pa.int32(),
+            "key": pa.int64(),
+            "xid": pa.int64(),
+            "commit_lsn": pa.int64(),  # -1 where its WAL holds no commit of that transaction
+            "commit_utc": _TEXT,
+        }
+    ),
     "samples": pa.schema({"t_ns": pa.int64(), "node": _TEXT, "metric": _TEXT, "value": pa.float64()}),
 }
 

@@ -198,6 +198,18 @@ def errors(run: Run) -> pd.DataFrame:
     return Words(found.assign(arm=found["arm"].map(_arm)).set_index(["workload", "arm"]).rename_axis([None, None]))
 
 
+def disk_space(run: Run) -> pd.DataFrame:
+    """MiB on disk at the first and the last sample; one row a server."""
+    found = frames.disk_space(run)
+    words = {"data_directory_bytes": "data directory", "pg_wal_bytes": "of it pg_wal"}
+    columns = {
+        f"{words[str(metric)]}, {moment}, MiB": rows.set_index("node")[moment].map(lambda size: number(size / 2**20))
+        for metric, rows in found.groupby("metric")
+        for moment in ("first", "last")
+    }
+    return pd.DataFrame(columns) if columns else Words({"": ["not measured"]}, index=["servers"])
+
+
 _REPLICATION = ("application_name", "state", "sync_state", "sent_lsn", "write_lsn", "flush_lsn", "replay_lsn")
 
 

@@ -6,6 +6,7 @@ give is made of bytes in PostgreSQL's binary format, and costs about a microseco
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from psycopg import pq
 from labkit import dataset
 from labkit.errors import BadInput
 
-UUID_OID, TEXT_OID = 2950, 25
+UUID_OID, TEXT_OID, INT8_OID = 2950, 25, 20
 COLUMNS = "id, first_name, second_name, birthdate, biography, city"
 _PREFIX = 4
 _CHUNK = 1024  # random choices are drawn this many at a time, a fraction of a millisecond
@@ -165,6 +166,51 @@ class SearchUsers:
                 and (result.get_value(row, second_column) or b"").startswith(second)
                 for row in range(result.ntuples)
             )
+
+        return right
+
+
+@dataclass(frozen=True)
+class AppendRows:
+    """One transaction of `rows_per_tx` new rows, whose keys the client makes: consecutive numbers, never used twice.
+
+    The table has no unique index on purpose: a row that was written twice must be able to show itself.
+    """
+
+    rows_per_tx: int = 1
+    payload_bytes: int = 64
+    first_key: int = 0
+    name: ClassVar[str] = "append-rows"
+    writes: ClassVar[bool] = True
+    table: ClassVar[str] = "appended"
+    types: ClassVar[tuple[int, ...]] = (INT8_OID, TEXT_OID)
+
+    @property
+    def schema(self) -> list[str]:
+        """The statements that make an empty table."""
+        return [
+            f"DROP TABLE IF EXISTS {self.table}",
+            f"CREATE TABLE {self.table} (key bigint NOT NULL, payload text NOT NULL)",
+        ]
+
+    @property
+    def statement(self) -> str:
+        if self.rows_per_tx == 1:
+            return f"INSERT INTO {self.table} (key, payload) VALUES ($1, $2)"
+        last = self.rows_per_tx - 1
+        return f"INSERT INTO {self.table} (key, payload) SELECT $1 + i, $2 FROM generate_series(0, {last}) AS i"
+
+    def requests(self, rng: np.random.Generator) -> Iterator[Parameters]:
+        payload = rng.bytes(self.payload_bytes).hex()[: self.payload_bytes].encode()
+        for key in itertools.count(self.first_key, self.rows_per_tx):
+            yield [key.to_bytes(8, "big"), payload]
+
+    def checker(self) -> Check:
+        written = self.rows_per_tx
+
+        def right(result: pq.abc.PGresult, parameters: Parameters) -> bool:
+            del parameters
+            return result.command_tuples == written
 
         return right
 

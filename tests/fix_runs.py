@@ -156,6 +156,7 @@ def _samples(recipe: Recipe, end: int) -> dict[str, Any]:
             rows += [
                 (t, node, "cpu_seconds_total", elapsed * recipe.server_cpu_percent / 100),
                 (t, node, "memory_bytes", 2e8),
+                (t, node, "data_directory_bytes", (100 + elapsed) * 2**20),
                 (t, node, "read_bytes_total", elapsed * 2**20),
                 (t, node, "connections_active", 3.0),
                 (t, node, "connections_idle", 1.0),

@@ -9,7 +9,7 @@ from typing import Any
 import click
 import psutil
 
-from labkit.cli import clusters
+from labkit.cli import clusters, failovers, nodes
 from labkit.errors import LabkitError
 
 # What the machine refuses rather than labkit's own doing; any other OSError is a bug and keeps its traceback.
@@ -28,9 +28,9 @@ class _Lab(click.Group):
 
     def _reading(self) -> dict[str, click.Command]:
         # pandas, matplotlib and nbconvert take seconds to load: `labkit status` should not wait for them.
-        from labkit.cli import runs
+        from labkit.cli import audits, runs
 
-        return {str(command.name): command for command in runs.commands}
+        return {str(command.name): command for command in (*runs.commands, *audits.commands)}
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -57,5 +57,5 @@ def main() -> None:
     """What do PostgreSQL's streaming replicas buy you, and what do you lose when the primary dies?"""
 
 
-for command in clusters.commands:
+for command in (*clusters.commands, *nodes.commands, *failovers.commands):
     main.add_command(command)

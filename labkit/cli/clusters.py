@@ -9,15 +9,15 @@ from typing import Any
 
 import click
 
-from labkit import doctor, postgres
+from labkit import doctor, failover_note, postgres
 from labkit.cluster import Cluster, Node, ReplicaLag
 from labkit.config import assignments
 from labkit.errors import BadInput, ClusterError
 from labkit.providers import PROVIDERS, provider
 from labkit.providers.base import ClusterSpec
 
-_name = click.option("--name", default="lab", show_default=True, help="Name of the cluster.")
-_provider = click.option(
+cluster_name = click.option("--name", default="lab", show_default=True, help="Name of the cluster.")
+provider_option = click.option(
     "--provider",
     "provider_name",
     type=click.Choice(sorted(PROVIDERS)),
@@ -29,11 +29,11 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print JSON for scr
 
 
 @click.command()
-@_name
+@cluster_name
 @click.option("--replicas", default=2, show_default=True, help="Streaming replicas beside the primary.")
 @click.option("--base-port", default=0, show_default=True, help="First port, the others follow; 0 takes free ones.")
 @click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="A PostgreSQL setting on every node.")
-@_provider
+@provider_option
 @_json
 def up(name: str, replicas: int, base_port: int, pairs: tuple[str, ...], provider_name: str, as_json: bool) -> None:
     """Bring a cluster up, or find it running and add what is missing.
@@ -48,7 +48,7 @@ def up(name: str, replicas: int, base_port: int, pairs: tuple[str, ...], provide
 
 @click.command()
 @click.option("--name", default=None, help="Only this cluster.")
-@_provider
+@provider_option
 @_json
 def status(name: str | None, provider_name: str, as_json: bool) -> None:
     """Show clusters: roles as the servers say, LSNs, lag, ports, processes, directories."""
@@ -68,7 +68,7 @@ def status(name: str | None, provider_name: str, as_json: bool) -> None:
 @click.option("--name", default=None, help="Name of the cluster.  [default: lab]")
 @click.option("--all", "every", is_flag=True, help="Every cluster.")
 @click.option("--purge", is_flag=True, help="Delete the servers' data too.")
-@_provider
+@provider_option
 @_json
 def down(name: str | None, every: bool, purge: bool, provider_name: str, as_json: bool) -> None:
     """Stop a cluster's servers. Their data stays for the next `labkit up`, unless purged."""
@@ -118,6 +118,8 @@ def describe(cluster: Cluster) -> dict[str, Any]:
             lags = {lag.name: lag for lag in cluster.lag()}
         except ClusterError as error:
             problem = str(error)
+    if cut_off := failover_note.sentence(cluster.name):
+        problem = f"{problem}; {cut_off}" if problem else cut_off
     return {
         "name": cluster.name,
         "provider": cluster.provider,

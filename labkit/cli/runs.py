@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
+import pandas as pd
 
 from labkit import catalogue, compare, conclusions, project, tables
 from labkit.catalogue import Experiment
@@ -83,9 +85,14 @@ def _finish(context: click.Context, kind: Experiment, made: Run, page: Path, as_
     if as_json:
         click.echo(json.dumps(summary, ensure_ascii=False, indent=1))
     else:
-        click.echo(f"{kind.table(made).to_string()}\n\n{kind.verdicts(made)}\n\nrun     {made.id}\nreport  {page}")
+        click.echo(f"{_fitting(kind.table(made))}\n\n{kind.verdicts(made)}\n\nrun     {made.id}\nreport  {page}")
     if not summary["valid"]:
         context.exit(1)
+
+
+def _fitting(table: pd.DataFrame) -> str:
+    """A table as text; its columns go on further down where the terminal is too narrow for all of them."""
+    return str(table.to_string(line_width=shutil.get_terminal_size(fallback=(160, 24)).columns))
 
 
 @click.command("report")
@@ -94,7 +101,10 @@ def _finish(context: click.Context, kind: Experiment, made: Run, page: Path, as_
 @_as_json
 @click.pass_context
 def report_command(context: click.Context, run_name: str, output: Path | None, as_json: bool) -> None:
-    """Draw the report of a recorded RUN again: its id, a part of it, its directory, or `latest`."""
+    """Draw the report of a recorded RUN again: its id, a part of it, its directory, or `latest`.
+
+    Exit code 1 says that the run is not valid, as for `labkit run`.
+    """
     recorded = _measured(open_run(run_name))
     kind, report = catalogue.experiment(recorded.experiment), _report()
     executed = report.execute(kind.notebook_path, {"run_id": str(recorded.path)})
@@ -187,7 +197,7 @@ def compare_command(run_a: str, run_b: str, as_json: bool) -> None:
         return
     click.echo(f"A  {a.id}\nB  {b.id}\n")
     click.echo(differing.to_string(index=False) if len(differing) else "same parameters")
-    click.echo(f"\n{tables.two_runs(a, b).to_string()}\n\nreport  {page}")
+    click.echo(f"\n{_fitting(tables.two_runs(a, b))}\n\nreport  {page}")
 
 
 @click.command("export")

@@ -10,6 +10,7 @@ after the warm-up. Latency is that of requests answered rightly; the others are 
     per_second(run)    one row per second of measured time
     ecdf(run)          the distribution of latencies
     resources(run)     what the samples say, counters as rates
+    disk_space(run)    what the servers occupied, first and last
     not_measured(run)  what they cannot say, and why
     bottleneck(run)    which of client, host, servers or pool was at its limit
     littles_law(run)   whether users, throughput and latency fit together
@@ -20,10 +21,11 @@ after the warm-up. Latency is that of requests answered rightly; the others are 
 from labkit.frames.diagnosis import bottleneck, littles_law, spoiled, validity
 from labkit.frames.original import reference
 from labkit.frames.requests import ecdf, errors, headline, is_open, per_second, rounds
-from labkit.frames.samples import not_measured, resources
+from labkit.frames.samples import disk_space, not_measured, resources
 
 __all__ = [
     "bottleneck",
+    "disk_space",
     "ecdf",
     "errors",
     "headline",

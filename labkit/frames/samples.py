@@ -25,8 +25,9 @@ def resources(run: Run) -> pd.DataFrame:
 
     workload, arm: str. round: int. second: float, measured seconds of the arm; a rate stands at the middle of its
     interval. node: str, a server, `host` or `generator`. metric: str, with its unit in the name: cpu_percent of a
-    server or the generator is percent of one core, of the host percent of all its cores; lag_bytes, lag_s,
-    memory_bytes, read_bytes_per_s … value: float. What was not measured has no rows.
+    server or the generator is percent of one core, of the host percent of all its cores; cpu_percent_of_limit is
+    percent of what a server may use; lag_bytes, lag_s, memory_bytes, read_bytes_per_s …
+    value: float. What was not measured has no rows.
 
     A rate is made of two neighbouring samples of one block, never of two blocks. A counter that fell (the server
     was restarted) gives no rate for that interval.
@@ -61,12 +62,31 @@ def _as_rates(samples: pd.DataFrame) -> pd.DataFrame:
         metric=counters["metric"].map({name: rate for name, (rate, _) in _RATES.items()}),
         value=change / seconds * factor,
     )[(change >= 0) & (seconds > 0)]
-    return pd.concat([samples[~is_counter], rates])
+    limits = samples[samples["metric"] == "cpu_limit_cores"].groupby("node", sort=False)["value"].median()
+    of_limit = rates[(rates["metric"] == "cpu_percent") & rates["node"].isin(list(limits.index))]
+    of_limit = of_limit.assign(
+        metric="cpu_percent_of_limit", value=of_limit["value"] / of_limit["node"].map(limits).astype(float)
+    )
+    return pd.concat([samples[~is_counter], rates, of_limit])
 
 
 def _empty() -> pd.DataFrame:
     kinds = {"round": "int64", "second": "float64", "value": "float64"}
     return pd.DataFrame({name: pd.Series(dtype=kinds.get(name, "str")) for name in _COLUMNS})
+
+
+def disk_space(run: Run) -> pd.DataFrame:
+    """What each server occupied at the first and at the last sample of the run; these are taken rarely.
+
+    node: str. metric: str, data_directory_bytes or pg_wal_bytes, which is part of it. first, last: float, bytes.
+    Empty if nothing was sampled.
+    """
+    columns = ["node", "metric", "first", "last"]
+    if not run.has("samples"):
+        return pd.DataFrame(columns=columns)
+    samples = run.table("samples").sort_values("t_ns", kind="stable").astype({"node": str, "metric": str})
+    chosen = samples[samples["metric"].isin(["data_directory_bytes", "pg_wal_bytes"])]
+    return chosen.groupby(["node", "metric"])["value"].agg(["first", "last"]).reset_index()[columns]
 
 
 def not_measured(run: Run) -> pd.DataFrame:

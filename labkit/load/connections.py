@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import random
+import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from psycopg import OperationalError, pq
 
+from labkit.errors import LoadError
 from labkit.load.polling import IN, OUT, Poller
 from labkit.load.records import CANNOT_CONNECT
 from labkit.workloads import Parameters, Workload
@@ -45,6 +47,7 @@ class Slot:
         "since_ns",
         "start_ns",
         "state",
+        "warning",
     )
 
     consume: Callable[[], None]
@@ -61,6 +64,12 @@ class Slot:
         self.fd = -1
         self.start_ns = self.sent_ns = self.since_ns = 0
         self.result: pq.abc.PGresult | None = None
+        self.warning = ""
+        """What the server warned of while it answered the request; writers set it back."""
+
+    def noticed(self, notice: pq.abc.PGresult) -> None:
+        if notice.error_field(pq.DiagnosticField.SEVERITY_NONLOCALIZED) == b"WARNING":
+            self.warning = notice.error_message.decode(errors="replace").strip()
 
 
 class NodePool:
@@ -156,6 +165,7 @@ class NodePool:
             return self._failed(slot, str(error), by_fd)
         if slot.pgconn.status == pq.ConnStatus.BAD:
             return self._failed(slot, slot.pgconn.error_message.decode(errors="replace"), by_fd)
+        slot.pgconn.notice_handler = slot.noticed
         self._watch(slot, by_fd, OUT)
         return True
 
@@ -212,3 +222,28 @@ class NodePool:
             # Where libpq has closed the socket itself, epoll has forgotten it already; poll has not.
             with contextlib.suppress(OSError, KeyError):
                 self._poller.unregister(slot.fd)
+
+
+def open_all(pools: Sequence[NodePool], poller: Poller, by_fd: dict[int, Slot], deadline_s: float = 30.0) -> None:
+    """Open every connection of every pool. Raises LoadError naming each node that cannot be reached, and why."""
+    deadline = time.monotonic_ns() + int(deadline_s * 1e9)
+    while any(pool.down or pool.live < len(pool.slots) for pool in pools):
+        now = time.monotonic_ns()
+        for pool in pools:
+            pool.open_some(now, by_fd)
+        for fd, _ in poller.wait(0.01):
+            if fd in by_fd:
+                by_fd[fd].pool.advance(by_fd[fd], by_fd)
+        for pool in pools:
+            pool.expire(now, by_fd)
+        refused = [pool for pool in pools if pool.problem]
+        if refused or now > deadline:
+            raise LoadError("\n".join(_refusal(pool, deadline_s) for pool in refused or pools))
+
+
+def _refusal(pool: NodePool, deadline_s: float) -> str:
+    why = pool.problem or f"no answer within {deadline_s:g} s"
+    text = f"{pool.name}: connection {pool.live + 1} of {len(pool.slots)} could not be opened: {why}"
+    if "too many clients" in pool.problem or "connection slots are reserved" in pool.problem:
+        text += f"; set max_connections to at least {len(pool.slots) + 20} there, or use fewer connections"
+    return text

@@ -19,13 +19,14 @@ from collections.abc import Iterator
 import numpy as np
 from psycopg import OperationalError, pq
 
-from labkit.errors import LoadError
 from labkit.load import records
 from labkit.load.arrivals import Closed, Open
-from labkit.load.connections import BUSY, IDLE, STATEMENT, NodePool, Slot
+from labkit.load.connections import BUSY, IDLE, STATEMENT, NodePool, Slot, open_all
+from labkit.load.intents import intents
 from labkit.load.live import LiveWriter
 from labkit.load.polling import OUT, poller
 from labkit.load.records import OK, Recorder
+from labkit.load.route import Route
 from labkit.load.spec import LoadResult, LoadSpec
 from labkit.routing import round_robin
 from labkit.store import PartWriter
@@ -33,7 +34,6 @@ from labkit.store import PartWriter
 _TICK_NS = 10_000_000
 _STOPPING_NS = 1_000_000_000  # for the last answers, when told to stop
 _BINARY = 1
-_SETUP_S = 30.0
 
 
 def run_load(spec: LoadSpec) -> LoadResult:
@@ -63,7 +63,9 @@ class _Engine:
             NodePool(i, t.name, t.conninfo, spec.connections, spec.workload, self._poller)
             for i, t in enumerate(spec.targets)
         ]
-        self._pick = round_robin(self._pools)
+        self._route = Route(spec.route, [target.name for target in spec.targets]) if spec.route else None
+        self._pick = self._route.pick if self._route else round_robin(self._pools)
+        self._ledger = intents(spec)
         rng = np.random.default_rng(spec.seed)
         self._parameters = spec.workload.requests(rng)
         self._check = spec.workload.checker()
@@ -86,7 +88,7 @@ class _Engine:
     # -- the course of a load ---------------------------------------------------------------------------------
 
     def run(self) -> LoadResult:
-        self._connect()
+        open_all(self._pools, self._poller, self._by_fd)
         spec, result = self._spec, self._result
         next(self._parameters)  # whatever the workload prepares on first use is not part of the load
         while (early := spec.start_ns - time.monotonic_ns()) > 0:
@@ -125,28 +127,8 @@ class _Engine:
             for slot in pool.slots:
                 pool.close(slot, self._by_fd)
         self._poller.close()
-
-    def _connect(self) -> None:
-        deadline = time.monotonic_ns() + int(_SETUP_S * 1e9)
-        while any(pool.down or pool.live < len(pool.slots) for pool in self._pools):
-            now = time.monotonic_ns()
-            for pool in self._pools:
-                pool.open_some(now, self._by_fd)
-            for fd, _ in self._poller.wait(0.01):
-                if fd in self._by_fd:
-                    self._by_fd[fd].pool.advance(self._by_fd[fd], self._by_fd)
-            for pool in self._pools:
-                pool.expire(now, self._by_fd)
-            refused = [pool for pool in self._pools if pool.problem]
-            if refused or now > deadline:
-                raise LoadError("\n".join(self._refusal(pool) for pool in refused or self._pools))
-
-    def _refusal(self, pool: NodePool) -> str:
-        why = pool.problem or f"no answer within {_SETUP_S:g} s"
-        text = f"{pool.name}: connection {pool.live + 1} of {len(pool.slots)} could not be opened: {why}"
-        if "too many clients" in pool.problem or "connection slots are reserved" in pool.problem:
-            text += f"; set max_connections to at least {len(pool.slots) + 20} there, or use fewer connections"
-        return text
+        if self._ledger is not None:
+            self._ledger.close()
 
     def _begin(self) -> None:
         if isinstance(self._spec.arrivals, Closed):
@@ -169,7 +151,7 @@ class _Engine:
 
     def _loop(self, until: int, drain: bool = False) -> None:
         clock, wait, by_fd, pools = time.monotonic_ns, self._poller.wait, self._by_fd, self._pools
-        recorder, check, pick, send = self._recorder, self._check, self._pick, self._send
+        recorder, check, pick, send, ledger = self._recorder, self._check, self._pick, self._send, self._ledger
         pack, buffer, size, limit = recorder.pack_into, recorder.buffer, recorder.size, recorder.limit
         epoch = self._spec.epoch_ns
         # Users ask again at once only in the plain closed workload; all else goes through _again.
@@ -208,17 +190,14 @@ class _Engine:
                 if result is None or result.status > pq.ExecStatus.TUPLES_OK or not check(result, slot.parameters):
                     self._refused(slot, result, now)
                     continue
-                start = slot.start_ns
+                if ledger is not None:
+                    if slot.warning:
+                        self._refused(slot, result, now)
+                        continue
+                    ledger.acknowledged(slot, now)
+                start, sent = slot.start_ns, slot.sent_ns
                 pack(
-                    buffer,
-                    recorder.offset,
-                    start - epoch,
-                    slot.sent_ns - start,
-                    now - start,
-                    result.ntuples,
-                    0,
-                    pool.index,
-                    OK,
+                    buffer, recorder.offset, start - epoch, sent - start, now - start, result.ntuples, 0, pool.index, OK
                 )
                 recorder.offset += size
                 if recorder.offset == limit:
@@ -250,6 +229,8 @@ class _Engine:
         slot.start_ns, slot.sent_ns = start, now
         slot.state = BUSY
         slot.parameters = parameters = next(self._parameters)
+        if self._ledger is not None:
+            self._ledger.intend(slot, now)
         try:
             slot.send(STATEMENT, parameters, [_BINARY] * len(parameters), _BINARY)
             if slot.flush():
@@ -338,9 +319,11 @@ class _Engine:
             self._record(start, now - start, now, pool, records.CANNOT_CONNECT)
 
     def _refused(self, slot: Slot, result: pq.abc.PGresult | None, now: int) -> None:
-        """The server answered with an error, or wrongly."""
-        pool = slot.pool
-        if result is not None and result.status <= pq.ExecStatus.TUPLES_OK:
+        """The server answered with an error, wrongly, or with a warning: a commit that may be lost yet."""
+        pool, outcome = slot.pool, records.FAIL
+        if result is not None and result.status <= pq.ExecStatus.TUPLES_OK and slot.warning:
+            sqlstate, text, rows, outcome = records.WARNED, slot.warning, result.ntuples, records.UNKNOWN
+        elif result is not None and result.status <= pq.ExecStatus.TUPLES_OK:
             sqlstate, text, rows = records.WRONG_ANSWER, f"{pool.name}: {slot.parameters!r}", result.ntuples
         elif result is None:
             return self._lose(slot, records.CONNECTION_LOST, "the server closed the connection", now)
@@ -353,7 +336,9 @@ class _Engine:
         self._problems.setdefault(sqlstate, f"{pool.name}: {text}")
         slot.state = IDLE
         pool.idle.append(slot)
-        self._record(slot.start_ns, slot.sent_ns - slot.start_ns, now, pool, sqlstate, rows)
+        if self._ledger is not None:
+            self._ledger.ended(slot, now, outcome, sqlstate)
+        self._record(slot.start_ns, slot.sent_ns - slot.start_ns, now, pool, sqlstate, rows, outcome)
         self._dispatch(pool, now)
         return None
 
@@ -362,6 +347,8 @@ class _Engine:
         self._problems.setdefault(sqlstate, f"{slot.pool.name}: {text.strip()}")
         slot.pool.close(slot, self._by_fd)
         outcome = records.UNKNOWN if self._spec.workload.writes else records.FAIL
+        if self._ledger is not None:
+            self._ledger.ended(slot, now, outcome, sqlstate)
         self._record(slot.start_ns, slot.sent_ns - slot.start_ns, now, slot.pool, sqlstate, outcome=outcome)
 
     def _record(
@@ -379,8 +366,21 @@ class _Engine:
         self._unanswered -= 1
         self._again(now)
 
+    def _follow(self, target: NodePool, now: int) -> None:
+        """The load belongs to another node now: give up what is under way elsewhere, and ask there."""
+        for pool in self._pools:
+            if pool is not target:
+                target.waiting.extend(pool.waiting)
+                pool.waiting.clear()
+                for slot in pool.slots:
+                    if slot.state == BUSY:
+                        self._lose(slot, records.ROUTED_AWAY, records.CLIENT_STATES[records.ROUTED_AWAY], now)
+        self._dispatch(target, now)
+
     def _housekeep(self, now: int, drain: bool) -> None:
-        """Every 10 ms: deadlines, connections to open, the number of users, the order to stop."""
+        """Every 10 ms: the route, deadlines, connections to open, the number of users, the order to stop."""
+        if self._route is not None and self._route.changed():
+            self._follow(self._pools[self._route.index], now)
         for pool in self._pools:
             oldest = now - self._timeout_ns
             for slot in pool.slots:

@@ -14,12 +14,16 @@ from labkit.store import OUTCOMES, PartWriter
 DEADLINE = "LK001"
 DROPPED = "LK002"
 WRONG_ANSWER = "LK003"
+WARNED = "LK004"
+ROUTED_AWAY = "LK005"
 CANNOT_CONNECT = "08001"
 CONNECTION_LOST = "08006"
 CLIENT_STATES = {
     DEADLINE: "no answer before the deadline",
     DROPPED: "dropped: max_in_flight requests were unanswered",
     WRONG_ANSWER: "the answer was wrong",
+    WARNED: "the server warned that the commit is local only",
+    ROUTED_AWAY: "given up: the load was sent to another node",
     CANNOT_CONNECT: "no connection to the node could be made",
     CONNECTION_LOST: "the connection was lost before the answer",
 }

@@ -107,6 +107,10 @@ class Generators:
             ]
             raise LoadInterrupted([_kept(future.result(), spec) for future, spec in whole]) from None
 
+    def begin(self, spec: LoadSpec) -> concurrent.futures.Future[LoadResult]:
+        """Run one load in the background; its stop file ends it."""
+        return self._executor.submit(run_load, spec)
+
     def close(self) -> None:
         if self._own:
             self._executor.shutdown(wait=True, cancel_futures=True)

@@ -35,6 +35,8 @@ class LoadSpec:
         start_ns: do not begin before this time of the monotonic clock.
         stop_file: the load ends early when this file appears.
         live_file: gets a line about every second, see `labkit.load.live`.
+        ledger: for writes: the file that holds each transaction's intent before it is sent, and its outcome after.
+        route: the file that names the one target that serves; the load follows it. Without it, all serve in turn.
     """
 
     workload: Workload
@@ -51,6 +53,8 @@ class LoadSpec:
     start_ns: int = 0
     stop_file: Path | None = None
     live_file: Path | None = None
+    ledger: Path | None = None
+    route: Path | None = None
 
     def split(self, n: int) -> list[LoadSpec]:
         """n shards that together are this load, each with random choices and a part of its own."""
@@ -66,6 +70,7 @@ class LoadSpec:
                 seed=int(seeds[i]),
                 part=self.part.with_stem(f"{self.part.stem}-{i}"),
                 live_file=self.live_file and self.live_file.with_stem(f"{self.live_file.stem}-{i}"),
+                ledger=self.ledger and self.ledger.with_stem(f"{self.ledger.stem}-{i}"),
             )
             for i, arrivals in enumerate(shards)
         ]

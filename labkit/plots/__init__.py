@@ -2,6 +2,8 @@
 
     beside(frame, panels, missing)      panels for each workload, the arms next to each other on one y axis
     headline(rounds, reference)         throughput with intervals, beside the original report's
+    outage(rows, steps)                 acknowledged rows around a failover
+    matrix(cells), durability(cells, trials), quorum(frame)   what replication loses and costs
     differences(frame, original)        relative differences with intervals
 
 A sheet shows itself as SVG in a notebook; `sheet.savefig("x.png", dpi=200)` works as on any matplotlib figure.
@@ -15,7 +17,7 @@ from labkit.plots.panels import (
     CACHED,
     CONNECTIONS,
     CPU,
-    DATA_DIRECTORY,
+    CPU_OF_LIMIT,
     ECDF,
     ERRORS,
     HOST_CACHED,
@@ -28,7 +30,6 @@ from labkit.plots.panels import (
     LATENCY,
     LOAD,
     MEMORY,
-    PG_WAL,
     READ,
     RECEIVED,
     SENT,
@@ -37,6 +38,7 @@ from labkit.plots.panels import (
     THROUGHPUT,
     WRITTEN,
 )
+from labkit.plots.recovery import durability, matrix, outage, quorum
 from labkit.plots.style import Sheet
 from labkit.plots.summary import differences, headline
 
@@ -46,7 +48,7 @@ __all__ = [
     "CACHED",
     "CONNECTIONS",
     "CPU",
-    "DATA_DIRECTORY",
+    "CPU_OF_LIMIT",
     "ECDF",
     "ERRORS",
     "HOST_CACHED",
@@ -59,7 +61,6 @@ __all__ = [
     "LATENCY",
     "LOAD",
     "MEMORY",
-    "PG_WAL",
     "READ",
     "RECEIVED",
     "SENT",
@@ -71,5 +72,9 @@ __all__ = [
     "Sheet",
     "beside",
     "differences",
+    "durability",
     "headline",
+    "matrix",
+    "outage",
+    "quorum",
 ]

@@ -110,7 +110,7 @@ def _row(band: Any, part: pd.DataFrame, panel: Panel, names: Sequence[str], colu
         if len(mine):
             panel.draw(mine, ax)
         else:
-            _say(ax, "not measured here")
+            _say(ax, "no sample in these rounds")
     for ax in axes[1:]:
         ax.set_ylabel("")
 

@@ -5,10 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from labkit.errors import BadInput
+from labkit.providers.attach import AttachProvider
 from labkit.providers.base import Provider
 from labkit.providers.embedded import EmbeddedProvider
 
-PROVIDERS: dict[str, Callable[[], Provider]] = {"embedded": EmbeddedProvider}
+
+def _docker() -> Provider:
+    # Slow to import, and only some need it.
+    from labkit.providers.compose import ComposeProvider
+
+    return ComposeProvider()
+
+
+PROVIDERS: dict[str, Callable[[], Provider]] = {
+    "embedded": EmbeddedProvider,
+    "docker": _docker,
+    "attach": AttachProvider,
+}
 
 
 def provider(name: str) -> Provider:

@@ -42,7 +42,8 @@ class Usage:
 
     cpu_s: CPU seconds, user and system. memory_bytes: private memory of all processes plus shared memory
     once. cached_bytes: page cache charged to the node. read/written_bytes: real storage I/O.
-    received/sent_bytes: network. throttled_s: time the CPU limit kept it waiting.
+    received/sent_bytes: network. throttled_s: time the CPU limit kept it waiting. cpu_limit: CPUs it may use, those of
+    the machine if nothing limits it.
     """
 
     cpu_s: float | None = None
@@ -53,6 +54,7 @@ class Usage:
     received_bytes: int | None = None
     sent_bytes: int | None = None
     throttled_s: float | None = None
+    cpu_limit: float | None = None
 
 
 class Provider(Protocol):
@@ -74,6 +76,22 @@ class Provider(Protocol):
 
     def down(self, name: str, *, purge: bool = False) -> None:
         """Stop every server; with `purge` delete their data too. No error if there is nothing."""
+        ...
+
+
+@runtime_checkable
+class ReplicaKeeper(Protocol):
+    """Providers that can make replicas anew, and remove them."""
+
+    def rebuild(self, name: str, node: str) -> None:
+        """Make a node's data anew as a replica of the current primary, whatever it was.
+
+        Raises ClusterError if the node is the only primary, or there is none to copy.
+        """
+        ...
+
+    def remove_replicas(self, name: str) -> list[str]:
+        """Remove every node that is not the primary, with its data and its slot; returns their names."""
         ...
 
 
@@ -115,6 +133,13 @@ class Isolatable(Protocol):
 
 
 @runtime_checkable
+class Limitable(Protocol):
+    def limit(self, cpus: float | None) -> None:
+        """Let the node use at most so many CPUs from now on; None: as many as the machine has."""
+        ...
+
+
+@runtime_checkable
 class Measurable(Protocol):
     not_measured: Mapping[str, str]
     """Metric name -> why this provider cannot measure it."""
@@ -125,4 +150,29 @@ class Measurable(Protocol):
 
     def disk_usage(self) -> Mapping[str, int]:
         """`data_directory_bytes` and `pg_wal_bytes`, allocated on disk; pg_wal is counted in both."""
+        ...
+
+
+@runtime_checkable
+class Repairable(Protocol):
+    """A node whose files can be worked on while its server is down."""
+
+    @property
+    def data(self) -> str:
+        """The data directory, as the programs of this node see it."""
+        ...
+
+    def put(self, name: str, text: str, *, append: bool = False) -> None:
+        """Write a file of the data directory, as the server's user. Raises ClusterError."""
+        ...
+
+    def program(self, name: str, *arguments: str, password: str = "") -> str:
+        """Run one of PostgreSQL's programs as the server's user; what it prints.
+
+        `password` is for the server that the program connects to. Raises ClusterError with its words if it fails.
+        """
+        ...
+
+    def clear(self) -> None:
+        """Delete the data, so that a base backup can take its place. Raises ClusterError if the server runs."""
         ...

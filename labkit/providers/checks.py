@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -60,6 +60,25 @@ def check_settings(settings: Mapping[str, str]) -> list[str]:
         if any(character in str(value) for character in "\n\r\0"):
             problems.append(f"settings: the value of {name} must be one line")
     return problems
+
+
+# An experiment that changes these needs a new cluster: replicas stop replaying if they get less than the primary had.
+FIXED_SETTINGS = (
+    "max_connections",
+    "max_worker_processes",
+    "max_wal_senders",
+    "max_prepared_transactions",
+    "max_locks_per_transaction",
+)
+
+
+def check_fixed(cluster: str, differing: Collection[str]) -> None:
+    """Raises ClusterError if a setting that a cluster cannot change is to change."""
+    if fixed := sorted(set(differing) & set(FIXED_SETTINGS)):
+        raise ClusterError(
+            f"{', '.join(fixed)} cannot change in cluster {cluster}, whose replicas depend on it; "
+            f"`labkit down --purge --name {cluster}`, then up again with the new value"
+        )
 
 
 def check_port(node: str, port: int) -> None:

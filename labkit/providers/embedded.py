@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Sequence
 
 from labkit import postgres, project
-from labkit.cluster import USERS, Cluster, Node, wait_until
+from labkit.cluster import USERS, Cluster, Node
 from labkit.errors import ClusterError, WaitTimeout
 from labkit.providers import account, binaries, checks, creation, state
 from labkit.providers.base import ClusterSpec
@@ -20,9 +20,6 @@ from labkit.providers.state import ClusterState, NodeState
 READY_DEADLINE_S = 60.0
 # Loopback needs no encryption, and asking a server about TLS and GSSAPI first costs two round trips a connection.
 CONNECTION_OPTIONS = {"sslmode": "disable", "gssencmode": "disable"}
-# An experiment that changes these needs a new cluster: replicas stop replaying if they get less than the primary had.
-_FIXED = ("max_connections", "max_worker_processes", "max_wal_senders", "max_prepared_transactions")
-_FIXED_SETTINGS = (*_FIXED, "max_locks_per_transaction")
 
 
 class EmbeddedProvider:
@@ -81,6 +78,54 @@ class EmbeddedProvider:
                 self._remove(recorded)
             else:
                 self._stop(recorded)
+
+    # --- replicas -------------------------------------------------------------------------------------------------
+
+    def rebuild(self, name: str, node: str) -> None:
+        """Make a node's data anew as a replica of the current primary, whatever it was.
+
+        Raises ClusterError if the node is the only primary, or there is none to copy.
+        """
+        with state.locked(project.clusters(), name, self.lock_deadline_s):
+            recorded = self._recorded(name)
+            cluster = self._cluster(recorded, recorded.nodes)
+            target = cluster.node(node)
+            primary = cluster.source_for(node)
+            user = account.choose()
+            chosen = account.reachable(binaries.find(), user)
+            known = _server(target).state
+            _server(target).stop("immediate")
+            known.ready = False
+            state.write(project.clusters(), recorded)
+            creation.remove(known.folder)
+            pair = self._cluster(recorded, [_server(primary).state, known])
+            self._add_replicas(recorded, pair, [known], chosen, user)
+            state.write(project.clusters(), recorded)
+
+    def remove_replicas(self, name: str) -> list[str]:
+        """Remove every node that is not the primary, with its data and its slot; returns their names."""
+        with state.locked(project.clusters(), name, self.lock_deadline_s):
+            recorded = self._recorded(name)
+            cluster = self._cluster(recorded, recorded.nodes)
+            primary = cluster.primary()
+            gone = [node for node in recorded.nodes if node.name != primary.name]
+            for node in gone:
+                node.ready = False
+            state.write(project.clusters(), recorded)
+            for node in gone:
+                creation.remove(node.folder)
+            with primary.session() as connection:
+                for node in gone:
+                    postgres.drop_slot(connection, node.name)
+            recorded.nodes = [_server(primary).state]
+            state.write(project.clusters(), recorded)
+            return [node.name for node in gone]
+
+    def _recorded(self, name: str) -> ClusterState:
+        recorded = state.read(project.clusters(), name)
+        if recorded is None or recorded.phase == "creating":
+            raise ClusterError(f"there is no cluster {name}; `labkit up --name {name}` makes one")
+        return recorded
 
     # --- making ---------------------------------------------------------------------------------------------------
 
@@ -144,23 +189,11 @@ class EmbeddedProvider:
             creation.base_backup(nodes, primary.port, USERS["replication"], password, chosen, user)
             for node in nodes:
                 cluster.node(node.name).control.start()
-        for node in recorded.nodes:
+        for node in nodes:
             cluster.node(node.name).wait_ready(READY_DEADLINE_S)
-        self._wait_streaming(cluster, primary)
+        cluster.wait_streaming(READY_DEADLINE_S)
         for node in recorded.nodes:
-            node.ready = True
-
-    def _wait_streaming(self, cluster: Cluster, primary: Node) -> None:
-        with primary.session() as connection:
-            for node in cluster.nodes:
-                if node is primary:
-                    continue
-
-                def streams(name: str = node.name) -> bool:
-                    rows = postgres.replication(connection)
-                    return any(row["application_name"] == name and row["state"] == "streaming" for row in rows)
-
-                wait_until(streams, READY_DEADLINE_S, f"streaming from {primary.name}", node)
+            node.ready = node.ready or node in nodes or node.name == primary.name
 
     # --- finding again --------------------------------------------------------------------------------------------
 
@@ -183,24 +216,28 @@ class EmbeddedProvider:
             known.control.start()
         for known in cluster.nodes:
             known.wait_ready(READY_DEADLINE_S)
-        missing = spec.node_names[len(recorded.nodes) :]
+        missing = [name for name in spec.node_names if name not in {node.name for node in recorded.nodes}]
         if missing:
             taken = [node.port for node in recorded.nodes]
-            base = spec.base_port + len(recorded.nodes) if spec.base_port else 0
             size = max(_server(node).disk_usage()["data_directory_bytes"] for node in cluster.nodes)
             checks.check_disk(
                 recorded.servers, len(missing) * (size + checks.NODE_BYTES), f"{len(missing)} more replicas"
             )
-            ports = checks.free_ports(len(missing), base, missing, taken)
+            if spec.base_port:
+                ports = [spec.base_port + spec.node_names.index(name) for name in missing]
+                for name, port in zip(missing, ports, strict=True):
+                    checks.check_port(name, port)
+            else:
+                ports = checks.free_ports(len(missing), 0, missing, taken)
             added = [NodeState(name, port, recorded.servers / name) for name, port in zip(missing, ports, strict=True)]
-            recorded.nodes += added
+            recorded.nodes = sorted([*recorded.nodes, *added], key=lambda node: node.name)
             state.write(clusters, recorded)
             for node in added:
                 creation.remove(node.folder)
             cluster = self._cluster(recorded, recorded.nodes)
             self._add_replicas(recorded, cluster, added, chosen, user)
         else:
-            self._wait_streaming(cluster, cluster.primary())
+            cluster.wait_streaming(READY_DEADLINE_S)
         state.write(clusters, recorded)
         return cluster
 
@@ -211,11 +248,7 @@ class EmbeddedProvider:
         """
         before, after = recorded.settings, {key: str(value) for key, value in spec.settings.items()}
         differing = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
-        if fixed := sorted(differing & set(_FIXED_SETTINGS)):
-            raise ClusterError(
-                f"{', '.join(fixed)} cannot change in cluster {recorded.name}, whose replicas depend on it; "
-                f"`labkit down --purge --name {recorded.name}`, then up again with the new value"
-            )
+        checks.check_fixed(recorded.name, differing)
         recorded.settings = after
         nodes = self._cluster(recorded, recorded.nodes).nodes
         try:

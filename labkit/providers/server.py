@@ -24,7 +24,7 @@ _SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.
 
 
 class EmbeddedServer:
-    """NodeControl, Killable and Measurable for one server on this machine."""
+    """NodeControl, Killable, Measurable and Repairable for one server on this machine."""
 
     not_measured: Mapping[str, str] = usage.NOT_MEASURED
 
@@ -177,6 +177,45 @@ class EmbeddedServer:
 
     def disk_usage(self) -> Mapping[str, int]:
         return usage.disk_usage(self.state.data)
+
+    # --- Repairable -----------------------------------------------------------------------------------------------
+
+    @property
+    def data(self) -> str:
+        return str(self.state.data)
+
+    def put(self, name: str, text: str, *, append: bool = False) -> None:
+        """Write a file of the data directory, as the server's user."""
+        path = self.state.data / name
+        with path.open("a" if append else "w", encoding="utf-8") as file:
+            file.write(text)
+        self._own(path)
+
+    def program(self, name: str, *arguments: str, password: str = "") -> str:
+        """Run one of PostgreSQL's programs as the server's user; what it prints. Raises ClusterError."""
+        command = [str(self.binaries / name), *arguments]
+        extra = {"PGPASSWORD": password} if password else None
+        ran: subprocess.CompletedProcess[str] = subprocess.run(
+            command,
+            cwd=self.state.folder,
+            env=processes.environment(extra),
+            capture_output=True,
+            text=True,
+            check=False,
+            **self.account.process_options,
+        )
+        if ran.returncode:
+            raise ClusterError(
+                f"{name} failed (exit {ran.returncode})", node=self.state.name, log_tail=ran.stderr or ran.stdout
+            )
+        return ran.stdout
+
+    def clear(self) -> None:
+        """Delete the data directory. Raises ClusterError if the server runs."""
+        if self.running():
+            raise ClusterError("the server runs; stop it before its data is deleted", node=self.state.name)
+        processes.end_within(self.state.data)
+        shutil.rmtree(self.state.data)
 
     def _process(self) -> psutil.Process:
         process = processes.postmaster(self.state.data)

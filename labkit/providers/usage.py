@@ -20,6 +20,7 @@ NOT_MEASURED = {
     "received_bytes": "the kernel counts network traffic for an interface, not for a process",
     "sent_bytes": "the kernel counts network traffic for an interface, not for a process",
     "throttled_s": "the servers run without a CPU limit",
+    "cpu_limit": "the servers run without a CPU limit",
 }
 if sys.platform != "linux":
     NOT_MEASURED |= {

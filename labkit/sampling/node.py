@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 from labkit.providers.base import Measurable, NodeControl
@@ -16,6 +17,7 @@ USAGE_METRICS = {
     "received_bytes": "received_bytes_total",
     "sent_bytes": "sent_bytes_total",
     "throttled_s": "throttled_seconds_total",
+    "cpu_limit": "cpu_limit_cores",
 }
 DISK_METRICS = ("data_directory_bytes", "pg_wal_bytes")
 
@@ -51,7 +53,9 @@ class DiskProbe:
         self.node, self._control = node, control
 
     async def read(self) -> list[Reading]:
-        return [(self.node, metric, float(value)) for metric, value in self._control.disk_usage().items()]
+        # In a container it takes a process there: other probes must not wait for that.
+        counted = await asyncio.to_thread(self._control.disk_usage)
+        return [(self.node, metric, float(value)) for metric, value in counted.items()]
 
     def close(self) -> None:
         """Nothing is held open."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit import project
+from labkit.catalogue import experiment
 from labkit.config import ReadScaling, assignments
 from labkit.errors import BadInput
 
@@ -128,5 +130,7 @@ def test_the_table_explains_every_parameter() -> None:
 
 
 @pytest.mark.parametrize("file", sorted((project.configs() / "experiments").glob("*.yaml")), ids=lambda f: f.stem)
-def test_every_experiment_file_that_names_no_other_experiment_loads(file: Path) -> None:
-    assert ReadScaling.load(file)
+def test_every_experiment_file_loads_as_the_experiment_that_its_first_lines_name(file: Path) -> None:
+    named = re.search(r"labkit run ([\w-]+) -f configs/experiments/" + file.name, file.read_text(encoding="utf-8"))
+    assert named, f"{file} does not say how to run it"
+    assert experiment(named.group(1)).parameters.load(file)

@@ -162,6 +162,13 @@ def test_a_counter_that_fell_gives_no_rate_and_none_spans_two_blocks(make_run: M
     assert len(rates) == len(whole) - 1
 
 
+def test_disk_space_is_that_of_the_first_and_the_last_sample(recorded_run: Run) -> None:
+    space = frames.disk_space(recorded_run).set_index(["node", "metric"])
+    assert space.loc[("pg1", "data_directory_bytes"), "first"] == 100 * 2**20
+    times = recorded_run.table("samples")["t_ns"]
+    assert space.loc[("pg3", "data_directory_bytes"), "last"] == (100 + times.max() / SECOND) * 2**20
+
+
 def test_what_was_not_measured_has_a_reason_and_no_rows(recorded_run: Run) -> None:
     missing, usage = frames.not_measured(recorded_run), frames.resources(recorded_run)
     assert set(missing["metric"]) == {"received_bytes_per_s", "sent_bytes_per_s"}

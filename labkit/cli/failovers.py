@@ -1,0 +1,89 @@
+"""Commands for a lost primary: failover, rejoin."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+
+import click
+
+from labkit import postgres, rejoining, synchronous
+from labkit.cli.clusters import cluster_name, provider_option
+from labkit.cluster import Cluster, Node
+from labkit.errors import BadInput, ClusterError
+from labkit.failover import OVERRIDE, FailoverSteps, Policy
+from labkit.providers import provider
+
+
+@click.command()
+@cluster_name
+@provider_option
+@click.option("--old", default=None, help="The primary that failed; found out if only one node does not answer.")
+@click.option("--max-lag-bytes", default=16 * 2**20, show_default=True, help="Promote no replica further behind.")
+@click.option(OVERRIDE, "accept_data_loss", is_flag=True, help="Promote although committed rows may be lost.")
+def failover(name: str, provider_name: str, old: str | None, max_lag_bytes: int, accept_data_loss: bool) -> None:
+    """Promote the best replica of a cluster whose primary does not answer, and have the others follow it.
+
+    Refused, with the reason, where rows could be lost; then nothing is promoted.
+    """
+    cluster = _found(name, provider_name)
+    lost = cluster.node(old) if old else _lost(cluster)
+
+    def tell(kind: str, **details: object) -> None:
+        if "took_ms" in details:
+            click.echo(f"{kind:<10} {float(str(details['took_ms'])):7.0f} ms   {_words(kind, details)}".rstrip())
+
+    with contextlib.closing(FailoverSteps(cluster, lost, Policy(max_lag_bytes, accept_data_loss), log=tell)) as steps:
+        new = steps.run()
+    click.echo(f"{new.name} is the primary; `labkit rejoin {lost.name} --name {name}` makes {lost.name} its replica")
+
+
+@click.command()
+@click.argument("node")
+@cluster_name
+@provider_option
+def rejoin(node: str, name: str, provider_name: str) -> None:
+    """Make NODE, an old primary, a replica of the new one: by pg_rewind, or by a base backup where that cannot."""
+    cluster = _found(name, provider_name)
+    old, new = cluster.node(node), cluster.primary()
+    if old is new:
+        raise BadInput(f"{node} is the primary; name the one that was primary before")
+    with new.session() as connection:
+        replication = synchronous.current(connection)
+    how = rejoining.rejoin(cluster, old, new, replication)
+    click.echo(f"{node} is a replica of {new.name} ({how})")
+
+
+commands: list[click.Command] = [failover, rejoin]
+
+
+def _found(name: str, provider_name: str) -> Cluster:
+    cluster = provider(provider_name).find(name)
+    if cluster is None:
+        raise BadInput(f"there is no cluster {name!r}; `labkit status` lists those there are")
+    return cluster
+
+
+def _lost(cluster: Cluster) -> Node:
+    """The one node that does not answer. Raises ClusterError if the cluster has a primary, or it cannot be told."""
+    roles = cluster.roles()
+    primaries = [node for node, role in roles.items() if role == "primary"]
+    silent = [node for node, role in roles.items() if role is None]
+    if primaries and not silent:
+        raise ClusterError(f"{', '.join(primaries)} is primary and everybody answers: there is nothing to fail over")
+    if len(silent) != 1:
+        said = ", ".join(f"{node} {role or 'does not answer'}" for node, role in roles.items())
+        raise ClusterError(f"it cannot be told which node was the primary ({said}); name it with --old")
+    return cluster.node(silent[0])
+
+
+def _words(kind: str, details: dict[str, object]) -> str:
+    if kind == "decide":
+        return f"chosen: {details.get('chosen')}; {json.dumps(details.get('choices'))}"
+    if kind == "repoint":
+        return f"followers: {details.get('followers')}"
+    if kind == "survey":
+        found = [dict(survivor) for survivor in details["survivors"]]  # type: ignore[attr-defined]
+        lsns = (s["received"] or s["replayed"] or 0 for s in found)
+        return ", ".join(f"{s['name']} {postgres.lsn_text(lsn)}" for s, lsn in zip(found, lsns, strict=True))
+    return ""

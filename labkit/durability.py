@@ -1,0 +1,151 @@
+"""What a run of `durability-matrix` says: what each mode and level lost, how sure that is, and what it cost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from labkit import audit
+from labkit.conclusions import Sentences
+from labkit.frames.rows import each
+from labkit.store import Run
+from labkit.tables import Words, number, percent
+
+
+def trials(run: Run) -> pd.DataFrame:
+    """One row a trial: block, mode, level, fault, seed, verdict, rows by class (kept, lost, recovered, gone, wrong),
+    other_lost (had the other replica been promoted), rto_ms, rate_per_s, commit_p50_ms, commit_p99_ms."""
+    rows = [
+        {name: block[name] for name in ("block", "mode", "level", "fault", "seed", "verdict")}
+        | {name: block["counts"][name] for name in ("kept", "lost", "recovered", "gone")}
+        | {"other_lost": block.get("other_lost"), "wrong": _wrong(block["counts"])}
+        | {name: block[name] for name in ("rto_ms", "rate_per_s", "commit_p50_ms", "commit_p99_ms")}
+        for block in run.blocks
+    ]
+    return pd.DataFrame(rows)
+
+
+def _wrong(counts: dict[str, int]) -> int:
+    return counts["contradicted"] + counts["duplicated"] + counts["unexpected"]
+
+
+def cells(run: Run) -> pd.DataFrame:
+    """One row per mode, level and fault: trials, losing (trials that lost a row), lost_p50 and lost_max (rows, over the
+    losing trials), bound (95 % upper bound of the rate of losing trials: exact, near 3/n where none lost), rto_p50_ms,
+    rto_p99_ms, commit_p50_ms, rate_per_s, acknowledged (rows)."""
+    rows = []
+    for (mode, level, fault), group in trials(run).groupby(["mode", "level", "fault"], sort=False):
+        losing = group[group["lost"] > 0]
+        rto = group["rto_ms"].dropna().astype(float)
+        rows.append(
+            {
+                "mode": mode,
+                "level": level,
+                "fault": fault,
+                "trials": len(group),
+                "losing": len(losing),
+                "lost_p50": float(losing["lost"].median()) if len(losing) else 0.0,
+                "lost_max": int(group["lost"].max()),
+                "bound": bound(len(losing), len(group)),
+                "unknown": int((group["verdict"] == "unknown").sum()),
+                "rto_p50_ms": float(rto.quantile(0.5)) if len(rto) else np.nan,
+                "rto_p99_ms": float(rto.quantile(0.99)) if len(rto) else np.nan,
+                "commit_p50_ms": float(group["commit_p50_ms"].median()),
+                "rate_per_s": float(group["rate_per_s"].median()),
+                "acknowledged": int((group["kept"] + group["lost"]).sum()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def bound(losing: int, tried: int) -> float:
+    """95 % upper bound of the rate of losing trials (Clopper and Pearson, one-sided); near 3/n where none lost."""
+    from scipy.stats import beta
+
+    if losing == 0:
+        return audit.upper_bound(tried)
+    return 1.0 if losing == tried else float(beta.ppf(0.95, losing + 1, tried - losing))
+
+
+def table(run: Run) -> pd.DataFrame:
+    """`cells` to read."""
+    rows = {}
+    for row in each(cells(run)):
+        rows[f"{row.mode}/{row.level}", row.fault] = {
+            "trials": f"{row.trials}",
+            "trials that lost": f"{row.losing}",
+            "rate of losing at most (95 %)": percent(row.bound, signed=False),
+            "lost rows: median, most": f"{number(row.lost_p50)}, {row.lost_max:,}" if row.losing else "0",
+            "acknowledged rows": f"{row.acknowledged:,}",
+            "RTO p50, ms": number(row.rto_p50_ms),
+            "RTO p99, ms": number(row.rto_p99_ms),
+            "commit p50, ms": number(row.commit_p50_ms),
+            "rows/s": number(row.rate_per_s),
+        }
+    return Words(pd.DataFrame.from_dict(rows, orient="index"))
+
+
+def headline(run: Run) -> pd.DataFrame:
+    """`cells` with the columns that every experiment's headline has: workload, arm, requests_per_s, p99_ms."""
+    found = cells(run)
+    p99 = trials(run).groupby(["mode", "level", "fault"], sort=False)["commit_p99_ms"].median().to_numpy(dtype=float)
+    found.insert(0, "workload", "append-rows")
+    found.insert(1, "arm", found["mode"] + "/" + found["level"] + " " + found["fault"])
+    return found.assign(requests_per_s=found["rate_per_s"], p99_ms=p99)
+
+
+def verdicts(run: Run) -> Sentences:
+    """What the matrix shows, in sentences."""
+    found, every = lead(run), cells(run)
+    safe = [row for row in each(every) if not row.losing]
+    if safe:
+        weakest = min(safe, key=_tried)
+        found.append(
+            f"{len(safe)} of {len(every)} cells lost nothing; with {weakest.trials} trials of one, a rate of losing "
+            f"trials of up to {percent(weakest.bound, signed=False)} would still look like that."
+        )
+    killed = trials(run)
+    rto = killed.loc[(killed["fault"] == "kill") & killed["rto_ms"].notna(), "rto_ms"].to_numpy(dtype=float)
+    if len(rto):
+        p50, p99 = (number(float(np.percentile(rto, q))) for q in (50, 99))
+        found.append(f"RTO over {len(rto)} kills: p50 {p50} ms, p99 {p99} ms, longest {number(float(rto.max()))} ms.")
+    found.append(
+        "Killing processes cannot show what an operating system's crash would lose: `remote_write` looks as safe as "
+        "`on` here, and is not."
+    )
+    return found
+
+
+def _tried(row: Any) -> int:
+    return int(row.trials)
+
+
+def lead(run: Run) -> Sentences:
+    """Who lost rows, and who did not."""
+    found = Sentences()
+    for row in each(cells(run)):
+        if row.losing:
+            found.append(
+                f"{row.mode}/{row.level} lost acknowledged rows in {row.losing} of {row.trials} trials of {row.fault}: "
+                f"{number(row.lost_p50)} in the median of these, {row.lost_max:,} at most."
+            )
+    proven = [row for row in each(cells(run)) if not row.losing and row.trials >= 30]
+    found += [
+        f"{row.mode}/{row.level} lost none of {row.acknowledged:,} acknowledged rows in {row.trials} trials of "
+        f"{row.fault}: the rate of losing trials is at most {percent(row.bound, signed=False)} (95 %)."
+        for row in proven
+    ]
+    return found or Sentences(["No cell lost a row, in too few trials to say more than that."])
+
+
+def validity(run: Run) -> list[str]:
+    """What makes the matrix worthless: rows that nobody wrote, or trials without a verdict."""
+    every = trials(run)
+    problems = []
+    if wrong := int(every["wrong"].sum()):
+        problems.append(f"{wrong} rows are there that should not be")
+    if unknown := int((every["verdict"] == "unknown").sum()):
+        problems.append(f"{unknown} trials have no verdict")
+    return problems

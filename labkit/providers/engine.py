@@ -1,0 +1,247 @@
+"""The Docker engine: the one module that imports `docker`.
+
+Only containers, volumes and networks that carry the label `labkit` are ever looked at or touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import tarfile
+from collections.abc import Generator, Iterator, Mapping
+from typing import Any
+
+import docker
+import requests
+from docker.errors import APIError, DockerException, NotFound
+from docker.models.containers import Container
+from docker.tls import TLSConfig
+
+from labkit.errors import ClusterError, ProviderUnavailable
+from labkit.providers.limits import Capacity
+
+__all__ = ["LABEL", "Container", "Engine", "refusals"]
+
+LABEL = "labkit"
+"""Its value is the name of the cluster."""
+SERVICE_LABEL = "com.docker.compose.service"
+LEAST_API = (1, 41)
+LEAST_ENGINE = "20.10"
+TIMEOUT_S = 60
+
+
+class Engine:
+    """A Docker engine that answers. Raises ProviderUnavailable if there is none, or it is too old."""
+
+    def __init__(self) -> None:
+        self._client = _connect()
+        version = str(self._client.version()["ApiVersion"])
+        if tuple(int(part) for part in version.split(".")) < LEAST_API:
+            raise ProviderUnavailable(
+                f"the Docker engine speaks API {version}, labkit needs {'.'.join(map(str, LEAST_API))} "
+                f"(Docker {LEAST_ENGINE}) or later; upgrade it, or use the provider embedded"
+            )
+
+    def containers(self, cluster: str) -> dict[str, Container]:
+        """Node name -> container, running or not, in node order."""
+        with refusals():
+            found = self._client.containers.list(all=True, filters={"label": f"{LABEL}={cluster}"})
+        named = {str(container.labels[SERVICE_LABEL]): container for container in found}
+        return dict(sorted(named.items(), key=lambda item: int(item[0].removeprefix("pg"))))
+
+    def container(self, cluster: str, node: str) -> Container:
+        """The container of a node. Raises ClusterError if it is gone."""
+        found = self.containers(cluster).get(node)
+        if found is None:
+            raise ClusterError(
+                f"its container is gone: somebody removed it; `labkit up --provider docker --name {cluster}` makes it "
+                "again, its data is in its volume",
+                node=node,
+            )
+        return found
+
+    def names(self) -> list[str]:
+        """Clusters that have containers or volumes, in alphabetical order."""
+        with refusals():
+            containers = self._client.containers.list(all=True, filters={"label": LABEL})
+            volumes = self._client.volumes.list(filters={"label": LABEL})
+        labels = [container.labels for container in containers] + [volume.attrs["Labels"] or {} for volume in volumes]
+        return sorted({str(each[LABEL]) for each in labels})
+
+    def volumes(self, cluster: str) -> list[str]:
+        """Names of the volumes of a cluster's nodes."""
+        with refusals():
+            found = self._client.volumes.list(filters={"label": f"{LABEL}={cluster}"})
+        return sorted(str(volume.name) for volume in found)
+
+    def remove(self, container: Container, volume: str) -> None:
+        """Remove a container, running or not, and the volume with its data."""
+        with refusals():
+            container.remove(force=True)
+            found = self._client.volumes.get(volume)
+            if LABEL in (found.attrs["Labels"] or {}):
+                found.remove()
+
+    def ensure_image(self, image: str) -> None:
+        """Pull an image that is not here. Raises ProviderUnavailable if it cannot be had."""
+        with refusals():
+            try:
+                self._client.images.get(image)
+            except NotFound:
+                try:
+                    self._client.images.pull(image)
+                except APIError as error:
+                    raise ProviderUnavailable(
+                        f"the image {image} is not on this machine and cannot be pulled: {_words(error)}; "
+                        "check the network, or set LABKIT_PG_IMAGE to an image that is here (`docker image ls`)"
+                    ) from error
+
+    def capacity(self) -> Capacity:
+        """What the engine's machine has, and what its kernel can limit."""
+        with refusals():
+            info = self._client.info()
+        return Capacity(
+            cpus=int(info["NCPU"]),
+            memory_bytes=int(info["MemTotal"]),
+            limits_cpus=bool(info.get("CpuCfsQuota", True)),
+            limits_memory=bool(info.get("MemoryLimit", True)),
+        )
+
+    def limit_cpus(self, container: Container, cpus: float) -> None:
+        """Let a container use at most so many CPUs from now on. Raises ClusterError."""
+        # The SDK's update() knows quota and period only, and the engine refuses those where Compose has set CPUs.
+        api = self._client.api
+        with refusals():
+            answer = api.post(
+                f"{api.base_url}/containers/{container.id}/update",
+                json={"NanoCpus": round(cpus * 1e9)},
+                timeout=TIMEOUT_S,
+            )
+            if not answer.ok:
+                raise APIError(answer.text, response=answer, explanation=answer.json().get("message"))
+
+    def disconnect(self, container: Container, network: str) -> None:
+        """Take a container off a network; no error if it is off."""
+        with refusals():
+            if network in _networks(container):
+                self._client.networks.get(network).disconnect(container)
+
+    def connect(self, container: Container, network: str, aliases: list[str]) -> None:
+        """Put a container on a network under these names; no error if it is on."""
+        with refusals():
+            if network not in _networks(container):
+                self._client.networks.get(network).connect(container, aliases=aliases)
+
+    def stats(self, container: Container) -> dict[str, Any]:
+        """One reading of the engine's statistics, at once."""
+        with refusals():
+            answer: dict[str, Any] = self._client.api.stats(str(container.id), stream=False, one_shot=True)
+        return answer
+
+    def stats_stream(self, container: Container) -> Generator[dict[str, Any], None, None]:
+        """A reading a second for as long as the container runs."""
+        # A client of its own: a stream that is read by another thread keeps its connection busy.
+        client = _connect()
+        try:
+            with refusals():
+                yield from client.api.stats(str(container.id), stream=True, decode=True)
+        finally:
+            client.close()
+
+
+def execute(container: Container, command: list[str]) -> str:
+    """Run a command as user postgres inside a running container; its output. Raises ClusterError if it fails."""
+    with refusals():
+        code, output = container.exec_run(command, user="postgres")
+    assert isinstance(output, bytes)
+    text = output.decode("utf-8", "replace")
+    if code:
+        raise ClusterError(f"{command[0]} failed inside the container (exit {code}): {text.strip()}")
+    return text
+
+
+def exists(container: Container, path: str) -> bool:
+    """Whether a file exists inside a container, running or not."""
+    with refusals():
+        try:
+            container.get_archive(path)
+        except NotFound:
+            return False
+    return True
+
+
+def write(container: Container, folder: str, name: str, text: str) -> None:
+    """Put a file into a container, running or not."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        entry = tarfile.TarInfo(name)
+        entry.size, entry.mode = len(text.encode()), 0o644
+        archive.addfile(entry, io.BytesIO(text.encode()))
+    with refusals():
+        container.put_archive(folder, packed.getvalue())
+
+
+def read(container: Container, path: str) -> str | None:
+    """The text of a file inside a container, running or not; None if there is none."""
+    with refusals():
+        try:
+            chunks, _ = container.get_archive(path)
+        except NotFound:
+            return None
+        packed = io.BytesIO(b"".join(chunks))
+    with tarfile.open(fileobj=packed) as archive:
+        content = archive.extractfile(archive.getmembers()[0])
+        return content.read().decode() if content else None
+
+
+@contextlib.contextmanager
+def refusals(node: str | None = None) -> Iterator[None]:
+    """Turn what the engine refuses into ClusterError, and an engine that is gone into ProviderUnavailable."""
+    try:
+        yield
+    except NotFound as error:
+        raise ClusterError(f"{_words(error)}: somebody removed it; `labkit up` makes it again", node=node) from error
+    except APIError as error:
+        raise ClusterError(f"the Docker engine refuses: {_words(error)}{_advice(error)}", node=node) from error
+    except (DockerException, requests.exceptions.RequestException) as error:
+        raise ProviderUnavailable(
+            f"the Docker engine does not answer any more ({error}); start it and try again", node=node
+        ) from error
+
+
+def _connect() -> docker.DockerClient:
+    host = os.environ.get("DOCKER_HOST")
+    name = "" if host else os.environ.get("DOCKER_CONTEXT", "")
+    try:
+        if host:
+            return docker.DockerClient.from_env(timeout=TIMEOUT_S)
+        context = docker.ContextAPI.get_context(name) if name else docker.ContextAPI.get_current_context()
+        if context is None:
+            raise DockerException(f"there is no Docker context {name!r}")
+        tls = context.TLSConfig
+        return docker.DockerClient(
+            base_url=context.Host, tls=tls if isinstance(tls, TLSConfig) else False, version="auto", timeout=TIMEOUT_S
+        )
+    except (DockerException, requests.exceptions.RequestException) as error:
+        where = f"DOCKER_HOST={host}" if host else f"context {name or 'in use'}"
+        raise ProviderUnavailable(
+            f"no Docker engine answers ({where}: {' '.join(str(error).split())}); start Docker, point DOCKER_HOST or "
+            "`docker context use` at one that runs, or use the provider embedded, which needs none"
+        ) from error
+
+
+def _networks(container: Container) -> Mapping[str, Any]:
+    container.reload()
+    found: Mapping[str, Any] = container.attrs["NetworkSettings"]["Networks"]
+    return found
+
+
+def _words(error: APIError) -> str:
+    return str(error.explanation or error).strip()
+
+
+def _advice(error: APIError) -> str:
+    if "port is already allocated" in _words(error) or "address already in use" in _words(error):
+        return "; end whoever holds the port, or make the cluster anew on other ports (`labkit down --purge` first)"
+    return ""

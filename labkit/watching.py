@@ -1,0 +1,86 @@
+"""Noticing that a primary is gone, as a failover manager does: ask it all the time, and believe a second refusal."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import time
+from types import TracebackType
+from typing import Self
+
+import psycopg
+from psycopg import pq
+
+from labkit import postgres, synchronous
+from labkit.cluster import Node
+from labkit.errors import ClusterError, WaitTimeout
+
+_QUESTION = b"SELECT pg_current_wal_flush_lsn()::text"
+
+
+class Watch:
+    """Asks a primary for its LSN over one open connection; a context manager.
+
+    Every `interval_s`; an answer that takes longer than `patience_s` counts as none. `primary_lsn` is the last answer,
+    `replication` what its commits wait for. A broken connection is not enough: a new one must be refused too.
+    """
+
+    def __init__(self, node: Node, interval_s: float = 0.02, patience_s: float = 1.0) -> None:
+        self.node, self.interval_s, self.patience_s = node, interval_s, patience_s
+        self._connection = node.connect()
+        self.replication = synchronous.current(self._connection)
+        self.primary_lsn: int | None = None
+        self.probe()
+
+    def probe(self) -> str:
+        """Ask once; empty if it answered, else what went wrong."""
+        pgconn = self._connection.pgconn
+        give_up = time.monotonic() + self.patience_s
+        try:
+            pgconn.send_query(_QUESTION)
+            while pgconn.is_busy():
+                left_s = give_up - time.monotonic()
+                if left_s <= 0 or not select.select([pgconn.socket], [], [], left_s)[0]:
+                    return f"no answer within {self.patience_s:g} s"
+                pgconn.consume_input()
+            result = pgconn.get_result()
+            while pgconn.get_result() is not None:
+                continue
+        except psycopg.Error as error:
+            return str(error).strip().splitlines()[0]
+        if result is None or result.status != pq.ExecStatus.TUPLES_OK:
+            return result.error_message.decode(errors="replace").strip() if result else "the connection was closed"
+        self.primary_lsn = postgres.parse_lsn((result.get_value(0, 0) or b"0/0").decode())
+        return ""
+
+    def wait_for_failure(self, deadline_s: float = 30.0) -> str:
+        """Until the primary does not answer, nor lets anybody in; why. Raises WaitTimeout if it keeps answering."""
+        give_up = time.monotonic() + deadline_s
+        while time.monotonic() < give_up:
+            if (problem := self.probe()) and (refusal := self._refused()):
+                return f"{problem}; {refusal}"
+            time.sleep(self.interval_s)
+        raise WaitTimeout(f"waited {deadline_s:g} s for it to fail, but it answers", node=self.node.name)
+
+    def _refused(self) -> str:
+        """Why a new connection cannot be made; empty if it can, which then takes the old one's place."""
+        try:
+            # libpq takes no deadline below two seconds.
+            fresh = self.node.connect(connect_timeout=2)
+        except ClusterError as error:
+            return error.message
+        self.close()
+        self._connection = fresh
+        return ""
+
+    def close(self) -> None:
+        with contextlib.suppress(psycopg.Error):
+            self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

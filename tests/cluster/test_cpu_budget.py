@@ -1,0 +1,53 @@
+"""CPU budgets on real containers, and what is refused before any server starts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from labkit import frames, speedup
+from labkit.config import CpuBudget
+from labkit.cpu_budget import cpu_budget
+from labkit.errors import BadInput
+
+
+@pytest.mark.docker
+@pytest.mark.slow
+def test_replicas_add_throughput_when_they_add_cpu(docker_engine: str, lab_data: Path) -> None:
+    """Two rounds of a second each; the budget is small, so that a busy machine still has it to give."""
+    assert docker_engine
+    assert lab_data
+    small = {
+        "users": 2000,
+        "vus": 50,
+        "connections": 6,
+        "duration_s": 3,
+        "rounds": 2,
+        "warmup_s": 0.5,
+        "node_cpus": 0.1,
+    }
+    run = cpu_budget(CpuBudget.build(small | {"cluster": f"budget-{os.getpid()}", "budgets": "limited"}))
+    found = speedup.speedup(run)
+    assert list(found["arm"]) == [
+        "primary-only",
+        "replicas-round-robin-1",
+        "replicas-round-robin",
+        "all-nodes-round-robin",
+    ]
+    assert list(found["nodes"]) == [1, 1, 2, 3]
+    assert set(found["node_cpus"]) == {0.1}
+    assert found["ratio"].iloc[3] > 1.5
+    assert run.blocks[0]["connections"] == {"pg1": 6}
+    usage = frames.resources(run)
+    assert (usage[usage["metric"] == "throttled_percent"]["value"] > 5).any()
+    assert "3 nodes answered" in str(speedup.verdicts(run))
+    assert speedup.figure(run).svg().startswith("<?xml")
+
+
+def test_a_budget_without_docker_is_refused_with_all_that_is_wrong() -> None:
+    wrong = {"provider": "embedded", "replicas": 1, "arms": "primary-only,replicas-round-robin-2", "connections": 1}
+    with pytest.raises(BadInput) as refused:
+        CpuBudget.build(wrong)
+    assert [problem.split(":")[0] for problem in refused.value.problems] == ["budgets", "arms", "connections"]

@@ -1,0 +1,115 @@
+"""The story: writers, a primary killed under them, a replica promoted, the rest following, and the proof."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from labkit import audit, faults, readback, rejoining, writing
+from labkit.cluster import Cluster
+from labkit.failover import FailoverSteps, Policy, Refused
+from labkit.load.shards import Generators
+from labkit.store import Run, RunStore
+from labkit.synchronous import Synchronous
+from labkit.watching import Watch
+from labkit.workloads import AppendRows
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return RunStore(tmp_path / "runs").create("failover", {})
+
+
+@pytest.fixture(scope="module")
+def generators() -> Iterator[Generators]:
+    with Generators() as made:
+        yield made
+
+
+@pytest.mark.parametrize("fault", ["kill", "postmaster", "pause", "switchover"])
+def test_the_twelve_steps(own_cluster: Cluster, run: Run, generators: Generators, fault: str) -> None:
+    cluster = own_cluster
+    cluster.synchronous("ANY", 1, "on", deadline_s=15)
+    workload = AppendRows()
+    writing.prepare(cluster, workload, deadline_s=20)
+    old = cluster.primary()
+    load = writing.begin(cluster, run, generators, workload, writers=4, timeout_s=10)
+    with writing.writing(load):
+        load.wait_begun(deadline_s=40)
+        with Watch(old) as watch:
+            faults.inject(old, fault)
+            watch.wait_for_failure(deadline_s=20)
+        failover = FailoverSteps(cluster, old, primary_lsn=watch.primary_lsn, replication=watch.replication, log=run.event)
+        others: list[readback.Snapshot] = []
+
+        def remember_the_other() -> None:
+            decision = failover.decision
+            assert decision is not None
+            others.extend(
+                readback.Snapshot(cluster.node(s.name), s.received, deadline_s=20)
+                for s in decision.survivors
+                if failover.new is not None and s.name != failover.new.name
+            )
+
+        new = failover.run(on_promoted=load.follow, before_repoint=remember_the_other)
+        failover.close()
+        assert cluster.primary() is new
+        load.wait_more(100, deadline_s=10)
+    keys, xids = readback.promoted(new)
+    readback.record(run, 0, "promoted", new.name, keys, xids)
+    found = audit.judge(run.table("writes"), keys)
+    assert found.verdict == "true", found.reason
+    assert len(found.unexpected) == 0
+
+    other_keys, _ = others[0].read()
+    assert set(other_keys.tolist()) <= set(keys.tolist())
+
+    own = rejoining.own_rows(old, deadline_s=30)
+    ghosts = rejoining.ghosts(old, own, keys, failover.decision.chosen.has)  # type: ignore[union-attr]
+    assert (ghosts.commit_lsns > 0).all(), "every row that only the dead primary has is in a commit of its WAL"
+    how = rejoining.rejoin(cluster, old, new, Synchronous("ANY", 1, "on"), deadline_s=60)
+    assert how == "pg_rewind"
+    cluster.wait_for_catchup(30)
+    assert cluster.primary() is new
+    assert len(cluster.replicas()) == 2
+    kinds = list(run.events()["kind"])
+    assert kinds == [
+        "survey", "decide", "preflight", "fence", "promote_called", "promote", "repair", "route", "repoint",
+    ]  # fmt: skip
+
+
+def test_an_asynchronous_loss_is_caught_and_told_by_key_and_commit(
+    own_cluster: Cluster, run: Run, generators: Generators
+) -> None:
+    """Both replicas stop receiving, then the primary dies: what it acknowledged meanwhile is lost, and is named."""
+    cluster = own_cluster
+    cluster.synchronous("off", level="local", deadline_s=15)
+    writing.prepare(cluster, AppendRows(3), deadline_s=20)
+    old = cluster.primary()
+    load = writing.begin(cluster, run, generators, AppendRows(3), writers=4, timeout_s=10)
+    with writing.writing(load):
+        load.wait_begun(deadline_s=40)
+        for node in cluster.replicas():
+            faults.stop_receiving(node)
+        load.wait_more(100, deadline_s=10)  # rows that nobody receives
+        faults.inject(old, "kill")
+        with pytest.raises(Refused, match=r"max_lag_bytes.*--accept-data-loss"):
+            FailoverSteps(cluster, old, Policy(max_lag_bytes=0), primary_lsn=2**40).run()
+        failover = FailoverSteps(cluster, old)
+        new = failover.run(on_promoted=load.follow)
+        failover.close()
+    keys, _ = readback.promoted(new)
+    found = audit.judge(run.table("writes"), keys)
+    assert found.verdict == "false"
+    assert len(found.lost) > 0
+    assert len(found.lost) % 3 == 0, "a transaction is lost as a whole"
+    own = rejoining.own_rows(old, deadline_s=30)
+    ghosts = rejoining.ghosts(old, own, keys, failover.decision.chosen.has)  # type: ignore[union-attr]
+    assert set(found.lost.tolist()) <= set(ghosts.keys.tolist())
+    assert (ghosts.commit_lsns > failover.decision.chosen.has).all()  # type: ignore[union-attr]
+    rejoining.record(run, 0, ghosts)
+    table = audit.lost_rows(run, found)
+    assert len(table) == len(found.lost)
+    assert table["commit_utc"].notna().all()
