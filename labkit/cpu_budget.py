@@ -10,8 +10,7 @@ from labkit.blocks import Blocks
 from labkit.cluster import Cluster, Node
 from labkit.config import CpuBudget, as_list
 from labkit.errors import ClusterError
-from labkit.experiments import CATCHUP_S, check_connections, cluster_of, new_run, recorded
-from labkit.load.arrivals import Closed
+from labkit.experiments import CATCHUP_S, arrivals_of, check_connections, cluster_of, new_run, recorded
 from labkit.load.shards import Generators
 from labkit.progress import Progress
 from labkit.providers.base import Limitable
@@ -34,7 +33,7 @@ def cpu_budget(parameters: CpuBudget) -> Run:
         data = dataset.DatasetSpec(p.users, p.locale, p.seed)
         arms = {arm: routing.nodes_for(arm, cluster) for arm in as_list(p.arms)}
         check_connections(arms.values(), p.connections)
-        with Generators() as generators:
+        with Generators(p.processes) as generators:
             _limit(cluster, None)
             seeded = dataset.seed(cluster, data)
             run.update(dataset=dataclasses.asdict(seeded), replication=cluster.replication())
@@ -52,7 +51,7 @@ def cpu_budget(parameters: CpuBudget) -> Run:
                         facts = {"workload": labelled(name, cpus), "arm": arm, "round": r}
                         facts |= {"budget": budget, "node_cpus": cpus}
                         driven = driven.on_terms(_shared_out(p, arms[arm]))
-                        driven.drive(load, arms[arm], Closed(p.vus), p.block_s, facts)
+                        driven.drive(load, arms[arm], arrivals_of(p), p.block_s, facts)
             finally:
                 _limit(cluster, None)
             run.update(

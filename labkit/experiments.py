@@ -96,7 +96,7 @@ def read_scaling(parameters: ReadScaling, executor: Executor | None = None) -> R
                 for name, arm, r in blocks:
                     load = workload(name, data, hit_ratio=p.hit_ratio)
                     facts = {"workload": name, "arm": arm, "round": r}
-                    driven.drive(load, nodes[arm], _arrivals(p), p.block_s, facts)
+                    driven.drive(load, nodes[arm], arrivals_of(p), p.block_s, facts)
             run.update(
                 replication_after=cluster.replication(), not_measured=sampler.not_measured, sampler=sampler.summary()
             )
@@ -104,7 +104,7 @@ def read_scaling(parameters: ReadScaling, executor: Executor | None = None) -> R
     return run
 
 
-def _arrivals(p: ReadScaling) -> Arrivals:
+def arrivals_of(p: ReadScaling) -> Arrivals:
     """Users who wait for answers, or requests at a rate."""
     stages = as_stages(p.stages)
     if p.rate:
