@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from labkit import live
 from labkit.cluster import Node
 from labkit.load.arrivals import Arrivals, Open
 from labkit.load.shards import Generators, LoadInterrupted, stop_file
@@ -53,11 +54,12 @@ class Blocks:
     def __init__(self, run: Run, generators: Generators, bar: Progress, terms: LoadTerms) -> None:
         self._run, self._generators, self._bar, self._terms = run, generators, bar, terms
         self._behind_s = 0.0
+        self._live = live.view(run.path)
 
     def on_terms(self, terms: LoadTerms) -> Blocks:
         """The same blocks, going on, with other terms."""
         other = Blocks(self._run, self._generators, self._bar, terms)
-        other._behind_s = self._behind_s
+        other._behind_s, other._live = self._behind_s, self._live
         return other
 
     def drive(
@@ -86,11 +88,17 @@ class Blocks:
             block=number,
             epoch_ns=run.epoch_ns,
             stop_file=stop_file(run.path),
+            live_file=self._live.file(number) if self._live else None,
         )
+        files = [shard.live_file for shard in spec.split(self._generators.shards) if shard.live_file]
+        if self._live:
+            self._live.begin(str(facts["arm"]), files)
         length_s, began = spec.warmup_s + spec.duration_s, time.monotonic()
 
         def show() -> None:
             self._bar.update(self._behind_s + min(time.monotonic() - began, length_s))
+            if self._live:
+                self._live.update()
 
         try:
             shards = self._generators.load(spec, show)
@@ -101,6 +109,8 @@ class Blocks:
         finally:
             if spec.stop_file is not None:
                 spec.stop_file.unlink(missing_ok=True)
+            if self._live:
+                self._live.end(files)
         self._behind_s += length_s
         self._bar.update(self._behind_s)
         return _note(run, spec, facts, shards)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 
-from labkit.config import ARMS, LOCALES, WORKLOADS, Parameters, as_list, param
+from labkit.config import ARMS, LOCALES, PROVIDERS, WORKLOADS, Parameters, as_list, param
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,7 +13,7 @@ class _OneWorkload(Parameters):
     """What these experiments have in common."""
 
     run_id: str = param("", "a recorded run to read instead of driving a new one; empty drives")
-    provider: str = param("embedded", "where the servers come from", choices=("embedded",))
+    provider: str = param("embedded", "where the servers come from", choices=PROVIDERS)
     cluster: str = param("lab", "name of the cluster; it is found again if it exists")
     replicas: int = param(2, "streaming replicas beside the primary", low=0, high=8)
     users: int = param(1_000_000, "rows of the users table", low=100, high=100_000_000)

@@ -39,6 +39,8 @@ class Recipe:
     pool_busy_fraction: float = 0.5
     wait_share: float = 0.2
     server_cpu_percent: float = 60.0  # of one core, every server all the time
+    sqlstate: str = "57P01"  # of the failures
+    offered_per_s: float | None = None  # an open workload asked for so many requests a second
     status: str = "complete"
     seed: int = 1
 
@@ -106,7 +108,8 @@ def _block(recipe: Recipe, number: int, workload: str, arm: str, turn: int, now:
         "from_ns": now,
         "warm_until_ns": warm,
         "to_ns": warm + int(recipe.block_s * SECOND),
-        "vus": recipe.vus,
+        "vus": None if recipe.offered_per_s else recipe.vus,
+        "offered_per_s": recipe.offered_per_s,
         "connections": dict.fromkeys(SERVING[arm], 4),
         "generator_cpu_percent": recipe.generator_cpu_percent,
         "pool_busy_fraction": recipe.pool_busy_fraction,
@@ -139,7 +142,7 @@ def _requests(recipe: Recipe, block: dict[str, Any], rng: np.random.Generator) -
         "wait_ns": (latency * recipe.wait_share).astype(np.int64),
         "latency_ns": latency,
         "outcome": (outcome, OUTCOMES),
-        "sqlstate": (sqlstate, ["", "57P01", WRONG_ANSWER]),
+        "sqlstate": (sqlstate, ["", recipe.sqlstate, WRONG_ANSWER]),
         "rows": np.ones(len(done), np.int32),
     }
 

@@ -200,4 +200,17 @@ def compare_command(run_a: str, run_b: str, as_json: bool) -> None:
     click.echo(f"\n{_fitting(tables.two_runs(a, b))}\n\nreport  {page}")
 
 
-commands: list[click.Command] = [run, runs_command, report_command, compare_command]
+@click.command("export")
+@click.argument("run_name", metavar="RUN")
+@click.option(
+    "--format", "name", type=click.Choice(["hlog", "k6"]), required=True, help="HdrHistogram log, or k6 JSON."
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write here.  [default: the run's derived/]")
+def export_command(run_name: str, name: str, output: Path | None) -> None:
+    """Write a recorded RUN for other tools: latencies as HdrHistogram log, or the summary in k6's shape."""
+    from labkit import interchange
+
+    click.echo(interchange.export(_measured(open_run(run_name)), name, output))
+
+
+commands: list[click.Command] = [run, runs_command, report_command, compare_command, export_command]

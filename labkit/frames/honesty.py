@@ -21,7 +21,7 @@ def moments(run: Run, arm: str, width_s: float = 0.05) -> pd.DataFrame:
     """Short spans of one block, by when the requests were asked for.
 
     second: float, the middle of the span. requests: int. p50_ms, max_ms: float, latency; service_max_ms: float,
-    the same without waiting for a connection. Spans in which nothing was asked for have no row.
+    the same without waiting for a connection. They are NaN in spans in which nothing was asked for.
     """
     block = _block(run, arm)
     asked_s = block.done_s[block.ok] - block.latency_ms[block.ok] / 1e3
@@ -35,6 +35,8 @@ def moments(run: Run, arm: str, width_s: float = 0.05) -> pd.DataFrame:
     spans = frame[frame["span"] >= 0].groupby("span")
     found = spans["latency_ms"].agg(requests="count", p50_ms="median", max_ms="max")
     found["service_max_ms"] = spans["service_ms"].max()
+    found = found.reindex(range(int(found.index.max()) + 1)) if len(found) else found
+    found["requests"] = found["requests"].fillna(0).astype(np.int64)
     found.insert(0, "second", (found.index + 0.5) * width_s)
     return pd.DataFrame(found.reset_index(drop=True))
 

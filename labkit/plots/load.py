@@ -167,6 +167,10 @@ def self_comparisons(frame: pd.DataFrame) -> Sheet:
             low, high, middle = (100 * value for value in (row.relative_low, row.relative_high, row.relative))
             ax.plot([low, high], [place, place], color=colour, linewidth=2.2 if row.differs else 1.2)
             ax.plot(middle, place, "D" if row.differs else ".", color=colour, markersize=5)
+        # One wild interval would squeeze all others: it leaves the panel instead.
+        ends = np.abs(frame[["relative_low", "relative_high"]].to_numpy()).max(axis=1)
+        reach = 150 * float(np.percentile(ends, 90))
+        ax.set_xlim(-reach, reach)
         ax.axvline(0, color=BLACK, linewidth=0.8)
         ax.set_xlabel("difference of the server from itself, % of its requests/s (bar: 95 % interval)")
         ax.set_ylabel("comparison")

@@ -13,7 +13,7 @@ from fix_runs import NODES, SECOND, UNMEASURED
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from labkit import frames
+from labkit import conclusions, frames, tables
 from labkit.errors import RunUnreadable
 from labkit.frames.diagnosis import WRONG_ANSWER
 from labkit.load import records
@@ -263,3 +263,26 @@ def test_the_original_report_in_the_shape_of_headline(recorded_run: Run) -> None
     assert row["requests_per_s"] == pytest.approx(2853.0007)
     assert row["p95_ms"] == 580.42
     assert reference["p99_ms"].isna().all()
+
+
+def test_an_open_run_tells_what_was_asked_for_and_dropped(make_run: Callable[..., Run]) -> None:
+    run = make_run(failures={("get-user", "primary-only"): 7}, sqlstate="LK002", offered_per_s=1000.0, wait_share=0.5)
+    head = frames.headline(run)
+    assert frames.is_open(run)
+    assert head["dropped"].tolist() == [21, 0, 0, 0]
+    assert (head["offered_per_s"] == 1000).all()
+    assert head["service_p99_ms"].to_numpy() == pytest.approx(head["p99_ms"].to_numpy() / 2, rel=1e-3)
+    assert frames.littles_law(run).empty
+    table = tables.headline(run)
+    assert table.loc[("get-user", "dropped"), "primary only"] == "21"
+    assert "asked for/s" not in tables.headline(make_run()).index.get_level_values(1)
+    # Its throughput is what was asked for, so no sentence compares it.
+    assert not any("requests per second" in sentence for sentence in conclusions.verdicts(run))
+    assert "open" in tables.littles_law(run).to_string()
+
+
+def test_users_who_think_fulfil_little_s_law(make_run: Callable[..., Run]) -> None:
+    run = make_run(vus=50)
+    blocks = [block | {"vus": 100, "think_s": 0.05} for block in run.blocks]  # 1,000/s x (50 ms + 50 ms)
+    run.update(blocks=blocks)
+    assert frames.littles_law(run)["ok"].all()

@@ -1,0 +1,163 @@
+"""What the load generator says is what happened: stalls, percentiles beside pgbench's, a server against itself."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import psycopg
+import pytest
+
+from labkit import dataset
+from labkit.cluster import Cluster
+from labkit.conclusions_load import most_by_chance
+from labkit.config_load import MaxThroughput, MeasuringHonestly
+from labkit.experiments_load import max_throughput, measuring_honestly
+from labkit.frames import headline, honesty, trials
+from labkit.load.arrivals import Closed, Open
+from labkit.load.engine import run_load
+from labkit.load.spec import LoadSpec, Target
+from labkit.providers.base import Killable
+from labkit.store import Run
+from labkit.workloads import GetUserByNumber
+
+DATA = dataset.DatasetSpec(5_000)
+
+
+@pytest.fixture
+def load(cluster: Cluster, tmp_path: Path) -> LoadSpec:
+    dataset.seed(cluster, DATA)
+    primary = cluster.primary()
+    return LoadSpec(
+        workload=GetUserByNumber(DATA),
+        targets=(Target(primary.name, primary.conninfo("app")),),
+        arrivals=Closed(8),
+        connections=8,
+        duration_s=4.0,
+        warmup_s=0.5,
+        timeout_s=10.0,
+        seed=1,
+        part=tmp_path / "run" / "ops" / "part.parquet",
+    )
+
+
+def latencies_ms(spec: LoadSpec) -> np.ndarray:
+    result = run_load(spec)
+    assert not result.sqlstates
+    ops = Run(spec.part.parent.parent, {}).table("ops")
+    done = ops["start_ns"] + ops["latency_ns"]
+    inside = (done >= result.warm_until_ns) & (done < result.to_ns)
+    spec.part.unlink()
+    return ops["latency_ns"][inside].to_numpy() / 1e6
+
+
+def test_half_a_second_of_standstill_is_in_the_open_p99_and_not_in_the_closed(
+    load: LoadSpec, own_cluster: Cluster
+) -> None:
+    dataset.seed(own_cluster, DATA)
+    primary = own_cluster.primary()
+    assert isinstance(primary.control, Killable)
+    spec = replace(load, targets=(Target(primary.name, primary.conninfo("app")),))
+
+    def stalled(arrivals: Open | Closed) -> np.ndarray:
+        def stall() -> None:
+            primary.control.pause()  # type: ignore[attr-defined]
+            time.sleep(0.5)  # the length of the stall is what is measured
+            primary.control.resume()  # type: ignore[attr-defined]
+
+        timer = threading.Timer(2.0, stall)
+        timer.start()
+        try:
+            return latencies_ms(replace(spec, arrivals=arrivals))
+        finally:
+            timer.join()
+
+    opened, closed = stalled(Open(500, "constant")), stalled(Closed(8))
+    assert closed.max() > 450  # it was there
+    # 500 ms of 4 s: an eighth of the requests were due in it, the slowest hundredth waited for 460 ms or more of it
+    assert np.percentile(opened, 99) == pytest.approx(500 * (1 - 0.01 * 4 / 0.5), rel=0.1)
+    assert (opened > 50).mean() == pytest.approx(0.45 / 4, rel=0.25)
+    assert np.percentile(closed, 99) < 0.1 * np.percentile(opened, 99)
+
+
+@pytest.mark.slow
+def test_percentiles_agree_with_pgbench_s_own_log(load: LoadSpec, cluster: Cluster, tmp_path: Path) -> None:
+    """A statement that takes a known while, 8 connections, in turns: the two see the same percentiles within 5 %.
+
+    It sleeps for 4 to 12 ms, so that the distribution has a shape and its tail is the server's own and not what the
+    machine's other work adds to a microsecond.
+    """
+    statement = "SELECT pg_sleep(0.004 + 0.008 * random() ^ 3) WHERE {}::text IS NOT NULL"
+    script = tmp_path / "sleep.sql"
+    script.write_text("\\set number random(0, 4999)\n" + statement.format(":number") + ";\n", encoding="utf-8")
+    known = psycopg.conninfo.conninfo_to_dict(cluster.primary().conninfo("app"))
+    words = [Path(cluster.binaries) / "pgbench", "-n", "-M", "prepared", "-j", 1, "-c", 8, "-T", 4, "-l", "-f", script]
+    words += ["-h", known["host"], "-p", known["port"], "-U", known["user"], known["dbname"]]
+    secret = os.environ | {"PGPASSWORD": str(known.get("password", ""))}
+    ours, theirs = [], []
+    for turn in range(3):
+        ours.append(latencies_ms(replace(load, workload=Sleeps(DATA), seed=turn)))
+        folder = tmp_path / f"log{turn}"
+        folder.mkdir()
+        subprocess.run([str(w) for w in words], cwd=folder, env=secret, check=True, capture_output=True, timeout=60)
+        (log,) = folder.glob("pgbench_log.*")
+        theirs.append(np.loadtxt(log, usecols=2) / 1e3)
+    for q in (50, 90, 95, 99):
+        mine, other = (float(np.percentile(np.concatenate(side), q)) for side in (ours, theirs))
+        assert mine == pytest.approx(other, rel=0.05), q
+
+
+class Sleeps(GetUserByNumber):
+    """The same statement, for our generator."""
+
+    statement = "SELECT pg_sleep(0.004 + 0.008 * random() ^ 3) WHERE $1::text IS NOT NULL"  # type: ignore[assignment]
+
+    def checker(self):  # type: ignore[no-untyped-def]
+        return lambda result, _: result.ntuples == 1
+
+
+@pytest.mark.slow
+def test_a_server_differs_from_itself_in_about_one_comparison_of_twenty(lab_data: Path) -> None:
+    """40 comparisons of 5 short pairs each, by `compare.paired`: about two are expected, more than six are a fault."""
+    del lab_data
+    p = MeasuringHonestly.build(
+        {"cluster": "own-honest", "replicas": 0, "users": 2000, "connections": 8, "vus": 8, "rate": 500}
+        | {"comparisons": 40, "pairs": 5, "pair_block_s": 0.15, "warmup_s": 0.1, "block_s": 2, "little_levels": "1,8"}
+    )
+    run = measuring_honestly(p)
+    for metric in ("requests_per_s", "p50_ms"):
+        same = honesty.self_comparisons(run, metric)
+        assert len(same) == 40
+        assert same["differs"].sum() <= most_by_chance(40)
+    figures = headline(run).set_index("arm")
+    assert figures.loc[honesty.OPEN, "p99_ms"] > 350
+    assert figures.loc[honesty.CLOSED, "p99_ms"] < 100
+
+
+@pytest.mark.slow
+def test_the_highest_rate_is_found_where_the_server_s_pace_is_known(
+    lab_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """4 connections, 10 ms a request: 400 a second are possible, and just below that p99 grows beyond the limit."""
+    del lab_data
+    monkeypatch.setattr("labkit.experiments_load.workload", lambda _, data: Slow(data))
+    p = MaxThroughput.build(
+        {"cluster": "own-search", "replicas": 0, "users": 2000, "connections": 4, "rate_low": 50, "rate_high": 3000}
+        | {"p99_limit_ms": 60, "trial_s": 2, "arrival": "constant", "precision": 0.1, "confirm": 1}
+    )
+    run = max_throughput(p)
+    every = trials.trials(run)
+    assert run.meta["found_per_s"] == pytest.approx(350, rel=0.25)
+    assert run.meta["found_per_s"] < 400
+    assert every["holds"].nunique() == 2
+    assert not every[every["offered_per_s"] > 450]["holds"].any()
+    assert trials.found(run)["p99_ms"].iloc[0] <= 60 * 1.05
+
+
+class Slow(Sleeps):
+    statement = "SELECT pg_sleep(0.01) WHERE $1::text IS NOT NULL"  # type: ignore[assignment]
