@@ -9,8 +9,10 @@ import pytest
 
 from labkit import audit, faults, readback, rejoining, writing
 from labkit.cluster import Cluster
+from labkit.errors import BadInput
 from labkit.failover import FailoverSteps, Policy, Refused
 from labkit.load.shards import Generators
+from labkit.providers.base import Isolatable
 from labkit.store import Run, RunStore
 from labkit.synchronous import Synchronous
 from labkit.watching import Watch
@@ -28,9 +30,14 @@ def generators() -> Iterator[Generators]:
         yield made
 
 
-@pytest.mark.parametrize("fault", ["kill", "postmaster", "pause", "switchover"])
-def test_the_twelve_steps(own_cluster: Cluster, run: Run, generators: Generators, fault: str) -> None:
-    cluster = own_cluster
+@pytest.mark.parametrize("fault", ["kill", "postmaster", "pause", "switchover", "isolate"])
+def test_the_twelve_steps(each_cluster: Cluster, run: Run, generators: Generators, fault: str) -> None:
+    """On every provider; each fault leaves a whole cluster, with another primary, to the next."""
+    cluster = each_cluster
+    if fault == "isolate" and not isinstance(cluster.primary().control, Isolatable):
+        with pytest.raises(BadInput, match="isolate needs a provider that can do it"):
+            faults.inject(cluster.primary(), fault)
+        return
     cluster.synchronous("ANY", 1, "on", deadline_s=15)
     workload = AppendRows()
     writing.prepare(cluster, workload, deadline_s=20)
