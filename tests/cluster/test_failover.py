@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -104,8 +105,11 @@ def test_an_asynchronous_loss_is_caught_and_told_by_key_and_commit(
             faults.stop_receiving(node)
         load.wait_more(100, deadline_s=10)  # rows that nobody receives
         faults.inject(old, "kill")
-        with pytest.raises(Refused, match=r"max_lag_bytes.*--accept-data-loss"):
-            FailoverSteps(cluster, old, Policy(max_lag_bytes=0), primary_lsn=2**40).run()
+        with (
+            contextlib.closing(FailoverSteps(cluster, old, Policy(max_lag_bytes=0), primary_lsn=2**40)) as refused,
+            pytest.raises(Refused, match=r"max_lag_bytes.*--accept-data-loss"),
+        ):
+            refused.run()
         failover = FailoverSteps(cluster, old)
         new = failover.run(on_promoted=load.follow)
         failover.close()
