@@ -41,7 +41,9 @@ def test_the_twelve_steps(own_cluster: Cluster, run: Run, generators: Generators
         with Watch(old) as watch:
             faults.inject(old, fault)
             watch.wait_for_failure(deadline_s=20)
-        failover = FailoverSteps(cluster, old, primary_lsn=watch.primary_lsn, replication=watch.replication, log=run.event)
+        failover = FailoverSteps(
+            cluster, old, primary_lsn=watch.primary_lsn, replication=watch.replication, log=run.event
+        )
         others: list[readback.Snapshot] = []
 
         def remember_the_other() -> None:
