@@ -13,7 +13,10 @@ from labkit.frames import trials
 SMALL = {"cluster": "load-notebooks", "replicas": 1, "users": 2000, "connections": 4, "warmup_s": 0.1, "seed": 7}
 RUNS: dict[str, tuple[dict[str, Any], int]] = {
     "max-throughput": ({"trial_s": 0.6, "rate_high": 2000, "confirm": 1, "precision": 0.5, "p99_limit_ms": 500}, 1),
-    "concurrency-sweep": ({"levels": "1,2,4,8,16", "rounds": 2, "step_s": 0.5}, 3),
+    "concurrency-sweep": (
+        {"levels": "1,2,4,8,16", "rounds": 2, "step_s": 0.5, "replicas": 2, "cluster": "load-sweep"},
+        3,
+    ),
     "measuring-honestly": (
         {"block_s": 2, "rate": 300, "little_levels": "1,4", "comparisons": 3, "pairs": 3, "pair_block_s": 0.2},
         3,
