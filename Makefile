@@ -62,5 +62,5 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(INSTALL) -e '.[dev,bench]'
+	$(INSTALL) -e '.[dev,bench,distributed]'
 	@touch $@ $(VENV)/.installed

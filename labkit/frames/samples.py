@@ -56,7 +56,8 @@ def _as_rates(samples: pd.DataFrame) -> pd.DataFrame:
     before = counters.groupby(["node", "metric"], sort=False)[["t_ns", "value"]].shift()
     seconds = (counters["t_ns"] - before["t_ns"]) / 1e9
     change = counters["value"] - before["value"]
-    factor = counters["metric"].map({name: factor for name, (_, factor) in _RATES.items()})
+    # A block that no sample fell into has an empty column of text here, with which nothing can be multiplied.
+    factor = counters["metric"].map({name: factor for name, (_, factor) in _RATES.items()}).astype(float)
     rates = counters.assign(
         t_ns=(counters["t_ns"] + before["t_ns"]) / 2,
         metric=counters["metric"].map({name: rate for name, (rate, _) in _RATES.items()}),

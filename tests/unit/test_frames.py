@@ -286,3 +286,11 @@ def test_users_who_think_fulfil_little_s_law(make_run: Callable[..., Run]) -> No
     blocks = [block | {"vus": 100, "think_s": 0.05} for block in run.blocks]  # 1,000/s x (50 ms + 50 ms)
     run.update(blocks=blocks)
     assert frames.littles_law(run)["ok"].all()
+
+
+def test_a_block_too_short_for_a_sample_has_no_resources(make_run: Callable[..., Run]) -> None:
+    run = make_run(rounds=1)
+    short = [block | {"from_ns": block["from_ns"] + 1, "to_ns": block["from_ns"] + 2} for block in run.blocks]
+    run.update(blocks=[block | {"warm_until_ns": block["from_ns"]} for block in short])
+    assert frames.resources(run).empty
+    assert frames.bottleneck(run)["limit"].tolist() == ["none"] * 4
