@@ -62,6 +62,7 @@ class Generators:
         self.clocks: Mapping[str, Clock] = {}
         self.pids: list[int] = []
         self._own = executor is None
+        self._begun: list[tuple[Future[LoadResult], LoadSpec]] = []
         self._executor = executor or concurrent.futures.ProcessPoolExecutor(
             processes, mp_context=multiprocessing.get_context("spawn"), initializer=_leave_interrupts_to_the_parent
         )
@@ -108,10 +109,16 @@ class Generators:
             raise LoadInterrupted([_kept(future.result(), spec) for future, spec in whole]) from None
 
     def begin(self, spec: LoadSpec) -> concurrent.futures.Future[LoadResult]:
-        """Run one load in the background; its stop file ends it."""
-        return self._executor.submit(run_load, spec)
+        """Run one load in the background; its stop file, or `close`, ends it."""
+        future = self._executor.submit(run_load, spec)
+        self._begun.append((future, spec))
+        return future
 
     def close(self) -> None:
+        """End what still runs in the background, and the workers that belong to this object."""
+        for future, spec in self._begun:
+            if not future.done() and spec.stop_file is not None:
+                spec.stop_file.touch()
         if self._own:
             self._executor.shutdown(wait=True, cancel_futures=True)
 

@@ -27,18 +27,24 @@ def run(tmp_path: Path) -> Run:
 
 
 @pytest.fixture
-def begin(cluster: Cluster, run: Run) -> Iterator[Begin]:
-    """`begin(rows_per_tx=…, writers=…)` on the shared cluster; the generator is gone afterwards."""
-    with Generators() as generators:
+def generators() -> Iterator[Generators]:
+    with Generators() as made:
+        yield made
 
-        def start(rows_per_tx: int = 1, **options: float) -> WriteLoad:
-            workload = AppendRows(rows_per_tx)
-            writing.prepare(cluster, workload)
-            load = writing.begin(cluster, run, generators, workload, **options)  # type: ignore[arg-type]
-            load.wait_begun(deadline_s=40)
-            return load
 
-        yield start
+@pytest.fixture
+def begin(cluster: Cluster, run: Run, generators: Generators) -> Iterator[Begin]:
+    """`begin(rows_per_tx=…, writers=…)` on the shared cluster."""
+
+    def start(rows_per_tx: int = 1, **options: float) -> WriteLoad:
+        workload = AppendRows(rows_per_tx)
+        writing.prepare(cluster, workload)
+        load = writing.begin(cluster, run, generators, workload, **options)  # type: ignore[arg-type]
+        load.wait_begun(deadline_s=40)
+        return load
+
+    yield start
+    generators.close()  # the table is dropped below: nobody may write to it any more
     for node in cluster.nodes:
         node.configure({"synchronous_standby_names": None, "synchronous_commit": None})
     with cluster.primary().session() as connection:
@@ -98,15 +104,15 @@ def _outcomes(load: WriteLoad) -> set[int]:
     return set(ledger.read(load.spec.ledger)[0]["outcome"][0].tolist())
 
 
-def test_a_killed_lab_loses_no_intent_and_its_reader_says_what_it_does_not_know(cluster: Cluster, begin: Begin) -> None:
+def test_a_killed_lab_loses_no_intent_and_its_reader_says_what_it_does_not_know(
+    cluster: Cluster, generators: Generators, begin: Begin
+) -> None:
     load = begin(writers=4, timeout_s=5)
     assert load.spec.ledger is not None
     path = load.spec.ledger
     wait_until(lambda: len(ledger.read(path)[0]["key"]) > 200, 10, "200 transactions")
-    with Generators() as other:
-        assert other.pids  # a generator of its own is not the one that dies
-        for pid in load_pids(load):
-            os.kill(pid, signal.SIGKILL)
+    for pid in generators.pids:
+        os.kill(pid, signal.SIGKILL)
     with pytest.raises(LoadError, match="its ledger is kept"):
         load.stop()
     with cluster.primary().session() as connection:
@@ -116,19 +122,6 @@ def test_a_killed_lab_loses_no_intent_and_its_reader_says_what_it_does_not_know(
     assert 0 <= open_ended <= 4
     words = [columns["sqlstate"][1][code] for code in columns["sqlstate"][0]]
     assert words.count(ledger.LAB_KILLED) == open_ended
-
-
-def load_pids(load: WriteLoad) -> list[int]:
-    """The processes that hold the load's ledger open for writing."""
-    import psutil
-
-    assert load.spec.ledger is not None
-    wanted = str(load.spec.ledger)
-    return [
-        child.pid
-        for child in psutil.Process().children(recursive=True)
-        if any(file.path == wanted for file in child.open_files())
-    ]
 
 
 def _no_writer(connection: postgres.Connection) -> bool:
@@ -155,3 +148,9 @@ def _acknowledged_after(load: WriteLoad, t_ns: int) -> bool:
     assert load.spec.ledger is not None
     columns, _ = ledger.read(load.spec.ledger)
     return bool(((columns["outcome"][0] == ledger.OK) & (columns["done_ns"] > t_ns)).any())
+
+
+def test_a_load_that_nobody_stopped_ends_with_its_generators(begin: Begin, generators: Generators) -> None:
+    load = begin(writers=2, timeout_s=5)
+    generators.close()
+    assert load.future.result(timeout=10).interrupted
