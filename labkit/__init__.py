@@ -21,15 +21,17 @@ if TYPE_CHECKING:
     from labkit.config import CpuBudget, ReadScaling, StreamingReplication
     from labkit.config_load import ConcurrencySweep, MaxThroughput, MeasuringHonestly
     from labkit.cpu_budget import cpu_budget
+    from labkit.crashes import promotion_crash
     from labkit.dataset import DatasetSpec, seed
     from labkit.errors import BadInput, ClusterError, LabkitError, RunNotFound, RunUnreadable
     from labkit.experiments import read_scaling
     from labkit.experiments_load import concurrency_sweep, max_throughput, measuring_honestly
     from labkit.failover import FailoverSteps, Policy, Refused
-    from labkit.failover_parameters import DurabilityMatrix, Failover
+    from labkit.failover_parameters import DurabilityMatrix, Failover, PromotionCrash, QuorumCommit
     from labkit.failures import durability_matrix, run_failover
     from labkit.frames import bottleneck, ecdf, headline, littles_law, per_second, reference, resources, rounds
     from labkit.lab import down, open_run, runs, up
+    from labkit.quorum import quorum_commit
     from labkit.store import Run, RunStore
     from labkit.streaming import streaming_replication
 
@@ -41,8 +43,10 @@ _HOME = {
     "labkit.config_load": ("ConcurrencySweep", "MaxThroughput", "MeasuringHonestly"),
     "labkit.dataset": ("DatasetSpec", "seed"),
     "labkit.errors": ("BadInput", "ClusterError", "LabkitError", "RunNotFound", "RunUnreadable"),
+    "labkit.crashes": ("promotion_crash",),
+    "labkit.quorum": ("quorum_commit",),
     "labkit.failover": ("FailoverSteps", "Policy", "Refused"),
-    "labkit.failover_parameters": ("DurabilityMatrix", "Failover"),
+    "labkit.failover_parameters": ("DurabilityMatrix", "Failover", "PromotionCrash", "QuorumCommit"),
     "labkit.failures": ("durability_matrix", "run_failover"),
     "labkit.experiments": ("read_scaling",),
     "labkit.experiments_load": ("concurrency_sweep", "max_throughput", "measuring_honestly"),
@@ -67,10 +71,10 @@ __all__ = [  # noqa: RUF022  (sorted without regard to case, as the documentatio
     "bottleneck",
     "Cluster",
     "ClusterError",
-    "cpu_budget",
-    "CpuBudget",
     "concurrency_sweep",
     "ConcurrencySweep",
+    "cpu_budget",
+    "CpuBudget",
     "DatasetSpec",
     "down",
     "durability_matrix",
@@ -89,6 +93,10 @@ __all__ = [  # noqa: RUF022  (sorted without regard to case, as the documentatio
     "open_run",
     "per_second",
     "Policy",
+    "promotion_crash",
+    "PromotionCrash",
+    "quorum_commit",
+    "QuorumCommit",
     "read_scaling",
     "ReadScaling",
     "reference",

@@ -69,7 +69,8 @@ class Policy:
 
 
 class FailoverSteps:
-    """One failover from `old`, the primary that failed. `primary_lsn` and `replication` are what was last known of it.
+    """One failover from `old`, the primary that failed. `primary_lsn` and `replication` are what was last known of it,
+    `sessions` open connections to survivors (Watch has all three); they are closed here.
 
     Raises ClusterError if another failover of this cluster is under way.
     """
@@ -82,6 +83,7 @@ class FailoverSteps:
         *,
         primary_lsn: int | None = None,
         replication: Synchronous | None = None,
+        sessions: Mapping[str, postgres.Connection] | None = None,
         log: Log | None = None,
     ) -> None:
         self.cluster, self.old, self.policy = cluster, old, policy or Policy()
@@ -94,7 +96,7 @@ class FailoverSteps:
         self.times_ns: dict[str, int] = {}
         """Step -> when it ended, on the monotonic clock."""
         self._log = log
-        self._sessions: dict[str, postgres.Connection] = {}
+        self._sessions = dict(sessions or {})
         self._sources: dict[str, str] = {}
         self._held = contextlib.ExitStack()
         try:
@@ -111,6 +113,9 @@ class FailoverSteps:
         with self._step("survey") as details:
             others = [node for node in self.cluster.nodes if node is not self.old]
             for node in others:
+                if _is_open(self._sessions.get(node.name)):
+                    continue
+                self._sessions.pop(node.name, None)
                 with contextlib.suppress(ClusterError):
                     self._sessions[node.name] = node.connect(connect_timeout=2)
             self._stop_receivers([node for node in others if node.name in self._sessions])
@@ -148,7 +153,7 @@ class FailoverSteps:
             if self._promoted is not None:
                 return []
             followers = [(s.name, s.has) for s in self._survivors if s.answers and s.name != new.name and s.has]
-            details["problems"] = problems = promotion.preflight(new, followers)
+            details["problems"] = problems = promotion.preflight(new, followers, self._session(new))
             if problems:
                 self._refuse(problems, overridable=False)
         return problems
@@ -332,3 +337,14 @@ class FailoverSteps:
             faults.start_receiving(self.cluster.node(name), source)
         failover_note.remove(self.cluster.name)
         raise Refused(reasons, self.decision, overridable=overridable)
+
+
+def _is_open(connection: postgres.Connection | None) -> bool:
+    """Whether a connection that was opened earlier still answers."""
+    if connection is None:
+        return False
+    try:
+        connection.execute("SELECT 1")
+    except psycopg.Error:
+        return False
+    return True

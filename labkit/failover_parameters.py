@@ -10,6 +10,7 @@ from labkit.synchronous import LEVELS, Synchronous
 
 FAULTS = ("kill", "postmaster", "pause", "isolate", "switchover")
 TRIAL_FAULTS = (*FAULTS, "kill-one-behind", "kill-all-behind")
+CAUSES = ("deleted", "mounted", "immutable", "sticky", "unwritable", "foreign")
 MODES = ("async", "FIRST 1", "ANY 1", "ANY 2")
 
 
@@ -79,6 +80,55 @@ class DurabilityMatrix(Parameters):
     def cells(self) -> list[tuple[str, str, str]]:
         """Mode, level, fault."""
         return [(m, lv, f) for m in as_list(self.modes) for lv in as_list(self.levels) for f in as_list(self.faults)]
+
+
+@dataclasses.dataclass(frozen=True)
+class PromotionCrash(Parameters):
+    """pg_promote in every set-up that makes it crash, beside two that look alike and do not."""
+
+    run_id: str = param("", "a recorded run to read instead of driving a new one; empty drives")
+    provider: str = param("embedded", "where the servers come from", choices=PROVIDERS)
+    cluster: str = param("crash", "name of the cluster that is made anew for every set-up")
+    causes: str = param(",".join(CAUSES), "which set-ups to try", choices=CAUSES, many=True)
+
+    def conflicts(self) -> list[str]:
+        if self.provider != "embedded":
+            return [f"provider: {self.provider} keeps its data out of this lab's reach; the set-ups need embedded"]
+        return []
+
+
+@dataclasses.dataclass(frozen=True)
+class QuorumCommit(Parameters):
+    """What each level of synchronous replication costs, and what waits when replicas stop."""
+
+    run_id: str = param("", "a recorded run to read instead of driving a new one; empty drives")
+    provider: str = param("embedded", "where the servers come from", choices=PROVIDERS)
+    cluster: str = param("lab", "name of the cluster; it is found again if it exists")
+    replicas: int = param(2, "streaming replicas beside the primary", low=2, high=8)
+    modes: str = param("async,FIRST 1,ANY 1,ANY 2", "who commits wait for", choices=MODES, many=True)
+    levels: str = param(
+        "off,local,remote_write,on,remote_apply", "how far a replica must have come", choices=LEVELS, many=True
+    )
+    rounds: int = param(4, "rounds over all modes and levels", low=1, high=1000)
+    block_s: float = param(0.6, "measured seconds of one mode and level in one round", low=0.1, high=3600)
+    warmup_s: float = param(0.2, "seconds at the start of every block that are not counted", low=0, high=600)
+    writers: int = param(10, "writers, each waiting for its answer before it writes again", low=1, high=1000)
+    deadline_s: float = param(1.0, "how long a client waits for a commit that no replica answers", low=0.1, high=60)
+    seed: int = param(20230604, "seed of the payload", low=0, high=2**31 - 1)
+    keep_cluster: bool = param(False, "leave a cluster that this run started running afterwards")
+
+    def conflicts(self) -> list[str]:
+        return _modes(as_list(self.modes), self.replicas) + _provider(self.provider, [])
+
+    @property
+    def arms(self) -> list[tuple[str, str]]:
+        """Mode and level; without a replica to wait for, only how far the primary itself must have come differs."""
+        alone = [level for level in as_list(self.levels) if level in ("off", "local")]
+        return [
+            (mode, level)
+            for mode in as_list(self.modes)
+            for level in (alone if mode == "async" else [lv for lv in as_list(self.levels) if lv not in alone])
+        ]
 
 
 def _modes(modes: list[str], replicas: int) -> list[str]:

@@ -6,7 +6,7 @@ import contextlib
 import random
 from typing import Any
 
-from labkit import providers
+from labkit import environment, providers
 from labkit.cluster import Cluster
 from labkit.errors import BadInput, RunUnreadable
 from labkit.experiments import cluster_of, new_run, recorded
@@ -112,7 +112,7 @@ def _note_conditions(run: Run, p: DurabilityMatrix, cluster: Cluster) -> None:
         run.update(
             provider=p.provider,
             cluster=cluster.name,
-            postgresql={"version": cluster.version, "binaries": cluster.binaries},
+            postgresql={"version": cluster.version, "binaries": environment.place(cluster.binaries)},
             nodes=[{"name": node.name, "role": node.role(), "settings": {}} for node in cluster.nodes],
         )
 

@@ -18,7 +18,7 @@ from labkit.errors import ClusterError
 _CAN_DELETE = """
 cat > /dev/null
 test -e standby.signal || exit 41
-: > standby.signal.new || exit 42
+touch standby.signal.new || exit 42
 mv -f standby.signal.new standby.signal 2> /dev/null && exit 0
 rm -f standby.signal.new
 exit 43
@@ -33,26 +33,28 @@ _MEANINGS = {
 }
 
 
-def preflight(node: Node, followers: Sequence[tuple[str, int]] = ()) -> list[str]:
+def preflight(
+    node: Node, followers: Sequence[tuple[str, int]] = (), connection: postgres.Connection | None = None
+) -> list[str]:
     """What would make the promotion of this replica fail, or leave its followers behind; one sentence each.
 
     `followers` are the other replicas and the LSN from which each must go on. Needs a shell beside the server, which
     every provider of labkit has. Raises ClusterError if the node does not answer.
     """
     problems = []
-    with node.session() as connection:
-        if postgres.role(connection) == "primary":
+    with node.session() if connection is None else _given(connection, node) as session:
+        if postgres.role(session) == "primary":
             return [f"{node.name} is a primary already"]
-        if postgres.replay_paused(connection):
+        if postgres.replay_paused(session):
             problems.append(f"{node.name}: its WAL replay is paused; SELECT pg_wal_replay_resume() continues it")
-        oldest = postgres.oldest_wal(connection)
+        oldest = postgres.oldest_wal(session)
         problems += [
             f"{node.name} has WAL from {postgres.lsn_text(oldest)} on, but {name} must go on from "
             f"{postgres.lsn_text(lsn)}: it would have to be rebuilt. Raise wal_keep_size"
             for name, lsn in followers
             if lsn < oldest
         ]
-        problems += [f"{node.name}: {problem}" for problem in _standby_signal(connection)]
+        problems += [f"{node.name}: {problem}" for problem in _standby_signal(session)]
     return problems
 
 
@@ -119,7 +121,8 @@ def attempt(node: Node, deadline_s: float = 30.0) -> Attempt:
             said.append(f" pg_promote \n------------\n {'t' if row and row[0] else 'f'}")
             promoted = postgres.role(connection) == "primary"
         except psycopg.OperationalError as error:
-            said.append(str(error).strip())
+            # What psql prints of the same loss, without psycopg's words about where it noticed.
+            said.append(str(error).removeprefix("consuming input failed: ").strip())
             promoted = False
         except psycopg.Error as error:
             said.append(f"{error.diag.severity}:  {error.diag.message_primary}")

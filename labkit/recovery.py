@@ -125,15 +125,15 @@ def written(run: Run) -> pd.DataFrame:
 
 
 def audits(run: Run) -> dict[str, audit.Audit]:
-    """View -> audit, for each view that was read. The other replica is judged by what was acknowledged before it
-    was passed over: it never got the rows written after that."""
+    """View -> audit, for each view that was read. The other replica and the dead primary are judged by what was
+    sent to the dead primary: they never got what was written after it."""
     block = facts(run)
     found = {"promoted": audit.of_run(run, block["block"])}
     writes = audit.ledger_of(run)
-    for view, until_ns in (("other", block["promoted_ns"]), ("old", block["fault_ns"])):
+    for view in ("other", "old"):
         keys = audit.present_keys(run, view, block["block"])
         if keys is not None:
-            found[view] = audit.judge(writes[writes["intent_ns"] < until_ns], keys)
+            found[view] = audit.judge(writes[writes["node"].astype(str) == block["old"]], keys)
     return found
 
 

@@ -38,6 +38,8 @@ def own_rows(old: Node, deadline_s: float = 60.0) -> tuple[Keys, Keys, int, int]
     pg_rewind asks for. Raises ClusterError if it is not fenced, WaitTimeout.
     """
     old.control.start()
+    if isinstance(old.control, Isolatable):
+        old.control.rejoin_network()  # fenced, it may be reached again
     try:
         old.wait_ready(deadline_s)
         with old.session() as connection:

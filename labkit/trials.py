@@ -95,7 +95,7 @@ def run_trial(trial: Trial, cluster: Cluster, run: Run, generators: Generators) 
     facts |= outage.figures(writes, facts["fault_ns"])
     facts |= {"views": list(views), "verdict": judged.verdict, "reason": judged.reason, "counts": judged.counts}
     if "other" in views:
-        facts["other_lost"] = len(audit.judge(writes[writes["done_ns"] < facts["promoted_ns"]], views["other"][1]).lost)
+        facts["other_lost"] = len(audit.judge(writes[writes["node"].astype(str) == old.name], views["other"][1]).lost)
     return facts
 
 
@@ -109,7 +109,7 @@ def _lose_and_fail_over(
     run: Run,
     log: Any,
 ) -> FailoverSteps:
-    with Watch(old) as watch:
+    with Watch(old, cluster.replicas()) as watch:
         with _behind(trial, cluster, rng, log):
             watch.probe()
             fault = "kill" if trial.fault.endswith(BEHIND) else trial.fault
@@ -117,9 +117,15 @@ def _lose_and_fail_over(
         log("fault", fault=trial.fault, node=old.name, at_ns=began - run.epoch_ns)
         reason = watch.wait_for_failure(trial.deadline_s)
         log("detected", node=old.name, reason=reason)
-    failover = FailoverSteps(
-        cluster, old, trial.policy, primary_lsn=watch.primary_lsn, replication=watch.replication, log=log
-    )
+        failover = FailoverSteps(
+            cluster,
+            old,
+            trial.policy,
+            primary_lsn=watch.primary_lsn,
+            replication=watch.replication,
+            sessions=watch.take_sessions(),
+            log=log,
+        )
     failover.times_ns["fault"] = began
 
     def remember_the_other() -> None:

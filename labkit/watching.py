@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import select
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -22,12 +23,17 @@ class Watch:
     """Asks a primary for its LSN over one open connection; a context manager.
 
     Every `interval_s`; an answer that takes longer than `patience_s` counts as none. `primary_lsn` is the last answer,
-    `replication` what its commits wait for. A broken connection is not enough: a new one must be refused too.
+    `replication` what its commits wait for. A broken connection is not enough: a new one must be refused too. It also
+    holds a connection to each of `others`, the replicas, so that a failover need not begin by connecting:
+    `take_sessions` hands them over.
     """
 
-    def __init__(self, node: Node, interval_s: float = 0.02, patience_s: float = 1.0) -> None:
+    def __init__(
+        self, node: Node, others: Sequence[Node] = (), interval_s: float = 0.02, patience_s: float = 1.0
+    ) -> None:
         self.node, self.interval_s, self.patience_s = node, interval_s, patience_s
         self._connection = node.connect()
+        self._others = {other.name: other.connect() for other in others}
         self.replication = synchronous.current(self._connection)
         self.primary_lsn: int | None = None
         self.probe()
@@ -69,11 +75,20 @@ class Watch:
             fresh = self.node.connect(connect_timeout=2)
         except ClusterError as error:
             return error.message
-        self.close()
+        with contextlib.suppress(psycopg.Error):
+            self._connection.close()
         self._connection = fresh
         return ""
 
+    def take_sessions(self) -> dict[str, postgres.Connection]:
+        """The connections to the others, by node; whoever takes them closes them."""
+        taken, self._others = self._others, {}
+        return taken
+
     def close(self) -> None:
+        """Close what is not handed over."""
+        for other in self._others.values():
+            other.close()
         with contextlib.suppress(psycopg.Error):
             self._connection.close()
 

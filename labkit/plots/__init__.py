@@ -3,7 +3,7 @@
     beside(frame, panels, missing)      panels for each workload, the arms next to each other on one y axis
     headline(rounds, reference)         throughput with intervals, beside the original report's
     outage(rows, steps)                 acknowledged rows around a failover
-    matrix(cells), durability(cells, trials), quorum(frame)   what replication loses and costs
+    matrix(cells), durability(cells, trials), quorum(costs)   what replication loses and costs
     differences(frame, original)        relative differences with intervals
 
 A sheet shows itself as SVG in a notebook; `sheet.savefig("x.png", dpi=200)` works as on any matplotlib figure.

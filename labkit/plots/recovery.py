@@ -74,7 +74,7 @@ def matrix(cells: pd.DataFrame) -> Sheet:
             grid = np.full((len(modes), len(levels)), np.nan)
             for row in each(cells[cells["fault"] == fault]):
                 i, j = modes.index(row.mode), levels.index(row.level)
-                grid[i, j] = max(row.lost_max, 0.5)
+                grid[i, j] = row.lost_max if row.losing else np.nan
                 said = f"{row.losing} of {row.trials} lost"
                 said += f"\n≤ {row.lost_max:,} rows" if row.losing else f"\nrate ≤ {100 * row.bound:.0f} %"
                 dark = row.lost_max > most**0.6
@@ -82,6 +82,8 @@ def matrix(cells: pd.DataFrame) -> Sheet:
             ax.imshow(grid, cmap="Oranges", norm=LogNorm(0.5, most), aspect="auto")
             ax.set_xticks(range(len(levels)), levels)
             ax.set_yticks(range(len(modes)), modes)
+            ax.set_xlim(-0.5, len(levels) - 0.5)
+            ax.set_ylim(len(modes) - 0.5, -0.5)
             ax.grid(visible=False)
             ax.set_title(f"fault: {fault}")
     sheet.alt = "Lost acknowledged rows by replication mode, synchronous_commit and fault"
@@ -120,7 +122,7 @@ def cost(cells: pd.DataFrame, ax: Axes) -> Axes:
         )
     ax.set_yscale("symlog", linthresh=1)
     ax.set_ylim(0, None)
-    ax.set_xlim(0, None)
+    ax.set_xlim(0, 1.1 * float(cells["commit_p50_ms"].max()))
     ax.set_xlabel("commit latency p50, ms")
     ax.set_ylabel("acknowledged rows lost, most")
     return ax
@@ -139,27 +141,27 @@ def durability(cells: pd.DataFrame, trials: pd.DataFrame) -> Sheet:
     return sheet
 
 
-def quorum(frame: pd.DataFrame) -> Sheet:
-    """Commit latency and rows a second of each level, with 95 % intervals of the median over rounds.
+def quorum(costs: pd.DataFrame) -> Sheet:
+    """Commit latency and rows a second of each mode and level, with 95 % intervals of the mean over rounds.
 
-    `frame`: label, commit_p50_ms, rate_per_s, a row a round.
+    `costs`: of `quorum_report.costs`.
     """
-    labels = list(dict.fromkeys(frame["label"]))
+    columns = {"commit_p50_ms": "commit latency p50, ms", "rate_per_s": "acknowledged rows/s"}
     with drawing():
-        sheet = Sheet(figsize=(WIDTH_IN, 0.42 * len(labels) + 1.2), layout="constrained")
+        sheet = Sheet(figsize=(WIDTH_IN, 0.4 * len(costs) + 1.0), layout="constrained")
         axes = sheet.subplots(1, 2, sharey=True)
-        for ax, column, words in zip(
-            axes, ("commit_p50_ms", "rate_per_s"), ("commit latency p50, ms", "acknowledged rows/s"), strict=True
-        ):
-            for place, label in enumerate(labels):
-                values = frame.loc[frame["label"] == label, column].astype(float)
-                half = 1.96 * values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else 0.0
-                colour = _MODE_COLOURS.get(str(label).split("/")[0], PURPLE)
-                ax.errorbar(values.mean(), place, xerr=half, fmt="o", color=colour, capsize=4, markersize=6)
+        for ax, (column, words) in zip(axes, columns.items(), strict=True):
+            for place, row in enumerate(each(costs)):
+                value, low, high = (getattr(row, column + end) for end in ("", "_low", "_high"))
+                colour = _MODE_COLOURS.get(row.label.split("/")[0], PURPLE)
+                if not np.isnan(low):
+                    ax.plot([max(low, 0), high], [place, place], color=colour, linewidth=2.5, solid_capstyle="butt")
+                ax.plot(value, place, "o", color=colour, markersize=7)
             ax.set_xlabel(words)
             ax.set_xlim(0, None)
+            ax.grid(visible=False, axis="y")
         axes[1].xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes[0].set_yticks(range(len(labels)), labels)
-        axes[0].invert_yaxis()
-    sheet.alt = "Commit latency and throughput of each mode and level of replication"
+        axes[0].set_yticks(range(len(costs)), list(costs["label"]))
+        axes[0].set_ylim(len(costs) - 0.5, -0.5)
+    sheet.alt = "Commit latency and throughput of each mode and level of replication, with 95 % intervals"
     return sheet

@@ -17,11 +17,12 @@ REBUILD_FILE = "rebuild"
 """Its presence tells configs/postgresql/node.sh to make the data anew."""
 STOP_DEADLINE_S = 60.0
 _SIGNALS = {"smart": "SIGTERM", "fast": "SIGINT", "immediate": "SIGQUIT"}
+_POSTGRES = 999  # user and group of the server in the official image
 _SIGKILLED = 137  # 128 + SIGKILL
 
 
 class ContainerServer:
-    """NodeControl, Killable, Isolatable, Limitable and Measurable for one node of docker-compose.yaml."""
+    """NodeControl, Killable, Isolatable, Limitable, Measurable and Repairable for one node of docker-compose.yaml."""
 
     def __init__(self, source: Engine, cluster: str, name: str) -> None:
         self._engine, self.cluster, self.name = source, cluster, name
@@ -166,6 +167,32 @@ class ContainerServer:
             raise ClusterError(f"its data directory cannot be counted: {' '.join(counted)}", node=self.name)
         data, wal = (int(line.split()[0]) for line in counted)
         return {"data_directory_bytes": data, "pg_wal_bytes": wal}
+
+    # --- Repairable -----------------------------------------------------------------------------------------------
+
+    @property
+    def data(self) -> str:
+        return DATA
+
+    def put(self, name: str, text: str, *, append: bool = False) -> None:
+        """Write a file of the data directory, as the server's user. Raises ClusterError."""
+        container = self.container()
+        before = (engine.read(container, f"{DATA}/{name}") or "") if append else ""
+        engine.write(container, DATA, name, before + text, owner=_POSTGRES)
+
+    def program(self, name: str, *arguments: str, password: str = "") -> str:
+        """Run one of PostgreSQL's programs as the server's user, while the server is down; what it prints.
+
+        Raises ClusterError with its words if it fails.
+        """
+        environment = {"PGPASSWORD": password} if password else {}
+        return engine.execute_beside(self.container(), self.network, [name, *arguments], environment)
+
+    def clear(self) -> None:
+        """Delete the data directory. Raises ClusterError if the server runs."""
+        if self.running():
+            raise ClusterError("the server runs; stop it before its data is deleted", node=self.name)
+        engine.execute_beside(self.container(), self.network, ["rm", "-rf", DATA], {})
 
     # --- what the provider asks -----------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import docker
 import requests
-from docker.errors import APIError, DockerException, NotFound
+from docker.errors import APIError, ContainerError, DockerException, NotFound
 from docker.models.containers import Container
 from docker.tls import TLSConfig
 
@@ -161,6 +161,31 @@ def execute(container: Container, command: list[str]) -> str:
     return text
 
 
+def execute_beside(container: Container, network: str, command: list[str], environment: Mapping[str, str]) -> str:
+    """Run a command as user postgres in a container of its own, on the files of one that is stopped; its output.
+
+    Raises ClusterError if it fails.
+    """
+    with refusals():
+        try:
+            output: Any = _connect().containers.run(
+                str(container.attrs["Config"]["Image"]),
+                command[1:],
+                entrypoint=command[:1],
+                user="postgres",
+                volumes_from=[str(container.id)],
+                network=network,
+                environment=dict(environment),
+                labels={LABEL: "program"},
+                remove=True,
+            )
+        except ContainerError as error:
+            said: Any = error.stderr or b""
+            words = bytes(said).decode("utf-8", "replace").strip()
+            raise ClusterError(f"{command[0]} failed (exit {error.exit_status}): {words}") from error
+    return bytes(output).decode("utf-8", "replace")
+
+
 def exists(container: Container, path: str) -> bool:
     """Whether a file exists inside a container, running or not."""
     with refusals():
@@ -171,12 +196,13 @@ def exists(container: Container, path: str) -> bool:
     return True
 
 
-def write(container: Container, folder: str, name: str, text: str) -> None:
-    """Put a file into a container, running or not."""
+def write(container: Container, folder: str, name: str, text: str, owner: int = 0) -> None:
+    """Put a file into a container, running or not; `owner` is user and group id in there."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
         entry = tarfile.TarInfo(name)
         entry.size, entry.mode = len(text.encode()), 0o644
+        entry.uid = entry.gid = owner
         archive.addfile(entry, io.BytesIO(text.encode()))
     with refusals():
         container.put_archive(folder, packed.getvalue())

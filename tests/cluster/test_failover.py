@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import pytest
 
 from labkit import audit, faults, readback, rejoining, writing
 from labkit.cluster import Cluster
+from labkit.errors import BadInput
 from labkit.failover import FailoverSteps, Policy, Refused
 from labkit.load.shards import Generators
+from labkit.providers.base import Isolatable
 from labkit.store import Run, RunStore
 from labkit.synchronous import Synchronous
 from labkit.watching import Watch
@@ -28,9 +31,14 @@ def generators() -> Iterator[Generators]:
         yield made
 
 
-@pytest.mark.parametrize("fault", ["kill", "postmaster", "pause", "switchover"])
-def test_the_twelve_steps(own_cluster: Cluster, run: Run, generators: Generators, fault: str) -> None:
-    cluster = own_cluster
+@pytest.mark.parametrize("fault", ["kill", "postmaster", "pause", "switchover", "isolate"])
+def test_the_twelve_steps(each_cluster: Cluster, run: Run, generators: Generators, fault: str) -> None:
+    """On every provider; each fault leaves a whole cluster, with another primary, to the next."""
+    cluster = each_cluster
+    if fault == "isolate" and not isinstance(cluster.primary().control, Isolatable):
+        with pytest.raises(BadInput, match="isolate needs a provider that can do it"):
+            faults.inject(cluster.primary(), fault)
+        return
     cluster.synchronous("ANY", 1, "on", deadline_s=15)
     workload = AppendRows()
     writing.prepare(cluster, workload, deadline_s=20)
@@ -97,8 +105,11 @@ def test_an_asynchronous_loss_is_caught_and_told_by_key_and_commit(
             faults.stop_receiving(node)
         load.wait_more(100, deadline_s=10)  # rows that nobody receives
         faults.inject(old, "kill")
-        with pytest.raises(Refused, match=r"max_lag_bytes.*--accept-data-loss"):
-            FailoverSteps(cluster, old, Policy(max_lag_bytes=0), primary_lsn=2**40).run()
+        with (
+            contextlib.closing(FailoverSteps(cluster, old, Policy(max_lag_bytes=0), primary_lsn=2**40)) as refused,
+            pytest.raises(Refused, match=r"max_lag_bytes.*--accept-data-loss"),
+        ):
+            refused.run()
         failover = FailoverSteps(cluster, old)
         new = failover.run(on_promoted=load.follow)
         failover.close()

@@ -12,6 +12,7 @@ import yaml
 
 import labkit
 from labkit import project
+from labkit.config import ReadScaling
 
 ROOT = project.home()
 MODULES = sorted((ROOT / "labkit").rglob("*.py"))
@@ -100,3 +101,17 @@ def test_every_dependency_is_pinned_by_name_and_version_alone() -> None:
     pinned = {line.split("==")[0] for line in lines if "==" in line}
     assert names <= pinned
     assert not [line for line in lines if "://" in line or "@" in line]
+
+
+def test_the_readme_lists_the_parameters_as_they_are() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for row in ReadScaling.table():
+        default = f"`{row['default']}`" if row["default"] != "" else ""
+        assert f"| `{row['name']}` | {default} | {row['range']} | {row['meaning']} |" in readme
+
+
+def test_every_link_of_the_readme_leads_somewhere() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", readme) if "://" not in link]
+    assert links
+    assert not [link for link in links if not (ROOT / link).exists()]

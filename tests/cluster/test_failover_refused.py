@@ -1,0 +1,151 @@
+"""Failovers that must not happen, and failovers that are cut off."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from labkit import audit, crashes, faults, promotion, readback, writing
+from labkit.cli import main
+from labkit.cluster import Cluster
+from labkit.errors import BadInput, ClusterError
+from labkit.failover import FailoverSteps, Policy, Refused
+from labkit.failover_parameters import DurabilityMatrix, Failover
+from labkit.synchronous import Synchronous
+from labkit.workloads import AppendRows
+
+STEPS = ("survey", "decide", "preflight", "fence", "promote_called", "promote", "repair", "route", "repoint")
+
+
+def problem_of(name: str) -> str:
+    """What `labkit status` says is the matter with a cluster."""
+    done = CliRunner().invoke(main, ["status", "--name", name, "--json"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return str(json.loads(done.stdout)[0]["problem"])
+
+
+def test_interrupted_at_every_step_it_is_described_and_the_next_one_goes_on(own_cluster: Cluster) -> None:
+    """One failover, cut off once at each of its steps; each attempt but the last ends at the step it is told to."""
+    cluster, old = own_cluster, own_cluster.node("pg1")
+    cluster.synchronous("ANY", 1, "on", deadline_s=20)
+    faults.inject(old, "kill")
+    for last in STEPS:
+
+        def interrupt(kind: str, _last: str = last, **details: object) -> None:
+            del details
+            if kind == _last:
+                raise KeyboardInterrupt
+
+        with (
+            contextlib.suppress(KeyboardInterrupt),
+            contextlib.closing(FailoverSteps(cluster, old, log=interrupt)) as failover,
+        ):
+            failover.run()
+            pytest.fail(f"it was not interrupted at {last}")
+        assert "a failover from pg1" in problem_of("own")
+        assert len([role for role in cluster.roles().values() if role == "primary"]) <= 1
+    with contextlib.closing(FailoverSteps(cluster, old)) as failover:
+        new = failover.run()
+    assert cluster.primary() is new
+    assert problem_of("own") == "None"
+    done = CliRunner().invoke(main, ["down", "--name", "own", "--purge"], catch_exceptions=False)
+    assert "removed" in done.output
+
+
+def test_one_failover_at_a_time(own_cluster: Cluster) -> None:
+    cluster, old = own_cluster, own_cluster.node("pg1")
+    with (
+        contextlib.closing(FailoverSteps(cluster, old)),
+        pytest.raises(ClusterError, match="is under way already"),
+    ):
+        FailoverSteps(cluster, old)
+
+
+def test_what_cannot_be_proven_is_refused_and_nothing_is_promoted_until_it_is_overridden(own_cluster: Cluster) -> None:
+    """ANY 1 of two: with one of them gone with the primary, the only copy of a row may be gone."""
+    cluster, old = own_cluster, own_cluster.node("pg1")
+    cluster.synchronous("ANY", 1, "on", deadline_s=20)
+    faults.inject(cluster.node("pg3"), "kill")
+    faults.inject(old, "kill")
+    done = CliRunner().invoke(main, ["failover", "--name", "own", "--old", "pg1"])
+    assert done.exit_code == 2
+    assert "the quorum cannot be proven" in done.stderr
+    assert "--accept-data-loss" in done.stderr
+    assert cluster.node("pg2").role() == "replica"
+
+    done = CliRunner().invoke(main, ["failover", "--name", "own", "--old", "pg1", "--accept-data-loss"])
+    assert done.exit_code == 0, done.output
+    assert cluster.node("pg2").role() == "primary"
+    with cluster.node("pg2").session() as connection:  # no inherited setting makes it hang
+        connection.execute("CREATE TABLE after ()")
+
+
+def test_a_paused_replica_is_never_promoted_and_a_crash_is_seen_beforehand(own_cluster: Cluster) -> None:
+    cluster, old = own_cluster, own_cluster.node("pg1")
+    for node in cluster.replicas():
+        with node.session() as connection:
+            connection.execute("SELECT pg_wal_replay_pause()")
+    faults.inject(old, "kill")
+    with (
+        contextlib.closing(FailoverSteps(cluster, old, Policy(accept_data_loss=True))) as failover,
+        pytest.raises(Refused, match="its WAL replay is paused"),
+    ):
+        failover.run()
+    pg2 = cluster.node("pg2")
+    for node in (pg2, cluster.node("pg3")):
+        with node.session() as connection:
+            connection.execute("SELECT pg_wal_replay_resume()")
+    with crashes.damaged(pg2, "deleted"):
+        assert "standby.signal is gone" in promotion.preflight(pg2)[0]
+        seen = promotion.attempt(pg2, deadline_s=30)
+    assert not seen.promoted
+    assert "terminating connection because of crash of another server process" in seen.client
+    assert seen.client.rstrip().endswith("before or while processing the request.")
+    assert any('could not remove file "standby.signal"' in line for line in seen.log)
+
+
+def test_rows_that_are_tampered_with_are_all_found(cluster: Cluster) -> None:
+    """On a real server: deletions, duplicates and inventions, planted by hand."""
+    import pandas as pd
+
+    writing.prepare(cluster, AppendRows(), deadline_s=20)
+    table = AppendRows.table
+    with cluster.primary().session() as connection:
+        connection.execute(f"INSERT INTO {table} SELECT i, 'x' FROM generate_series(0, 999) AS i")
+        connection.execute(f"DELETE FROM {table} WHERE key IN (17, 500)")
+        connection.execute(f"INSERT INTO {table} SELECT key, 'again' FROM {table} WHERE key = 3")
+        connection.execute(f"INSERT INTO {table} VALUES (-5, 'invented')")
+    with pytest.raises(ClusterError, match="still in recovery"):
+        readback.promoted(cluster.replicas()[0])
+    keys, _ = readback.promoted(cluster.primary())
+    with cluster.primary().session() as connection:
+        connection.execute(f"DROP TABLE {table}")
+    writes = pd.DataFrame({"key": range(1000), "rows": 1, "outcome": "ok", "done_ns": 0})
+    found = audit.judge(writes, keys)
+    assert found.lost.tolist() == [17, 500]
+    assert found.duplicated.tolist() == [3]
+    assert found.unexpected.tolist() == [-5]
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"mode": "ANY 3"}, "ANY 3 asks for more than the 2 replicas"),
+        ({"mode": "SOME 1"}, "is no replication mode"),
+        ({"fault": "isolate"}, "isolate needs provider docker"),
+        ({"provider": "attach"}, "attached servers are not killed"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_starts(values: dict[str, str], said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        Failover.build(values)
+
+
+def test_a_matrix_of_impossible_modes_is_refused_at_once() -> None:
+    with pytest.raises(BadInput, match="ANY 2 asks for more than the 1 replicas"):
+        DurabilityMatrix.build({"replicas": 1})
+    assert len(DurabilityMatrix().cells) == 32
+    assert Synchronous.parse("ANY 2").k == 2

@@ -1,0 +1,56 @@
+"""The notebooks about losing a primary, on the recorded runs that come with labkit: no server is driven."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from labkit import catalogue, durability, project, recovery, report
+from labkit.cli import main
+from labkit.store import Run, RunStore
+
+EXPERIMENTS = ("failover", "durability-matrix", "quorum-commit", "promotion-crash")
+
+
+def samples(experiment: str) -> list[Run]:
+    store = RunStore(project.sample_runs())
+    return [store.open(path) for path in store.paths() if path.parent.name == experiment]
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_a_recorded_run_is_drawn_with_its_verdicts(experiment: str, tmp_path: Path) -> None:
+    kind = catalogue.experiment(experiment)
+    recorded = samples(experiment)[0]
+    executed = report.execute(kind.notebook_path, {"run_id": str(recorded.path)}, output=tmp_path / "out.ipynb")
+    shown = executed.path.read_text(encoding="utf-8")
+    for sentence in kind.verdicts(recorded)[:2]:
+        assert json.dumps(sentence, ensure_ascii=False)[1:-1].split("`")[0][:60] in shown
+    assert kind.validity(recorded) == [] or experiment == "failover"
+
+
+def test_the_audit_of_a_recorded_failover_is_made_anew() -> None:
+    for recorded in samples("failover"):
+        done = CliRunner().invoke(main, ["audit", str(recorded.path), "--json"])
+        (judged,) = json.loads(done.stdout)
+        assert judged["counts"] == recorded.blocks[0]["counts"]
+        assert judged["verdict"] == recorded.blocks[0]["verdict"]
+        assert done.exit_code == (0 if judged["verdict"] == "true" else 1)
+
+
+def test_a_recorded_loss_is_told_by_key_and_commit() -> None:
+    (losing,) = [run for run in samples("failover") if run.blocks[0]["counts"]["lost"]]
+    lost = recovery.lost(losing)
+    assert len(lost) > 0
+    assert lost["commit_lsn"].str.match(r"[0-9A-F]+/[0-9A-F]+").all()
+    assert len(recovery.ghosts(losing)) > 0
+
+
+def test_a_hundred_kills_and_no_loss_bound_the_rate_near_three_percent() -> None:
+    hundred = next(run for run in samples("durability-matrix") if len(run.blocks) >= 100)
+    (row,) = durability.cells(hundred).to_dict("records")
+    assert (row["mode"], row["level"], row["losing"], row["unknown"]) == ("ANY 1", "on", 0, 0)
+    assert row["trials"] >= 100
+    assert row["bound"] < 0.03
