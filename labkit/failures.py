@@ -47,6 +47,7 @@ def run_failover(parameters: Failover) -> Run:
             rejoin=p.rejoin,
         )
         with Sampler(cluster.nodes, run, p.sample_interval_s, pids={"generator": generators.pids}) as sampler:
+            cluster.synchronous(p.replication.mode, p.replication.k, p.replication.level)
             run.update(replication=cluster.replication())
             facts = run_trial(trial, cluster, run, generators)
         run.update(blocks=[facts], not_measured=sampler.not_measured, sampler=sampler.summary())

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
+from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
 from labkit.frames.rows import each
@@ -118,7 +119,6 @@ def cost(cells: pd.DataFrame, ax: Axes) -> Axes:
             _LEVEL_MARKS.get(str(level), "o"),
             color=_MODE_COLOURS.get(str(mode), PURPLE),
             markersize=7,
-            label=f"{mode}/{level}",
         )
     ax.set_yscale("symlog", linthresh=1)
     ax.set_ylim(0, None)
@@ -135,10 +135,22 @@ def durability(cells: pd.DataFrame, trials: pd.DataFrame) -> Sheet:
         left, right = sheet.subplots(1, 2)
         cost(cells, left)
         rto(trials[trials["fault"] == "kill"] if (trials["fault"] == "kill").any() else trials, right)
-        handles, labels = left.get_legend_handles_labels()
-        sheet.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8.5)
+        plain = {"linestyle": "", "markersize": 7}
+        modes = [
+            Line2D([], [], marker="o", color=_MODE_COLOURS.get(name, PURPLE), label=name, **plain)  # type: ignore[arg-type]
+            for name in _names(cells, "mode")
+        ]
+        levels = [
+            Line2D([], [], marker=_LEVEL_MARKS.get(name, "o"), color=GREY, label=name, **plain)  # type: ignore[arg-type]
+            for name in _names(cells, "level")
+        ]
+        sheet.legend(handles=[*modes, *levels], loc="outside lower center", ncols=4, fontsize=9, handletextpad=0.2)
     sheet.alt = "Acknowledged rows lost against commit latency, and the distribution of RTO"
     return sheet
+
+
+def _names(cells: pd.DataFrame, column: str) -> list[str]:
+    return [str(name) for name in dict.fromkeys(cells[column])]
 
 
 def quorum(costs: pd.DataFrame) -> Sheet:

@@ -16,7 +16,7 @@ from labkit.config import ReadScaling
 
 ROOT = project.home()
 MODULES = sorted((ROOT / "labkit").rglob("*.py"))
-READING = ("frames", "audit", "compare", "plots", "report")
+READING = ("frames", "audit", "compare", "plots", "report", "recovery", "durability", "quorum_report", "crash_report")
 DRIVING = (
     "config",
     "postgres",
@@ -29,6 +29,13 @@ DRIVING = (
     "sampling",
     "faults",
     "failover",
+    "synchronous",
+    "candidates",
+    "writing",
+    "watching",
+    "promotion",
+    "readback",
+    "rejoining",
     "experiments",
 )
 

@@ -1,0 +1,58 @@
+"""The durability matrix on real servers: a slice of it, cut off in the middle and gone on with."""
+
+from __future__ import annotations
+
+import pytest
+
+from labkit import audit, durability, failures
+from labkit.errors import BadInput
+from labkit.failover_parameters import DurabilityMatrix
+from labkit.providers.embedded import EmbeddedProvider
+from labkit.store import RunStore
+
+SMALL = {
+    "modes": "async,ANY 1",
+    "levels": "on",
+    "faults": "kill-all-behind",
+    "kills": 1,
+    "writers": 4,
+    "before_s": 0.3,
+    "after_s": 0.1,
+    "cluster": "matrix-test",
+}
+
+
+def test_cut_off_after_the_first_trial_it_is_resumed_behind_it(
+    provider: EmbeddedProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asynchronous commits are lost when no replica receives them; under ANY 1 nobody was promised anything."""
+    from labkit import project
+
+    drive = failures.run_trial
+
+    def one_only(trial, *rest):  # type: ignore[no-untyped-def]
+        if trial.block > 0:
+            raise KeyboardInterrupt
+        return drive(trial, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(failures, "run_trial", one_only)
+        with pytest.raises(KeyboardInterrupt):
+            failures.durability_matrix(DurabilityMatrix.build(SMALL))
+    cut_off = RunStore(project.runs()).latest("durability-matrix")
+    assert (cut_off.status, len(cut_off.blocks)) == ("failed", 1)
+    assert "matrix-test" not in provider.names()
+    half_written = cut_off.path / "ops" / "block-00001.partial"
+    half_written.write_bytes(b"half")
+
+    run = failures.durability_matrix(DurabilityMatrix.build({"resume": str(cut_off.path)}))
+
+    assert (run.status, run.id, half_written.exists()) == ("complete", cut_off.id, False)
+    assert run.blocks[0] == cut_off.blocks[0], "a finished trial is not driven again"
+    assert len({block["seed"] for block in run.blocks}) == 2
+    cells = durability.cells(run).set_index("mode")
+    assert cells.loc["async", "lost_max"] > 0
+    assert cells.loc["ANY 1", "lost_max"] == 0
+    assert [audit.of_run(run, n).verdict for n in (0, 1)] == ["false", "true"]
+    with pytest.raises(BadInput, match="is complete"):
+        failures.durability_matrix(DurabilityMatrix.build({"resume": run.id}))
