@@ -119,7 +119,7 @@ class Parameters:
         for f in dataclasses.fields(cls):
             m = f.metadata
             limits = ", ".join(m["choices"]) or " … ".join(
-                "" if bound is None else f"{bound:,}" for bound in (m["low"], m["high"])
+                "" if bound is None else f"{bound:,.10g}" for bound in (m["low"], m["high"])
             )
             rows.append(
                 {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from pathlib import Path
@@ -13,7 +14,7 @@ from labkit import dataset, environment, project, providers, routing
 from labkit.blocks import Blocks
 from labkit.cluster import Cluster
 from labkit.config import ReadScaling, as_list, as_stages
-from labkit.errors import BadInput, LabkitError
+from labkit.errors import BadInput, LabkitError, RunError
 from labkit.lab import open_run
 from labkit.load.arrivals import Arrivals, Closed, Open
 from labkit.load.shards import Generators
@@ -121,8 +122,11 @@ def new_run(experiment: str, parameters: dict[str, object]) -> Iterator[Run]:
     except BaseException as error:
         problem = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
         run.mark("failed", problem)
+        kept = f"What was measured is kept in {run.path} (status: failed)."
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RunError(f"the disk that holds {run.path} is full; free some space and run again. {kept}") from error
         if isinstance(error, LabkitError):
-            error.add_note(f"What was measured is kept in {run.path} (status: failed).")
+            error.add_note(kept)
         raise
     run.mark("complete")
 
@@ -145,9 +149,11 @@ def cluster_of(p: ClusterTerms, run: Run) -> Iterator[Cluster]:
         )
         yield cluster
     finally:
-        _keep_logs(cluster, run.path / "logs")
-        if not (found_running or p.keep_cluster):
-            provider.down(p.cluster)
+        try:
+            _keep_logs(cluster, run.path / "logs")
+        finally:
+            if not (found_running or p.keep_cluster):
+                provider.down(p.cluster)
 
 
 def _keep_logs(cluster: Cluster, folder: Path) -> None:

@@ -25,6 +25,8 @@ import pyarrow.parquet as pq
 from labkit.errors import RunNotFound, RunUnreadable
 
 SCHEMA_VERSION = 1
+_RESERVE = ".reserve"  # space for the last run.json: a run that filled the disk can still be marked failed
+_RESERVE_BYTES = 128 * 1024
 STATUSES = ("started", "measured", "complete", "failed")
 OUTCOMES = ("ok", "fail", "unknown")
 
@@ -96,6 +98,7 @@ class PartWriter:
             write_statistics=False,
         )
         self.rows = 0
+        self._whole = True
 
     def write(self, columns: Mapping[str, Any]) -> None:
         """Append one row group. Columns are arrays of equal length; text columns may be (codes, words) pairs."""
@@ -109,13 +112,21 @@ class PartWriter:
                 )
             arrays.append(pa.array(value, type=column.type) if not isinstance(value, pa.Array) else value)
         batch = pa.record_batch(arrays, schema=self._schema)
-        self._writer.write_batch(batch)
+        try:
+            self._writer.write_batch(batch)
+        except OSError:
+            self._whole = False  # the writer would close without a word, and without a footer
+            raise
         self.rows += batch.num_rows
 
     def close(self) -> None:
-        """Write the footer and give the part its name."""
-        self._writer.close()
-        self._partial.replace(self.path)
+        """Write the footer and give the part its name; what cannot be finished is removed, for nobody can read it."""
+        try:
+            self._writer.close()
+            if self._whole:
+                self._partial.replace(self.path)
+        finally:
+            self._partial.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         return self
@@ -179,6 +190,8 @@ class Run:
         """Move to `status`; `problem` says why a run failed."""
         if status not in STATUSES:
             raise ValueError(f"{status!r} is no status: {STATUSES}")
+        if status in ("complete", "failed"):
+            (self.path / _RESERVE).unlink(missing_ok=True)
         self.update(status=status, problem=problem)
 
     def event(self, kind: str, **details: Any) -> None:
@@ -260,6 +273,7 @@ class RunStore:
         folder = self.root / experiment
         path = folder / f"{wall:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
         path.mkdir(parents=True)
+        (path / _RESERVE).write_bytes(bytes(_RESERVE_BYTES))
         epoch = {"utc": wall.isoformat(timespec="milliseconds"), "monotonic_ns": time.monotonic_ns()}
         run = Run(path, {})
         run.update(

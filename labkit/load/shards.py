@@ -17,19 +17,22 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future
 from dataclasses import replace
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 from psycopg import pq
 
 from labkit.errors import LoadError
 from labkit.load.clocks import Clock, exchange, host_id
 from labkit.load.engine import run_load
 from labkit.load.spec import LoadResult, LoadSpec
+from labkit.workloads import Workload
 
 _STOPPING_S = 10.0
-_LEAD_NS = 500_000_000  # for a shard to arrive at its worker and to prepare
+_LEAD_NS = 800_000_000  # for a shard to arrive at its worker
 _CONNECT_NS = 4_000_000  # and to open one connection, where several shards do so at once
 
 
@@ -63,8 +66,10 @@ class Generators:
         self.pids: list[int] = []
         self._own = executor is None
         self._begun: list[tuple[Future[LoadResult], LoadSpec]] = []
+        self._prepared: list[Workload] = []
+        context = multiprocessing.get_context("spawn")
         self._executor = executor or concurrent.futures.ProcessPoolExecutor(
-            processes, mp_context=multiprocessing.get_context("spawn"), initializer=_leave_interrupts_to_the_parent
+            processes, mp_context=context, initializer=_begin, initargs=(context.Barrier(processes),)
         )
         if self._own:
             waiting = [self._executor.submit(_warm_up) for _ in range(processes)]
@@ -75,9 +80,19 @@ class Generators:
     def load(self, spec: LoadSpec, while_waiting: Callable[[], None] = lambda: None) -> list[LoadResult]:
         """Run one load, divided among all workers, who begin together. Raises as `run` does."""
         if self.shards > 1 or not self._own:
+            self._prepare(spec.workload)
             lead_ns = _LEAD_NS + _CONNECT_NS * spec.connections * len(spec.targets)
             spec = replace(spec, start_ns=max(spec.start_ns, time.monotonic_ns() + lead_ns))
         return self.run(spec.split(self.shards), while_waiting)
+
+    def _prepare(self, workload: Workload) -> None:
+        """Let every worker make what a workload makes on first use, a second's work for a million users."""
+        if workload in self._prepared:
+            return
+        self._prepared.append(workload)
+        asked = [self._executor.submit(_first_use, workload, time.monotonic_ns()) for _ in range(self.shards)]
+        for future in asked:
+            future.result()
 
     def run(self, specs: Sequence[LoadSpec], while_waiting: Callable[[], None] = lambda: None) -> list[LoadResult]:
         """Run all specs at the same time; `while_waiting` is called about four times a second.
@@ -173,11 +188,33 @@ def stop_file(folder: Path) -> Path:
     return path
 
 
-def _leave_interrupts_to_the_parent() -> None:
+_together: Barrier | None = None  # of the processes of one pool on this machine
+_TOGETHER_S = 60.0
+
+
+def _begin(barrier: Barrier) -> None:
+    """Interrupts are the parent's."""
+    global _together
+    _together = barrier
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _meet() -> None:
+    """Return when every worker has come here, so that each has taken one of as many tasks."""
+    if _together is not None:
+        _together.wait(_TOGETHER_S)
+    else:
+        time.sleep(0.05)  # workers elsewhere have nothing to meet at
+
+
+def _first_use(workload: Workload, nonce: int) -> None:
+    del nonce  # it keeps an executor from answering out of a cache
+    next(workload.requests(np.random.default_rng(0)))
+    workload.checker()
+    _meet()
 
 
 def _warm_up() -> int:
     """Importing this module in the new process is the warm-up."""
-    time.sleep(0.05)  # long enough that each process takes one of these
+    _meet()
     return os.getpid()

@@ -27,11 +27,11 @@ _PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 _COUNTS = EngFormatter(sep="")
 
 
-def _logarithmic(ax: Axes, axis: str, words: Formatter) -> None:
-    """A logarithmic axis with ticks at 1, 2 and 5 of each decade, in plain numbers."""
+def _logarithmic(ax: Axes, axis: str, words: Formatter, steps: tuple[int, ...] = (1, 2, 5)) -> None:
+    """A logarithmic axis with ticks at these steps of each decade, in plain numbers."""
     (ax.set_xscale if axis == "x" else ax.set_yscale)("log")
     scale = ax.xaxis if axis == "x" else ax.yaxis
-    scale.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    scale.set_major_locator(LogLocator(subs=steps))
     scale.set_major_formatter(words)
     scale.set_minor_formatter(NullFormatter())
 
@@ -83,7 +83,7 @@ def sweep(levels: pd.DataFrame, laws: dict[str, usl.Fit] | None = None) -> Sheet
         above.yaxis.set_major_formatter(_COUNTS)
         above.set_ylim(0, None)
         below.set_ylabel("p99 latency, ms (logarithmic)")
-        _logarithmic(below, "y", _PLAIN)
+        _logarithmic(below, "y", _PLAIN, (1,))
         below.set_xlabel("users (logarithmic)")
         _logarithmic(below, "x", _PLAIN)
         sheet.legend(*above.get_legend_handles_labels(), loc="outside upper center", ncols=2)
@@ -147,7 +147,7 @@ def moments(sides: dict[str, pd.DataFrame], stall: tuple[float, float] | None = 
             ax.plot(frame["second"], frame["max_ms"], ".-", color=VERMILLION, markersize=3, label="slowest request")
             ax.plot(frame["second"], frame["p50_ms"], ".-", color=BLUE, markersize=3, label="median")
             ax.set_title(arm)
-            _logarithmic(ax, "y", _PLAIN)
+            _logarithmic(ax, "y", _PLAIN, (1,))
             ax.set_ylabel("latency, ms")
             if stall:
                 ax.axvspan(*stall, color=ORANGE, alpha=0.25, linewidth=0, label="server stands still")

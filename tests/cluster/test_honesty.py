@@ -99,17 +99,29 @@ def test_percentiles_agree_with_pgbench_s_own_log(load: LoadSpec, cluster: Clust
     words = [Path(cluster.binaries) / "pgbench", "-n", "-M", "prepared", "-j", 1, "-c", 8, "-T", 4, "-l", "-f", script]
     words += ["-h", known["host"], "-p", known["port"], "-U", known["user"], known["dbname"]]
     secret = os.environ | {"PGPASSWORD": str(known.get("password", ""))}
-    ours, theirs = [], []
-    for turn in range(3):
-        ours.append(latencies_ms(replace(load, workload=Sleeps(DATA), seed=turn)))
-        folder = tmp_path / f"log{turn}"
-        folder.mkdir()
-        subprocess.run([str(w) for w in words], cwd=folder, env=secret, check=True, capture_output=True, timeout=60)
-        (log,) = folder.glob("pgbench_log.*")
-        theirs.append(np.loadtxt(log, usecols=2) / 1e3)
-    for q in (50, 90, 95, 99):
-        mine, other = (float(np.percentile(np.concatenate(side), q)) for side in (ours, theirs))
-        assert mine == pytest.approx(other, rel=0.05), q
+
+    def apart(attempt: int) -> dict[int, float]:
+        """How far the two are from each other at each percentile, as a share of pgbench's."""
+        ours, theirs = [], []
+        for turn in range(3):
+            ours.append(latencies_ms(replace(load, workload=Sleeps(DATA), seed=turn)))
+            folder = tmp_path / f"log{attempt}-{turn}"
+            folder.mkdir()
+            subprocess.run([str(w) for w in words], cwd=folder, env=secret, check=True, capture_output=True, timeout=60)
+            (log,) = folder.glob("pgbench_log.*")
+            theirs.append(np.loadtxt(log, usecols=2) / 1e3)
+        return {
+            q: float(np.percentile(np.concatenate(ours), q) / np.percentile(np.concatenate(theirs), q)) - 1
+            for q in (50, 90, 95, 99)
+        }
+
+    # What else the machine does for some seconds can hit one of them; a generator that measures wrongly does always.
+    found = []
+    for attempt in range(3):
+        found.append(apart(attempt))
+        if all(abs(difference) <= 0.05 for difference in found[-1].values()):
+            return
+    pytest.fail(f"apart by more than 5 % in each of three attempts: {found}")
 
 
 class Sleeps(GetUserByNumber):

@@ -15,7 +15,13 @@ MB = 1_000_000
 ANSWER_S = 20.0  # the deadline of every wait
 
 USAGE = {"cpu_seconds_total", "memory_bytes", "read_bytes_total", "written_bytes_total"}
-NOT_BY_PROCESS = {"cached_bytes", "received_bytes_total", "sent_bytes_total", "throttled_seconds_total"}
+NOT_BY_PROCESS = {
+    "cpu_limit_cores",
+    "cached_bytes",
+    "received_bytes_total",
+    "sent_bytes_total",
+    "throttled_seconds_total",
+}
 DISK = {"data_directory_bytes", "pg_wal_bytes"}
 CONNECTIONS = {f"connections_{state}" for state in ("active", "idle", "idle_in_transaction", "other")}
 LAG = {"lag_bytes", "lag_s"}

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,27 @@ def _measuring(root: Path, process: subprocess.Popen[str]) -> Run:
                 return run
         time.sleep(0.1)
     raise AssertionError(f"no block was measured within {BEGIN_S} s; exit code {process.poll()}")
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """The runs' folder on a disk of 900 kB."""
+    if os.geteuid():
+        pytest.skip("mounting a small disk needs root")
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=900k", "tmpfs", str(runs)], check=True)
+    yield runs
+    subprocess.run(["umount", str(runs)], check=True)
+
+
+def test_a_full_disk_ends_the_run_with_one_clear_error(environment: dict[str, str], full_disk: Path) -> None:
+    words = command("run", "read-scaling", *with_parameters("duration_s=20", "rounds=10"))
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=RUN_S, check=False)
+    assert done.returncode == 2
+    assert "is full" in done.stderr
+    assert "Traceback" not in done.stderr
+    run = RunStore(full_disk).latest()
+    assert run.status == "failed"
+    assert len(run.table("ops")) > 0
+    assert nodes_running(environment) == [False, False, False]
