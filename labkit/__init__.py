@@ -16,11 +16,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from labkit.budgets import cpu_budget
     from labkit.cluster import Cluster, Node
     from labkit.conclusions import verdicts
     from labkit.config import CpuBudget, ReadScaling, StreamingReplication
     from labkit.config_load import ConcurrencySweep, MaxThroughput, MeasuringHonestly
-    from labkit.cpu_budget import cpu_budget
     from labkit.crashes import promotion_crash
     from labkit.dataset import DatasetSpec, seed
     from labkit.errors import BadInput, ClusterError, LabkitError, RunNotFound, RunUnreadable
@@ -39,7 +39,7 @@ _HOME = {
     "labkit.cluster": ("Cluster", "Node"),
     "labkit.conclusions": ("verdicts",),
     "labkit.config": ("CpuBudget", "ReadScaling", "StreamingReplication"),
-    "labkit.cpu_budget": ("cpu_budget",),
+    "labkit.budgets": ("cpu_budget",),
     "labkit.config_load": ("ConcurrencySweep", "MaxThroughput", "MeasuringHonestly"),
     "labkit.dataset": ("DatasetSpec", "seed"),
     "labkit.errors": ("BadInput", "ClusterError", "LabkitError", "RunNotFound", "RunUnreadable"),

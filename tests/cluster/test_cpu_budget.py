@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from labkit import frames, speedup
+from labkit.budgets import cpu_budget
 from labkit.config import CpuBudget
-from labkit.cpu_budget import cpu_budget
 from labkit.errors import BadInput
 from labkit.providers import provider
 

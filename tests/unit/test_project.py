@@ -122,3 +122,10 @@ def test_every_link_of_the_readme_leads_somewhere() -> None:
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", readme) if "://" not in link]
     assert links
     assert not [link for link in links if not (ROOT / link).exists()]
+
+
+def test_no_public_name_is_hidden_by_a_module_of_the_same_name() -> None:
+    modules = {path.stem for path in (ROOT / "labkit").glob("*.py")} | {
+        path.name for path in (ROOT / "labkit").iterdir() if path.is_dir()
+    }
+    assert not modules & set(labkit.__all__)
