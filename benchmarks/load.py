@@ -114,12 +114,12 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def figure(rows: list[dict[str, Any]], path: Path) -> None:
-    fig = Figure(figsize=(8, 3.2), layout="constrained")
+    fig = Figure(figsize=(9.5, 3.2), layout="constrained")
     panels = fig.subplots(1, 2, sharey=True)
     for ax, key, label in zip(
         panels,
         ("requests_per_s", "cpu_us_per_request"),
-        ("requests a second (more is better)", "client CPU, µs a request (less is better)"),
+        ("requests/s (more is better)", "client CPU, µs/request (less is better)"),
         strict=True,
     ):
         median = [row[key]["median"] for row in rows]
@@ -129,7 +129,9 @@ def figure(rows: list[dict[str, Any]], path: Path) -> None:
         bars = ax.barh([row["client"] for row in rows], median, xerr=error, color=colours, ecolor="#333333")
         ax.bar_label(bars, [f"{m:,.0f}" for m in median], padding=12, fontsize=9)
         ax.set_xlabel(label)
-        ax.margins(x=0.2)
+        ax.margins(x=0.25)
+        ax.locator_params(axis="x", nbins=4)
+        ax.xaxis.set_major_formatter("{x:,.0f}")
         ax.spines[["top", "right"]].set_visible(False)
     panels[0].invert_yaxis()
     fig.savefig(path)
