@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Protocol
 
 from labkit import dataset, environment, project, providers, routing
 from labkit.blocks import Blocks
-from labkit.cluster import Cluster
+from labkit.cluster import Cluster, Node
 from labkit.config import ReadScaling, as_list, as_stages
 from labkit.errors import BadInput, LabkitError, RunError
 from labkit.lab import open_run
@@ -162,9 +162,9 @@ def _keep_logs(cluster: Cluster, folder: Path) -> None:
         (folder / f"{node.name}.log").write_text(node.control.log_tail(10_000), encoding="utf-8")
 
 
-def check_connections(groups: object, connections: int) -> None:
+def check_connections(groups: Iterable[Sequence[Node]], connections: int) -> None:
     """Refuse before any load what a server's max_connections does not allow. Raises BadInput."""
-    nodes = {node.name: node for group in groups for node in group}  # type: ignore[attr-defined]
+    nodes = {node.name: node for group in groups for node in group}
     problems = []
     for node in nodes.values():
         allowed = int(node.settings(["max_connections"])["max_connections"])

@@ -28,6 +28,9 @@ SCHEMA_VERSION = 1
 _RESERVE = ".reserve"  # space for the last run.json: a run that filled the disk can still be marked failed
 _RESERVE_BYTES = 128 * 1024
 STATUSES = ("started", "measured", "complete", "failed")
+# Two of the load generator's own SQLSTATEs (see load.records), which the reading side tells apart from servers' errors.
+DROPPED = "LK002"  # an open load's request that max_in_flight kept from being sent
+WRONG_ANSWER = "LK003"
 OUTCOMES = ("ok", "fail", "unknown")
 
 _TEXT = pa.dictionary(pa.int32(), pa.string())

@@ -10,7 +10,7 @@ import pandas as pd
 from labkit.frames.requests import Block, errors, groups, headline
 from labkit.frames.rows import each
 from labkit.frames.samples import resources
-from labkit.store import Run
+from labkit.store import WRONG_ANSWER, Run
 
 GENERATOR_LIMIT = 90.0  # percent of the one core that the load generator's event loop can use
 HOST_LIMIT = 90.0  # percent of all cores
@@ -19,8 +19,6 @@ POOL_LIMIT = 0.9  # share of connection time in use
 WAIT_LIMIT = 0.5  # share of the latency spent waiting for a connection
 ERROR_LIMIT = 0.01  # share of requests
 DEVIATION_LIMIT = 5.0  # percent
-
-WRONG_ANSWER = "LK003"
 
 
 def bottleneck(run: Run) -> pd.DataFrame:

@@ -14,12 +14,11 @@ import pandas as pd
 
 from labkit.errors import RunUnreadable
 from labkit.frames.kept import once_a_run
-from labkit.store import Run
+from labkit.store import DROPPED, Run
 
 Floats = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
 
-DROPPED = "LK002"  # an open load's request that max_in_flight kept from being sent
 _COLUMNS = ("block", "start_ns", "wait_ns", "latency_ns", "outcome", "sqlstate")
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from labkit.store import DROPPED as DROPPED
 from labkit.store import OUTCOMES, PartWriter
+from labkit.store import WRONG_ANSWER as WRONG_ANSWER
 
 # Client-side conditions in the form of SQLSTATEs; class LK is in the range left to implementations.
 DEADLINE = "LK001"
-DROPPED = "LK002"
-WRONG_ANSWER = "LK003"
 WARNED = "LK004"
 ROUTED_AWAY = "LK005"
 CANNOT_CONNECT = "08001"
