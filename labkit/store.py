@@ -101,10 +101,15 @@ class PartWriter:
             write_statistics=False,
         )
         self.rows = 0
-        self._whole = True
+        self._broken: OSError | None = None
 
     def write(self, columns: Mapping[str, Any]) -> None:
-        """Append one row group. Columns are arrays of equal length; text columns may be (codes, words) pairs."""
+        """Append one row group. Columns are arrays of equal length; text columns may be (codes, words) pairs.
+
+        Raises OSError when the file cannot be written, and the same again for every row group after it.
+        """
+        if self._broken is not None:
+            raise self._broken  # Arrow would only say that the file is closed, and hide why
         arrays = []
         for column in self._schema:
             value = columns[column.name]
@@ -117,8 +122,8 @@ class PartWriter:
         batch = pa.record_batch(arrays, schema=self._schema)
         try:
             self._writer.write_batch(batch)
-        except OSError:
-            self._whole = False  # the writer would close without a word, and without a footer
+        except OSError as error:
+            self._broken = error  # the writer would close without a word, and without a footer
             raise
         self.rows += batch.num_rows
 
@@ -126,7 +131,7 @@ class PartWriter:
         """Write the footer and give the part its name; what cannot be finished is removed, for nobody can read it."""
         try:
             self._writer.close()
-            if self._whole:
+            if self._broken is None:
                 self._partial.replace(self.path)
         finally:
             self._partial.unlink(missing_ok=True)

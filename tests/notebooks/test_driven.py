@@ -104,10 +104,10 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_ends_the_run_with_one_clear_error(environment: dict[str, str], full_disk: Path) -> None:
-    words = command("run", "read-scaling", *with_parameters("duration_s=20", "rounds=10"))
+    words = command("run", "read-scaling", *with_parameters("duration_s=50", "rounds=100", "vus=0", "rate=16000"))
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=RUN_S, check=False)
     assert done.returncode == 2
-    assert "is full" in done.stderr
+    assert "is full" in done.stderr, done.stderr
     assert "Traceback" not in done.stderr
     run = RunStore(full_disk).latest()
     assert run.status == "failed"

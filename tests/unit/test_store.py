@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from labkit.errors import RunNotFound, RunUnreadable
-from labkit.store import Run, RunStore
+from labkit.store import PartWriter, Run, RunStore
 
 OPS = {
     "block": [0, 0],
@@ -48,6 +50,28 @@ def test_what_was_written_is_read_and_parts_are_joined(store: RunStore) -> None:
     assert list(frame["node"]) == ["pg1", "pg2"] * 2
     assert set(frame["outcome"].cat.categories) == {"ok", "fail"}
     assert list(run.table("ops", columns=["rows"])) == ["rows"]
+
+
+@pytest.fixture
+def no_room() -> Iterator[None]:
+    """No file may grow beyond 16 kB, which fails as a full disk does: with an OSError in the middle of a write."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16 * 1024, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.usefixtures("no_room")
+def test_a_part_that_cannot_be_written_says_why_every_time_and_leaves_nothing(tmp_path: Path) -> None:
+    numbers = np.random.default_rng(1).integers(0, 2**60, 10_000)
+    rows = {name: value * (len(numbers) // 2) for name, value in OPS.items()} | {"start_ns": numbers}
+    with PartWriter(tmp_path / "ops" / "a.parquet", "ops") as writer:
+        with pytest.raises(OSError, match="too large") as first:
+            writer.write(rows)
+        with pytest.raises(OSError, match="too large") as again:
+            writer.write(OPS)
+    assert again.value is first.value
+    assert list((tmp_path / "ops").iterdir()) == []
 
 
 def test_a_part_is_never_written_twice(store: RunStore) -> None:
