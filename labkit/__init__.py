@@ -16,40 +16,58 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from labkit.budgets import cpu_budget
     from labkit.cluster import Cluster, Node
-    from labkit.conclusions import verdicts
-    from labkit.config import CpuBudget, ReadScaling, StreamingReplication
-    from labkit.config_load import ConcurrencySweep, MaxThroughput, MeasuringHonestly
-    from labkit.crashes import promotion_crash
+    from labkit.config import (
+        ConcurrencySweep,
+        CpuBudget,
+        DurabilityMatrix,
+        Failover,
+        MaxThroughput,
+        MeasuringHonestly,
+        PromotionCrash,
+        QuorumCommit,
+        ReadScaling,
+        StreamingReplication,
+    )
     from labkit.dataset import DatasetSpec, seed
     from labkit.errors import BadInput, ClusterError, LabkitError, RunNotFound, RunUnreadable
-    from labkit.experiments import read_scaling
-    from labkit.experiments_load import concurrency_sweep, max_throughput, measuring_honestly
+    from labkit.experiments.budgets import cpu_budget
+    from labkit.experiments.crashes import promotion_crash
+    from labkit.experiments.failover import durability_matrix, run_failover
+    from labkit.experiments.load import concurrency_sweep, max_throughput, measuring_honestly
+    from labkit.experiments.quorum import quorum_commit
+    from labkit.experiments.read_scaling import read_scaling
+    from labkit.experiments.streaming import streaming_replication
     from labkit.failover import FailoverSteps, Policy, Refused
-    from labkit.failover_parameters import DurabilityMatrix, Failover, PromotionCrash, QuorumCommit
-    from labkit.failures import durability_matrix, run_failover
+    from labkit.findings.conclusions import verdicts
     from labkit.frames import bottleneck, ecdf, headline, littles_law, per_second, reference, resources, rounds
     from labkit.lab import down, open_run, runs, up
-    from labkit.quorum import quorum_commit
     from labkit.store import Run, RunStore
-    from labkit.streaming import streaming_replication
 
 _HOME = {
     "labkit.cluster": ("Cluster", "Node"),
-    "labkit.conclusions": ("verdicts",),
-    "labkit.config": ("CpuBudget", "ReadScaling", "StreamingReplication"),
-    "labkit.budgets": ("cpu_budget",),
-    "labkit.config_load": ("ConcurrencySweep", "MaxThroughput", "MeasuringHonestly"),
+    "labkit.findings.conclusions": ("verdicts",),
+    "labkit.config": (
+        "ConcurrencySweep",
+        "CpuBudget",
+        "DurabilityMatrix",
+        "Failover",
+        "MaxThroughput",
+        "MeasuringHonestly",
+        "PromotionCrash",
+        "QuorumCommit",
+        "ReadScaling",
+        "StreamingReplication",
+    ),
+    "labkit.experiments.budgets": ("cpu_budget",),
     "labkit.dataset": ("DatasetSpec", "seed"),
     "labkit.errors": ("BadInput", "ClusterError", "LabkitError", "RunNotFound", "RunUnreadable"),
-    "labkit.crashes": ("promotion_crash",),
-    "labkit.quorum": ("quorum_commit",),
+    "labkit.experiments.crashes": ("promotion_crash",),
+    "labkit.experiments.quorum": ("quorum_commit",),
     "labkit.failover": ("FailoverSteps", "Policy", "Refused"),
-    "labkit.failover_parameters": ("DurabilityMatrix", "Failover", "PromotionCrash", "QuorumCommit"),
-    "labkit.failures": ("durability_matrix", "run_failover"),
-    "labkit.experiments": ("read_scaling",),
-    "labkit.experiments_load": ("concurrency_sweep", "max_throughput", "measuring_honestly"),
+    "labkit.experiments.failover": ("durability_matrix", "run_failover"),
+    "labkit.experiments.read_scaling": ("read_scaling",),
+    "labkit.experiments.load": ("concurrency_sweep", "max_throughput", "measuring_honestly"),
     "labkit.frames": (
         "bottleneck",
         "ecdf",
@@ -62,7 +80,7 @@ _HOME = {
     ),
     "labkit.lab": ("down", "open_run", "runs", "up"),
     "labkit.store": ("Run", "RunStore"),
-    "labkit.streaming": ("streaming_replication",),
+    "labkit.experiments.streaming": ("streaming_replication",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

@@ -10,25 +10,33 @@ from typing import Any
 
 import pandas as pd
 
-from labkit import (
-    compare,
+from labkit import compare, frames, project
+from labkit.config import (
+    ConcurrencySweep,
+    CpuBudget,
+    DurabilityMatrix,
+    Failover,
+    MaxThroughput,
+    MeasuringHonestly,
+    Parameters,
+    PromotionCrash,
+    QuorumCommit,
+    ReadScaling,
+    StreamingReplication,
+)
+from labkit.errors import BadInput
+from labkit.findings import (
     conclusions,
     conclusions_load,
-    crash_report,
+    crash,
     durability,
-    frames,
-    project,
-    quorum_report,
+    quorum,
     recovery,
     replication,
     speedup,
     tables,
     tables_load,
 )
-from labkit.config import CpuBudget, Parameters, ReadScaling, StreamingReplication
-from labkit.config_load import ConcurrencySweep, MaxThroughput, MeasuringHonestly
-from labkit.errors import BadInput
-from labkit.failover_parameters import DurabilityMatrix, Failover, PromotionCrash, QuorumCommit
 from labkit.frames import trials
 from labkit.store import Run
 
@@ -119,24 +127,24 @@ _ALL = (
         parameters=QuorumCommit,
         notebook="quorum_commit.ipynb",
         key_parameters=("modes", "levels", "writers", "rounds"),
-        headline=quorum_report.headline,
-        table=quorum_report.table,
+        headline=quorum.headline,
+        table=quorum.table,
         differences=recovery.no_differences,
-        verdicts=quorum_report.verdicts,
-        lead=quorum_report.lead,
-        validity=quorum_report.validity,
+        verdicts=quorum.verdicts,
+        lead=quorum.lead,
+        validity=quorum.validity,
     ),
     Experiment(
         name="promotion-crash",
         parameters=PromotionCrash,
         notebook="the_promotion_that_crashed.ipynb",
         key_parameters=("causes",),
-        headline=crash_report.headline,
-        table=crash_report.outcomes,
+        headline=crash.headline,
+        table=crash.outcomes,
         differences=recovery.no_differences,
-        verdicts=crash_report.verdicts,
-        lead=crash_report.lead,
-        validity=crash_report.validity,
+        verdicts=crash.verdicts,
+        lead=crash.lead,
+        validity=crash.validity,
     ),
     Experiment(
         name="max-throughput",

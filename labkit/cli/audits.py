@@ -7,8 +7,8 @@ import json
 import click
 
 from labkit import audit
+from labkit.findings.recovery import CLASS_WORDS
 from labkit.lab import open_run
-from labkit.recovery import CLASS_WORDS
 
 
 @click.command("audit")

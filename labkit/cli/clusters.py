@@ -9,10 +9,11 @@ from typing import Any
 
 import click
 
-from labkit import doctor, failover_note, postgres
+from labkit import doctor, postgres
 from labkit.cluster import Cluster, Node, ReplicaLag
 from labkit.config import assignments
 from labkit.errors import BadInput, ClusterError
+from labkit.failover import note
 from labkit.providers import PROVIDERS, provider
 from labkit.providers.base import ClusterSpec
 
@@ -118,7 +119,7 @@ def describe(cluster: Cluster) -> dict[str, Any]:
             lags = {lag.name: lag for lag in cluster.lag()}
         except ClusterError as error:
             problem = str(error)
-    if cut_off := failover_note.sentence(cluster.name):
+    if cut_off := note.sentence(cluster.name):
         problem = f"{problem}; {cut_off}" if problem else cut_off
     return {
         "name": cluster.name,

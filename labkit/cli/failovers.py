@@ -7,11 +7,11 @@ import json
 
 import click
 
-from labkit import postgres, rejoining, synchronous
+from labkit import postgres, synchronous
 from labkit.cli.clusters import cluster_name, provider_option
 from labkit.cluster import Cluster, Node
 from labkit.errors import BadInput, ClusterError
-from labkit.failover import OVERRIDE, FailoverSteps, Policy
+from labkit.failover import OVERRIDE, FailoverSteps, Policy, rejoining
 from labkit.providers import provider
 
 

@@ -12,10 +12,11 @@ from typing import Any
 import click
 import pandas as pd
 
-from labkit import catalogue, compare, conclusions, project, tables
+from labkit import catalogue, compare, project
 from labkit.catalogue import Experiment
 from labkit.config import Parameters, assignments, read_yaml
 from labkit.errors import BadInput, LabkitError, RunUnreadable
+from labkit.findings import conclusions, tables
 from labkit.lab import open_run
 from labkit.store import Run, RunStore, read_run
 

@@ -156,7 +156,7 @@ def _names(cells: pd.DataFrame, column: str) -> list[str]:
 def quorum(costs: pd.DataFrame) -> Sheet:
     """Commit latency and rows a second of each mode and level, with 95 % intervals of the mean over rounds.
 
-    `costs`: of `quorum_report.costs`.
+    `costs`: of `findings.quorum.costs`.
     """
     columns = {"commit_p50_ms": "commit latency p50, ms", "rate_per_s": "acknowledged rows/s"}
     with drawing():

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from labkit import ledger, postgres, writing
+from labkit import ledger, postgres
 from labkit.cluster import Cluster, wait_until
 from labkit.errors import LoadError
+from labkit.load import writing
 from labkit.load.shards import Generators
+from labkit.load.writing import WriteLoad
 from labkit.store import Run, RunStore
 from labkit.workloads import AppendRows
-from labkit.writing import WriteLoad
 
 Begin = Callable[..., WriteLoad]
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from labkit import frames, speedup
-from labkit.budgets import cpu_budget
+from labkit import frames
 from labkit.config import CpuBudget
 from labkit.errors import BadInput
+from labkit.experiments.budgets import cpu_budget
+from labkit.findings import speedup
 from labkit.providers import provider
 
 

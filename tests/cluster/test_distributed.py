@@ -16,7 +16,7 @@ import pytest
 from labkit import dataset
 from labkit.cluster import Cluster
 from labkit.config import ReadScaling
-from labkit.experiments import read_scaling
+from labkit.experiments.read_scaling import read_scaling
 from labkit.load.arrivals import Closed
 from labkit.load.clocks import Clock, host_id
 from labkit.load.shards import Generators, run_elsewhere

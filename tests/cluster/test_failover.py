@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from labkit import audit, faults, readback, rejoining, writing
+from labkit import audit, faults
 from labkit.cluster import Cluster
 from labkit.errors import BadInput
-from labkit.failover import FailoverSteps, Policy, Refused
+from labkit.failover import FailoverSteps, Policy, Refused, readback, rejoining
+from labkit.failover.watching import Watch
+from labkit.load import writing
 from labkit.load.shards import Generators
 from labkit.providers.base import Isolatable
 from labkit.store import Run, RunStore
 from labkit.synchronous import Synchronous
-from labkit.watching import Watch
 from labkit.workloads import AppendRows
 
 

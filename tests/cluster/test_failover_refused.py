@@ -8,12 +8,14 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from labkit import audit, crashes, faults, promotion, readback, writing
+from labkit import audit, faults
 from labkit.cli import main
 from labkit.cluster import Cluster
+from labkit.config import DurabilityMatrix, Failover
 from labkit.errors import BadInput, ClusterError
-from labkit.failover import FailoverSteps, Policy, Refused
-from labkit.failover_parameters import DurabilityMatrix, Failover
+from labkit.experiments import crashes
+from labkit.failover import FailoverSteps, Policy, Refused, promotion, readback
+from labkit.load import writing
 from labkit.synchronous import Synchronous
 from labkit.workloads import AppendRows
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import psycopg
 import pytest
+from labkit.findings.load import most_by_chance
 
 from labkit import dataset
 from labkit.cluster import Cluster
-from labkit.conclusions_load import most_by_chance
-from labkit.config_load import MaxThroughput, MeasuringHonestly
-from labkit.experiments_load import max_throughput, measuring_honestly
+from labkit.config import MaxThroughput, MeasuringHonestly
+from labkit.experiments.load import max_throughput, measuring_honestly
 from labkit.frames import headline, honesty, trials
 from labkit.load.arrivals import Closed, Open
 from labkit.load.engine import run_load
@@ -157,7 +157,7 @@ def test_the_highest_rate_is_found_where_the_server_s_pace_is_known(
 ) -> None:
     """4 connections, 10 ms a request: 400 a second are possible, and just below that p99 grows beyond the limit."""
     del lab_data
-    monkeypatch.setattr("labkit.experiments_load.workload", lambda _, data: Slow(data))
+    monkeypatch.setattr("labkit.experiments.load.workload", lambda _, data: Slow(data))
     p = MaxThroughput.build(
         {"cluster": "own-search", "replicas": 0, "users": 2000, "connections": 4, "rate_low": 50, "rate_high": 3000}
         | {"p99_limit_ms": 60, "trial_s": 2, "arrival": "constant", "precision": 0.1, "confirm": 1}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from labkit import audit, durability, failures
+from labkit import audit
+from labkit.config import DurabilityMatrix
 from labkit.errors import BadInput
-from labkit.failover_parameters import DurabilityMatrix
+from labkit.experiments import failover
+from labkit.findings import durability
 from labkit.providers.embedded import EmbeddedProvider
 from labkit.store import RunStore
 
@@ -28,7 +30,7 @@ def test_cut_off_after_the_first_trial_it_is_resumed_behind_it(
     """Asynchronous commits are lost when no replica receives them; under ANY 1 nobody was promised anything."""
     from labkit import project
 
-    drive = failures.run_trial
+    drive = failover.run_trial
 
     def one_only(trial, *rest):  # type: ignore[no-untyped-def]
         if trial.block > 0:
@@ -36,16 +38,16 @@ def test_cut_off_after_the_first_trial_it_is_resumed_behind_it(
         return drive(trial, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(failures, "run_trial", one_only)
+        patch.setattr(failover, "run_trial", one_only)
         with pytest.raises(KeyboardInterrupt):
-            failures.durability_matrix(DurabilityMatrix.build(SMALL))
+            failover.durability_matrix(DurabilityMatrix.build(SMALL))
     cut_off = RunStore(project.runs()).latest("durability-matrix")
     assert (cut_off.status, len(cut_off.blocks)) == ("failed", 1)
     assert "matrix-test" not in provider.names()
     half_written = cut_off.path / "ops" / "block-00001.partial"
     half_written.write_bytes(b"half")
 
-    run = failures.durability_matrix(DurabilityMatrix.build({"resume": str(cut_off.path)}))
+    run = failover.durability_matrix(DurabilityMatrix.build({"resume": str(cut_off.path)}))
 
     assert (run.status, run.id, half_written.exists()) == ("complete", cut_off.id, False)
     assert run.blocks[0] == cut_off.blocks[0], "a finished trial is not driven again"
@@ -55,4 +57,4 @@ def test_cut_off_after_the_first_trial_it_is_resumed_behind_it(
     assert cells.loc["ANY 1", "lost_max"] == 0
     assert [audit.of_run(run, n).verdict for n in (0, 1)] == ["false", "true"]
     with pytest.raises(BadInput, match="is complete"):
-        failures.durability_matrix(DurabilityMatrix.build({"resume": run.id}))
+        failover.durability_matrix(DurabilityMatrix.build({"resume": run.id}))

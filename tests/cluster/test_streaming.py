@@ -6,11 +6,11 @@ import os
 
 import pytest
 
-from labkit import replication
 from labkit.config import StreamingReplication
+from labkit.experiments.streaming import streaming_replication
+from labkit.findings import replication
 from labkit.providers.base import Provider
 from labkit.store import Run
-from labkit.streaming import streaming_replication
 
 
 @pytest.fixture(scope="module")

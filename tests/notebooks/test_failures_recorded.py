@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from labkit import catalogue, durability, project, recovery, report
+from labkit import catalogue, project, report
 from labkit.cli import main
+from labkit.findings import durability, recovery
 from labkit.store import Run, RunStore
 
 EXPERIMENTS = ("failover", "durability-matrix", "quorum-commit", "promotion-crash")

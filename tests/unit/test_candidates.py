@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit.candidates import Survivor, decide
+from labkit.failover.candidates import Survivor, decide
 from labkit.synchronous import Synchronous
 
 ANY_1 = Synchronous("ANY", 1, "on")

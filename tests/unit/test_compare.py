@@ -10,8 +10,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from labkit import bootstrap, compare, conclusions, frames
+from labkit import bootstrap, compare, frames
 from labkit.errors import BadInput
+from labkit.findings import conclusions
 from labkit.store import Run
 
 MakeRun = Callable[..., Run]

@@ -13,8 +13,9 @@ from fix_runs import NODES, SECOND, UNMEASURED
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from labkit import conclusions, frames, tables
+from labkit import frames
 from labkit.errors import RunUnreadable
+from labkit.findings import conclusions, tables
 from labkit.frames.diagnosis import WRONG_ANSWER
 from labkit.load import records
 from labkit.store import Run, RunStore

@@ -12,7 +12,8 @@ import pytest
 from fix_runs import UNMEASURED
 from matplotlib.figure import Figure
 
-from labkit import compare, frames, plots, tables
+from labkit import compare, frames, plots
+from labkit.findings import tables
 from labkit.plots import panels
 from labkit.plots.style import arm_colour
 from labkit.store import Run

@@ -11,8 +11,9 @@ import pytest
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from labkit import catalogue, report, tables
+from labkit import catalogue, report
 from labkit.errors import BadInput
+from labkit.findings import tables
 from labkit.store import Run
 
 MakeRun = Callable[..., Run]

@@ -1,28 +1,19 @@
-"""The composer: each function takes validated parameters, drives one experiment and returns its run."""
+"""What every experiment needs around it: its run directory, its cluster, and a check of what servers allow."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Executor
 from pathlib import Path
 from typing import Protocol
 
-from labkit import dataset, environment, project, providers, routing
-from labkit.blocks import Blocks
+from labkit import environment, project, providers
 from labkit.cluster import Cluster, Node
-from labkit.config import ReadScaling, as_list, as_stages
 from labkit.errors import BadInput, LabkitError, RunError
 from labkit.lab import open_run
-from labkit.load.arrivals import Arrivals, Closed, Open
-from labkit.load.shards import Generators
-from labkit.progress import Progress
 from labkit.providers.base import ClusterSpec
-from labkit.sampling.sampler import Sampler
 from labkit.store import Run, RunStore
-from labkit.workloads import workload
 
 _SETTINGS = (
     "shared_buffers",
@@ -62,55 +53,6 @@ def recorded(run_id: str, experiment: str) -> Run:
     if run.experiment != experiment:
         raise BadInput(f"run_id: {run.id} is a run of {run.experiment}, not of {experiment}")
     return run
-
-
-def read_scaling(parameters: ReadScaling, executor: Executor | None = None) -> Run:
-    """Measure read loads against the primary only and against the replicas, in interleaved rounds.
-
-    Brings the cluster up, seeds it, runs every block and leaves the cluster as it found it (`keep_cluster` keeps it
-    running). With `run_id` nothing is driven: the recorded run is returned. The load comes from `processes` on this
-    machine, or from as many workers of an `executor`. Raises LabkitError; the run is then marked failed and keeps
-    what was measured.
-    """
-    p = parameters
-    if p.run_id:
-        return recorded(p.run_id, "read-scaling")
-    with new_run("read-scaling", p.as_dict()) as run, cluster_of(p, run) as cluster:
-        data = dataset.DatasetSpec(p.users, p.locale, p.seed)
-        arms = as_list(p.arms)
-        nodes = {arm: routing.nodes_for(arm, cluster) for arm in arms}
-        check_connections(nodes.values(), p.connections)
-        with Generators(p.processes, executor) as generators:
-            seeded = dataset.seed(cluster, data)
-            run.update(dataset=dataclasses.asdict(seeded), replication=cluster.replication())
-            cluster.wait_for_catchup(CATCHUP_S)
-            sampler = Sampler(cluster.nodes, run, p.sample_interval_s, pids={"generator": generators.pids})
-            blocks = [
-                (name, arm, r)
-                for name in as_list(p.workloads)
-                for r in range(p.rounds)
-                for arm in (arms if r % 2 == 0 else arms[::-1])
-            ]
-            bar = Progress("measuring", len(blocks) * (p.warmup_s + p.block_s), "s")
-            with sampler, bar:
-                driven = Blocks(run, generators, bar, p)
-                for name, arm, r in blocks:
-                    load = workload(name, data, hit_ratio=p.hit_ratio)
-                    facts = {"workload": name, "arm": arm, "round": r}
-                    driven.drive(load, nodes[arm], arrivals_of(p), p.block_s, facts)
-            run.update(
-                replication_after=cluster.replication(), not_measured=sampler.not_measured, sampler=sampler.summary()
-            )
-            run.mark("measured")
-    return run
-
-
-def arrivals_of(p: ReadScaling) -> Arrivals:
-    """Users who wait for answers, or requests at a rate."""
-    stages = as_stages(p.stages)
-    if p.rate:
-        return Open(p.rate, "poisson" if p.arrival == "poisson" else "constant", p.max_in_flight, stages)
-    return Closed(p.vus, p.think_s, stages)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from labkit.config import PROVIDERS, Parameters, as_list, param
+from labkit.config.parameters import Parameters, as_list, param
+from labkit.config.reading import PROVIDERS
 from labkit.errors import BadInput
 from labkit.synchronous import LEVELS, Synchronous
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 
-from labkit.config import ARMS, LOCALES, PROVIDERS, WORKLOADS, Parameters, as_list, param
+from labkit.config.parameters import Parameters, as_list, param
+from labkit.config.reading import ARMS, LOCALES, PROVIDERS, WORKLOADS
 
 
 @dataclasses.dataclass(frozen=True)

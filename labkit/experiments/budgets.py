@@ -6,11 +6,12 @@ import dataclasses
 from collections.abc import Sequence
 
 from labkit import dataset, routing
-from labkit.blocks import Blocks
 from labkit.cluster import Cluster, Node
 from labkit.config import CpuBudget, as_list
 from labkit.errors import ClusterError
-from labkit.experiments import CATCHUP_S, arrivals_of, check_connections, cluster_of, new_run, recorded
+from labkit.experiments.blocks import Blocks
+from labkit.experiments.read_scaling import arrivals_of
+from labkit.experiments.running import CATCHUP_S, check_connections, cluster_of, new_run, recorded
 from labkit.load.shards import Generators
 from labkit.progress import Progress
 from labkit.providers.base import Limitable

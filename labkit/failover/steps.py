@@ -23,10 +23,11 @@ from dataclasses import dataclass, field
 
 import psycopg
 
-from labkit import candidates, failover_note, faults, postgres, project, promotion, synchronous
-from labkit.candidates import Decision, Survivor
+from labkit import faults, postgres, project, synchronous
 from labkit.cluster import Cluster, Node, wait_until
 from labkit.errors import ClusterError, WaitTimeout
+from labkit.failover import candidates, note, promotion
+from labkit.failover.candidates import Decision, Survivor
 from labkit.providers import state
 from labkit.providers.base import Killable, Repairable
 from labkit.synchronous import Synchronous
@@ -214,7 +215,7 @@ class FailoverSteps:
             if not self.policy.hold_writes:
                 postgres.configure(self._session(new), synchronous.settings(self._quorum(held=True), self._standbys()))
             details["followers"] = followers
-        failover_note.remove(self.cluster.name)
+        note.remove(self.cluster.name)
         return followers
 
     def close(self) -> None:
@@ -266,7 +267,7 @@ class FailoverSteps:
 
     @contextlib.contextmanager
     def _step(self, name: str) -> Iterator[dict[str, object]]:
-        failover_note.write(self.cluster.name, {"step": name, "old": self.old.name, "new": self.new and self.new.name})
+        note.write(self.cluster.name, {"step": name, "old": self.old.name, "new": self.new and self.new.name})
         began = time.monotonic_ns()
         details: dict[str, object] = {}
         try:
@@ -335,7 +336,7 @@ class FailoverSteps:
         """Undo what survey did, so that the replicas go on as before."""
         for name, source in self._sources.items():
             faults.start_receiving(self.cluster.node(name), source)
-        failover_note.remove(self.cluster.name)
+        note.remove(self.cluster.name)
         raise Refused(reasons, self.decision, overridable=overridable)
 
 

@@ -7,11 +7,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from labkit import compare, frames
-from labkit.conclusions import Sentences
+from labkit.findings.conclusions import Sentences
+from labkit.findings.tables import number, original_differences, percent
 from labkit.frames.rows import each
 from labkit.plots.style import BLACK, BLUE, GREY, WIDTH_IN, Sheet, drawing
 from labkit.store import Run
-from labkit.tables import number, original_differences, percent
 
 _COLUMNS = ["workload", "node_cpus", "arm", "nodes", "requests_per_s", "ratio", "low", "high", "rounds"]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pandas as pd
 
+from labkit.findings.tables import Words, number, percent
 from labkit.frames import honesty, trials
 from labkit.frames.requests import headline
 from labkit.frames.rows import each
 from labkit.plots.style import arm_words
 from labkit.store import Run
-from labkit.tables import Words, number, percent
 
 
 def search(run: Run) -> pd.DataFrame:

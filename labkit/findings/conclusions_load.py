@@ -9,12 +9,12 @@ import pandas as pd
 from scipy import special
 
 from labkit import compare, frames
-from labkit.conclusions import Sentences
+from labkit.findings.conclusions import Sentences
+from labkit.findings.tables import number, percent
 from labkit.frames import honesty, trials
 from labkit.frames.rows import each
 from labkit.plots.style import arm_words
 from labkit.store import Run
-from labkit.tables import number, percent
 
 WELL_FITTED = 0.8  # share of the variance
 

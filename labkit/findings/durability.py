@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from labkit import audit
-from labkit.conclusions import Sentences
+from labkit.findings.conclusions import Sentences
+from labkit.findings.tables import Words, number, percent
 from labkit.frames.rows import each
 from labkit.store import Run
-from labkit.tables import Words, number, percent
 
 
 def trials(run: Run) -> pd.DataFrame:

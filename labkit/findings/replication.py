@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from labkit.conclusions import Sentences
 from labkit.errors import RunUnreadable
+from labkit.findings.conclusions import Sentences
+from labkit.findings.tables import Words, number, percent
 from labkit.frames.rows import each
 from labkit.plots.style import BLACK, WIDTH_IN, Sheet, drawing, node_style
 from labkit.store import Run
-from labkit.tables import Words, number, percent
 
 _MIB = 2**20
 _POSITIONS = {"sent": "-", "write": "--", "flush": "-.", "replay": ":"}

@@ -15,7 +15,7 @@ from labkit import postgres, providers
 from labkit.cluster import Cluster, Node, wait_until
 from labkit.config import StreamingReplication, as_list
 from labkit.errors import ClusterError
-from labkit.experiments import cluster_of, new_run, recorded
+from labkit.experiments.running import cluster_of, new_run, recorded
 from labkit.providers.base import ReplicaKeeper
 from labkit.store import Run
 

@@ -8,10 +8,11 @@ from typing import Any
 
 from psycopg import pq
 
-from labkit import outage, postgres, writing
+from labkit import outage, postgres
 from labkit.cluster import Cluster, Node, wait_until
-from labkit.experiments import cluster_of, new_run, recorded
-from labkit.failover_parameters import QuorumCommit
+from labkit.config import QuorumCommit
+from labkit.experiments.running import cluster_of, new_run, recorded
+from labkit.load import writing
 from labkit.load.shards import Generators
 from labkit.progress import Progress
 from labkit.store import Run

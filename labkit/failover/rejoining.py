@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from labkit import postgres, readback, synchronous
+from labkit import postgres, synchronous
 from labkit.cluster import Cluster, Node, wait_until
 from labkit.errors import ClusterError
+from labkit.failover import readback
+from labkit.failover.readback import Keys
 from labkit.providers.base import Isolatable, Repairable
-from labkit.readback import Keys
 from labkit.store import PartWriter, Run
 from labkit.synchronous import Synchronous
 

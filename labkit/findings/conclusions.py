@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from labkit import compare, frames
+from labkit.findings.tables import interval, number, original_differences, percent
 from labkit.frames.rows import each, matching
 from labkit.store import Run
-from labkit.tables import interval, number, original_differences, percent
 
 _ARMS = {"primary-only": "the primary alone", "replicas-round-robin": "the replicas"}
 

@@ -9,15 +9,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from labkit import audit, faults, outage, readback, rejoining, writing
+from labkit import audit, faults, outage
 from labkit.cluster import Cluster, Node
-from labkit.failover import FailoverSteps, Policy
+from labkit.failover import readback, rejoining
+from labkit.failover.steps import FailoverSteps, Policy
+from labkit.failover.watching import Watch
+from labkit.load import writing
 from labkit.load.shards import Generators
+from labkit.load.writing import WriteLoad
 from labkit.store import Run
 from labkit.synchronous import Synchronous
-from labkit.watching import Watch
 from labkit.workloads import AppendRows
-from labkit.writing import WriteLoad
 
 BEHIND = "-behind"
 

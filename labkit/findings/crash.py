@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from labkit.conclusions import Sentences
+from labkit.findings.conclusions import Sentences
+from labkit.findings.tables import Words
 from labkit.store import Run
-from labkit.tables import Words
 
 MEANING = {
     "deleted": "standby.signal was deleted by hand",

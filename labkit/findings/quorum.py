@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t
 
-from labkit.conclusions import Sentences
+from labkit.findings.conclusions import Sentences
+from labkit.findings.tables import Words, number
 from labkit.frames.rows import each
 from labkit.store import Run
-from labkit.tables import Words, number
 
 _SAFETY = {
     # synchronous_commit -> what may be lost after each failure; a synchronous replica is promoted, no wait cancelled.

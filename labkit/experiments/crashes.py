@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from labkit import promotion, providers
+from labkit import providers
 from labkit.cluster import Cluster, Node
 from labkit.config import as_list
+from labkit.config.failover import CAUSES, PromotionCrash
 from labkit.errors import BadInput, ClusterError
-from labkit.experiments import new_run, recorded
-from labkit.failover_parameters import CAUSES, PromotionCrash
+from labkit.experiments.running import new_run, recorded
+from labkit.failover import promotion
 from labkit.providers.base import ClusterSpec
 from labkit.providers.server import EmbeddedServer
 from labkit.store import Run

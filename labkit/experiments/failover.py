@@ -8,10 +8,11 @@ from typing import Any
 
 from labkit import environment, providers
 from labkit.cluster import Cluster
+from labkit.config import DurabilityMatrix, Failover
 from labkit.errors import BadInput, RunUnreadable
-from labkit.experiments import cluster_of, new_run, recorded
+from labkit.experiments.running import cluster_of, new_run, recorded
 from labkit.failover import Policy
-from labkit.failover_parameters import DurabilityMatrix, Failover
+from labkit.failover.trials import Trial, run_trial
 from labkit.lab import open_run
 from labkit.load.shards import Generators
 from labkit.progress import Progress
@@ -19,7 +20,6 @@ from labkit.providers.base import ClusterSpec
 from labkit.sampling.sampler import Sampler
 from labkit.store import Run
 from labkit.synchronous import Synchronous
-from labkit.trials import Trial, run_trial
 from labkit.workloads import AppendRows
 
 

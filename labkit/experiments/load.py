@@ -14,12 +14,11 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from labkit import dataset, routing
-from labkit.blocks import Blocks, latencies_ms
 from labkit.cluster import Cluster, Node
-from labkit.config import as_list
-from labkit.config_load import ConcurrencySweep, MaxThroughput, MeasuringHonestly
+from labkit.config import ConcurrencySweep, MaxThroughput, MeasuringHonestly, as_list
 from labkit.errors import BadInput
-from labkit.experiments import CATCHUP_S, check_connections, cluster_of, new_run, recorded
+from labkit.experiments.blocks import Blocks, latencies_ms
+from labkit.experiments.running import CATCHUP_S, check_connections, cluster_of, new_run, recorded
 from labkit.load.arrivals import Closed, Open
 from labkit.load.records import DROPPED
 from labkit.load.shards import Generators

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from labkit import audit
-from labkit.conclusions import Sentences
 from labkit.errors import RunUnreadable
+from labkit.findings.conclusions import Sentences
+from labkit.findings.tables import Words, number
 from labkit.store import Run
-from labkit.tables import Words, number
 
 VIEW_WORDS = {
     "promoted": "the promoted replica",
