@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -52,3 +53,17 @@ def drive(spec: LoadSpec) -> tuple[LoadResult, pd.DataFrame]:
     """Run it here and read its records."""
     result = run_load(spec)
     return result, Run(spec.part.parent.parent, {}).table("ops")
+
+
+def in_background(spec: LoadSpec) -> Callable[[], tuple[LoadResult, pd.DataFrame]]:
+    """Begin it in a thread; the function that waits for its end, which fails after a minute, for the load hangs."""
+    done: list[tuple[LoadResult, pd.DataFrame]] = []
+    thread = threading.Thread(target=lambda: done.append(drive(spec)))
+    thread.start()
+
+    def ended() -> tuple[LoadResult, pd.DataFrame]:
+        thread.join(timeout=60)
+        assert done, "the load hangs, or ended with an error"
+        return done[0]
+
+    return ended

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from labkit.config.parameters import Parameters, as_list, param
-from labkit.config.reading import PROVIDERS
+from labkit.config.shared import PROVIDERS
 from labkit.errors import BadInput
 from labkit.synchronous import LEVELS, Synchronous
 

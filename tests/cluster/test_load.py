@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -10,10 +9,9 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-import pandas as pd
 import psutil
 import pytest
-from fix_load import DATA, drive, targets
+from fix_load import DATA, drive, in_background, targets
 
 from labkit import dataset
 from labkit.cluster import Cluster, wait_until
@@ -167,17 +165,13 @@ def test_an_order_to_stop_ends_the_load_and_keeps_what_was_measured(
 ) -> None:
     stop = stop_file(tmp_path)
     spec = replace(load, duration_s=60, warmup_s=0, stop_file=stop)
-    done: list[tuple[LoadResult, pd.DataFrame]] = []
-    thread = threading.Thread(target=lambda: done.append(drive(spec)))
-    thread.start()
+    ended = in_background(spec)
     asked = "SELECT sum(idx_scan) FROM pg_stat_user_indexes WHERE indexrelname = 'users_pkey'"
     with seeded.primary().connect() as connection:
         before = connection.execute(asked).fetchone()[0]
         wait_until(lambda: connection.execute(asked).fetchone()[0] > before, 20, "the first requests", seeded.primary())
     stop.touch()
-    thread.join(timeout=10)
-    assert done, "the load goes on"
-    result, ops = done[0]
+    result, ops = ended()
     assert result.interrupted
     assert result.measured > 0
     assert result.requests == len(ops)
@@ -221,9 +215,7 @@ def test_a_node_killed_and_started_again_under_load(own_cluster: Cluster, load: 
         duration_s=6,
         timeout_s=2,
     )
-    done: list[tuple[LoadResult, pd.DataFrame]] = []
-    thread = threading.Thread(target=lambda: done.append(drive(spec)))
-    thread.start()
+    ended = in_background(spec)
     time.sleep(1.5)  # the load's own course, not a wait for a condition
     victim.control.kill("tree")
     killed_ns = time.monotonic_ns() - spec.epoch_ns
@@ -231,9 +223,7 @@ def test_a_node_killed_and_started_again_under_load(own_cluster: Cluster, load: 
     victim.control.start()
     victim.wait_ready(20)
     back_ns = time.monotonic_ns() - spec.epoch_ns
-    thread.join(timeout=60)
-    assert done, "the load hangs"
-    result, ops = done[0]
+    result, ops = ended()
     assert result.requests == len(ops)
     at = ops["start_ns"] + ops["latency_ns"]
     failed = ops[ops["outcome"] == "fail"]
@@ -250,9 +240,7 @@ def test_a_paused_node_costs_its_users_the_deadline_only(own_cluster: Cluster, l
     primary = own_cluster.primary()
     assert isinstance(primary.control, Killable)
     spec = replace(load, targets=targets([primary]), warmup_s=0, duration_s=3, timeout_s=0.5)
-    done: list[tuple[LoadResult, pd.DataFrame]] = []
-    thread = threading.Thread(target=lambda: done.append(drive(spec)))
-    thread.start()
+    ended = in_background(spec)
     time.sleep(1)
     primary.control.pause()
     try:
@@ -260,9 +248,7 @@ def test_a_paused_node_costs_its_users_the_deadline_only(own_cluster: Cluster, l
     finally:
         primary.control.resume()
     resumed_ns = time.monotonic_ns() - spec.epoch_ns
-    thread.join(timeout=60)
-    assert done, "the load hangs"
-    _, ops = done[0]
+    _, ops = ended()
     assert (ops["sqlstate"] == records.DEADLINE).sum() >= 20
     assert ops["latency_ns"].max() < 1.5e9
     at = ops["start_ns"] + ops["latency_ns"]
@@ -321,9 +307,7 @@ def test_a_thousand_users_outlive_a_node_that_is_killed_paused_and_restarted(
         timeout_s=2,
     )
     before = psutil.Process().num_fds()
-    done: list[tuple[LoadResult, pd.DataFrame]] = []
-    thread = threading.Thread(target=lambda: done.append(drive(spec)))
-    thread.start()
+    ended = in_background(spec)
     for trouble in (
         lambda: victim.control.kill("tree"),
         victim.control.start,
@@ -336,9 +320,7 @@ def test_a_thousand_users_outlive_a_node_that_is_killed_paused_and_restarted(
         trouble()
     victim.wait_ready(20)
     back_ns = time.monotonic_ns() - spec.epoch_ns
-    thread.join(timeout=60)
-    assert done, "the load hangs"
-    result, ops = done[0]
+    result, ops = ended()
     assert result.requests == len(ops)
     assert psutil.Process().num_fds() <= before
     at = ops["start_ns"] + ops["latency_ns"]
