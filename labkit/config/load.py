@@ -33,7 +33,7 @@ class MaxThroughput(_OneWorkload):
     max_in_flight: int = param(1000, "requests under way at once; more are dropped, and a drop fails", low=1, high=1e6)
 
     def conflicts(self) -> list[str]:
-        found = self._without_replicas(self.arm)
+        found = super().conflicts() + self._without_replicas(self.arm)
         if self.rate_low >= self.rate_high:
             found.append(f"rate_low: {self.rate_low:g} must be below rate_high, which is {self.rate_high:g}")
         return found + too_many_processes(
@@ -53,7 +53,7 @@ class ConcurrencySweep(_OneWorkload):
     up_to_nodes: int = param(8, "nodes up to which the model is extrapolated", low=2, high=64)
 
     def conflicts(self) -> list[str]:
-        found = self._without_replicas(self.arms)
+        found = super().conflicts() + self._without_replicas(self.arms)
         levels = self.user_levels
         if not levels:
             found.append(f"levels: {self.levels!r} must be whole numbers from 1 up, as in 1,10,100")
@@ -85,7 +85,7 @@ class MeasuringHonestly(_OneWorkload):
     pair_block_s: float = param(0.25, "measured seconds of each side of such a pair", low=0.1, high=60)
 
     def conflicts(self) -> list[str]:
-        found = []
+        found = super().conflicts()
         if self.stall_s > self.block_s / 2:
             found.append(f"stall_s: {self.stall_s:g} s is more than half of a block; raise block_s or lower stall_s")
         if self.timeout_s <= self.stall_s:

@@ -40,7 +40,7 @@ class ReadScaling(ReadingUsers):
     rounds: int = param(6, "paired rounds; order alternates A B, B A, …", low=1, high=1000)
 
     def conflicts(self) -> list[str]:
-        found = self._without_replicas(self.arms)
+        found = super().conflicts() + self._without_replicas(self.arms)
         if self.duration_s / self.rounds < 0.5:
             found.append(
                 f"rounds: {self.rounds} rounds of {self.duration_s / self.rounds:.2g} s are too short to measure; "

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
+from labkit import project
 from labkit.config.parameters import Parameters, as_list, param
+from labkit.errors import BadInput
 
 ARMS = ("primary-only", "replicas-round-robin")
 PROVIDERS = ("embedded", "docker", "attach")
 WORKLOADS = ("get-user", "search-users")
 LOCALES = ("en_US", "ru_RU", "de_DE", "fr_FR", "es_ES", "pl_PL", "uk_UA", "pt_BR", "it_IT", "cs_CZ")
+
+SPARE_CONNECTIONS = 10  # for the sampler, replication and whoever looks on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +40,16 @@ class ReadingUsers(OnACluster):
     warmup_s: float = param(1.0, "seconds at the start of every block that are not counted", low=0, high=600)
     sample_interval_s: float = param(1.0, "seconds between two samples of servers and host", low=0.1, high=60)
 
+    def conflicts(self) -> list[str]:
+        allowed = max_connections()
+        if self.run_id or self.provider == "attach" or self.connections + SPARE_CONNECTIONS <= allowed:
+            return []
+        return [
+            f"connections: {self.connections} to a node and {SPARE_CONNECTIONS} to spare need max_connections of at "
+            f"least {self.connections + SPARE_CONNECTIONS}; {project.configs() / 'postgresql'} sets {allowed}, in both "
+            "primary/ and replica/"
+        ]
+
     def _without_replicas(self, arms: str) -> list[str]:
         if self.replicas or not any(arm.startswith("replicas") for arm in as_list(arms)):
             return []
@@ -48,3 +63,12 @@ def too_many_processes(processes: int, **shared: int) -> list[str]:
         for name, limit in shared.items()
         if 0 < limit < processes
     ]
+
+
+def max_connections() -> int:
+    """What the lab's own servers are configured to allow. Raises BadInput if the setting is gone."""
+    file = project.configs() / "postgresql" / "primary" / "postgresql.conf"
+    found = re.search(r"^max_connections\s*=\s*(\d+)", file.read_text(encoding="utf-8"), re.MULTILINE)
+    if not found:
+        raise BadInput(f"{file} does not set max_connections; write `max_connections = 300` there and for replicas")
+    return int(found[1])
