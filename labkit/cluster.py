@@ -59,6 +59,8 @@ class Node:
         """Host and port under which the other nodes reach this one."""
         self._passwords = passwords
         self._options = dict(connection_options or {})
+        self.application_name: str | None = name
+        """As the primary's pg_stat_replication calls this node; None if that tells it from no other."""
 
     def __repr__(self) -> str:
         return f"Node({self.name!r}, {self.host!r}, {self.port})"
@@ -187,6 +189,14 @@ class Cluster:
         self.name, self.provider, self.nodes = name, provider, nodes
         self.binaries, self.version = binaries, version
 
+    @property
+    def when_stopped(self) -> str:
+        """What to say of it when none of its servers runs."""
+        return f"stopped; `labkit up --name {self.name}` starts it"
+
+    def check_owned(self, verb: str) -> None:
+        """Raises ClusterError if labkit may not change the roles of these servers; `verb` is what was asked for."""
+
     def __repr__(self) -> str:
         return f"Cluster({self.name!r}, {self.provider!r}, {self.nodes!r})"
 
@@ -247,7 +257,7 @@ class Cluster:
             connected = {row["application_name"]: row for row in postgres.replication(connection)}
         found = []
         for node in self.nodes:
-            row = connected.get(node.name)
+            row = connected.get(node.application_name)
             if node is primary:
                 continue
             if row is None:
@@ -277,7 +287,7 @@ class Cluster:
                 if node is primary:
                     continue
 
-                def streams(name: str = node.name) -> bool:
+                def streams(name: str | None = node.application_name) -> bool:
                     rows = postgres.replication(connection)
                     return any(row["application_name"] == name and row["state"] == "streaming" for row in rows)
 

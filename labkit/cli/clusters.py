@@ -63,6 +63,8 @@ def status(name: str | None, provider_name: str, as_json: bool) -> None:
         cluster = source.find(each)
         found.append(describe(cluster) if cluster else _unfinished(each, provider_name))
     _show(found, as_json)
+    if not found and not as_json:
+        click.echo(f"there is no cluster; `labkit up --provider {provider_name}` finds or makes one")
 
 
 @click.command()
@@ -113,7 +115,7 @@ def describe(cluster: Cluster) -> dict[str, Any]:
     lags: dict[str, ReplicaLag] = {}
     problem = None
     if not any(node.control.running() for node in cluster.nodes):
-        problem = f"stopped; `labkit up --name {cluster.name}` starts it"
+        problem = cluster.when_stopped
     else:
         try:
             lags = {lag.name: lag for lag in cluster.lag()}
@@ -165,8 +167,6 @@ def _show(clusters: Sequence[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(clusters, indent=1))
         return
-    if not clusters:
-        click.echo("there is no cluster; `labkit up` makes one")
     for cluster in clusters:
         click.echo(f"{cluster['name']}  ({cluster['provider']}, PostgreSQL {cluster['version'] or 'unknown'})")
         if cluster["binaries"]:

@@ -72,7 +72,10 @@ def clean(purge: bool, name: str, provider_name: str) -> None:
 @provider_option
 def logs(node: str, lines: int, name: str, provider_name: str) -> None:
     """Show the last lines that NODE wrote, running or not."""
-    click.echo(_found(name, provider_name).node(node).control.log_tail(lines))
+    text = _found(name, provider_name).node(node).control.log_tail(lines)
+    if not text:
+        raise ClusterError("there is no log to show: nothing is written yet, or the server is not labkit's", node=node)
+    click.echo(text)
 
 
 @click.command(context_settings={"ignore_unknown_options": True})

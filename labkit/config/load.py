@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 
 from labkit.config.parameters import Parameters, as_list, param
-from labkit.config.reading import ARMS, LOCALES, PROVIDERS, WORKLOADS
+from labkit.config.reading import ARMS, LOCALES, OWNING_PROVIDERS, PROVIDERS, WORKLOADS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +93,8 @@ class ConcurrencySweep(_OneWorkload):
 class MeasuringHonestly(_OneWorkload):
     """What a closed loop does not see, and how much a comparison can be trusted."""
 
+    # A server is restarted and stopped for a moment: only those that labkit owns.
+    provider: str = param("embedded", "where the servers come from", choices=OWNING_PROVIDERS)
     users: int = param(100_000, "rows of the users table", low=100, high=100_000_000)
     vus: int = param(16, "users of the closed loop", low=1, high=100_000)
     rate: float = param(1500.0, "requests a second of the open workload", low=1, high=1e6)

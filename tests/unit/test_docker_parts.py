@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from labkit.errors import BadInput, ClusterError, ProviderUnavailable
 from labkit.providers import compose_cli, limits, stats
-from labkit.providers.attach import connection_strings
+from labkit.providers.connection_strings import connection_strings
 from labkit.providers.engine import Engine
 from labkit.providers.limits import Capacity
 
