@@ -185,7 +185,7 @@ def test_an_image_that_cannot_be_had_is_named(monkeypatch: pytest.MonkeyPatch) -
 
 def test_without_an_engine_the_next_step_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nobody.sock")
-    with pytest.raises(ProviderUnavailable, match=r"no Docker engine answers \(DOCKER_HOST=.*provider embedded"):
+    with pytest.raises(ProviderUnavailable, match=r"no Docker engine answers \(DOCKER_HOST, .*provider embedded"):
         ComposeProvider().find("lab")
 
 
