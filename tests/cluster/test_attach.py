@@ -151,6 +151,7 @@ def test_a_read_load_is_measured_and_the_run_says_what_cannot_be(attached: Clust
     headline = labkit.headline(run)
     assert (headline["requests_per_s"] > 0).all()
     assert (headline["errors"] == 0).all()
+    assert not frames.bottleneck(run)["reason"].str.contains("nan").any()
     seen = {pair for batch in run.batches("samples", ["node", "metric"]) for pair in batch.itertuples(index=False)}
     for node in ("pg1", "pg2", "pg3"):
         assert {(node, "connections_active"), (node, "connections_idle")} <= seen
@@ -325,8 +326,10 @@ def test_status_says_why_servers_do_not_answer(owned: Cluster, monkeypatch: pyte
     assert "set LABKIT_ATTACH to their connection strings" in unnamed.stderr
 
 
-def test_a_report_from_the_command_line(attached: Cluster) -> None:
-    assert attached.nodes
+def test_a_report_from_the_command_line(owned: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "servers.yml"
+    file.write_text(yaml.safe_dump({"lead": uri(owned, "pg1"), "left": uri(owned, "pg2"), "right": uri(owned, "pg3")}))
+    monkeypatch.setenv("LABKIT_ATTACH", str(file))
     quick = ["users=1000", "vus=8", "connections=2", "duration_s=1", "rounds=2", "warmup_s=0", "workloads=get-user"]
     done = shell(
         "run", "read-scaling", "--json", *(word for pair in [*quick, "provider=attach"] for word in ("-p", pair))
@@ -335,5 +338,5 @@ def test_a_report_from_the_command_line(attached: Cluster) -> None:
     page = Path(json.loads(done.stdout)["report"])
     run = read_run(page.parent.parent)
     assert run.meta["provider"] == "attach"
-    assert set(frames.not_measured(run)["node"]) == {"pg1", "pg2", "pg3"}
+    assert set(frames.not_measured(run)["node"]) == {"lead", "left", "right"}
     assert PASSWORD not in page.read_text(encoding="utf-8")
