@@ -192,7 +192,7 @@ class Cluster:
     @property
     def when_stopped(self) -> str:
         """What to say of it when none of its servers runs."""
-        return f"stopped; `labkit up --name {self.name}` starts it"
+        return f"stopped; `{command('up', self.name, self.provider)}` starts it"
 
     def check_owned(self, verb: str) -> None:
         """Raises ClusterError if labkit may not change the roles of these servers; `verb` is what was asked for."""
@@ -233,7 +233,8 @@ class Cluster:
         said = ", ".join(f"{name} {role or 'does not answer'}" for name, role in roles.items())
         if not primaries:
             raise ClusterError(
-                f"cluster {self.name} has no primary ({said}); `labkit up --name {self.name}` starts what is stopped"
+                f"cluster {self.name} has no primary ({said}); `{command('up', self.name, self.provider)}` starts what "
+                "is stopped"
             )
         raise ClusterError(
             f"cluster {self.name} has more than one primary ({said}): the old one came back after a failover; "
@@ -306,6 +307,11 @@ class Cluster:
 
                 left_s = max(0.0, give_up - time.monotonic())
                 wait_until(caught_up, left_s, f"replay up to {postgres.lsn_text(target)}", node)
+
+
+def command(words: str, name: str, provider: str) -> str:
+    """A line for the shell: what labkit should do with a cluster."""
+    return f"labkit {words} --name {name}" + ("" if provider == "embedded" else f" --provider {provider}")
 
 
 def wait_until(

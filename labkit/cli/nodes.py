@@ -10,7 +10,7 @@ import click
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from labkit.cli.clusters import cluster_name, provider_option
-from labkit.cluster import Cluster
+from labkit.cluster import Cluster, command
 from labkit.errors import BadInput, ClusterError
 from labkit.providers import binaries, provider
 from labkit.providers.base import ReplicaKeeper
@@ -99,7 +99,8 @@ def psql(context: click.Context, node: str, arguments: tuple[str, ...], name: st
 def _found(name: str, provider_name: str) -> Cluster:
     cluster = provider(provider_name).find(name)
     if cluster is None:
-        raise BadInput(f"there is no cluster {name!r} of provider {provider_name}; `labkit up` makes one")
+        up = command("up", name, provider_name)
+        raise BadInput(f"there is no cluster {name!r} of provider {provider_name}; `{up}` makes one")
     return cluster
 
 

@@ -196,6 +196,10 @@ def test_containers_without_the_label_are_left_alone(containers: Cluster, docker
         assert found is not None
         assert [node.name for node in found.nodes] == ["pg1", "pg2"]
         ComposeProvider().down(NAME)
+        again = f"labkit up --name {NAME} --provider docker"
+        assert again in found.when_stopped, "without the provider it would make another cluster"
+        with pytest.raises(ClusterError, match=again):
+            found.primary()
         assert docker("inspect", "--format", "{{.State.Running}}", stranger) == "true"
     finally:
         docker("kill", stranger)
