@@ -9,7 +9,7 @@ import click
 
 from labkit import postgres, synchronous
 from labkit.cli.clusters import cluster_name, provider_option
-from labkit.cluster import Cluster, Node
+from labkit.cluster import Cluster, Node, command
 from labkit.errors import BadInput, ClusterError
 from labkit.failover import OVERRIDE, FailoverSteps, Policy, rejoining
 from labkit.providers import provider
@@ -35,7 +35,8 @@ def failover(name: str, provider_name: str, old: str | None, max_lag_bytes: int,
 
     with contextlib.closing(FailoverSteps(cluster, lost, Policy(max_lag_bytes, accept_data_loss), log=tell)) as steps:
         new = steps.run()
-    click.echo(f"{new.name} is the primary; `labkit rejoin {lost.name} --name {name}` makes {lost.name} its replica")
+    back = command(f"rejoin {lost.name}", name, provider_name)
+    click.echo(f"{new.name} is the primary; `{back}` makes {lost.name} its replica")
 
 
 @click.command()

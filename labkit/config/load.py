@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 
 from labkit.config.parameters import as_list, param
-from labkit.config.shared import ARMS, WORKLOADS, ReadingUsers, too_many_processes
+from labkit.config.shared import ARMS, OWNING_PROVIDERS, WORKLOADS, ReadingUsers, too_many_processes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +74,8 @@ class ConcurrencySweep(_OneWorkload):
 class MeasuringHonestly(_OneWorkload):
     """What a closed loop does not see, and how much a comparison can be trusted."""
 
+    # A server is restarted and stopped for a moment: only those that labkit owns.
+    provider: str = param("embedded", "where the servers come from", choices=OWNING_PROVIDERS)
     users: int = param(100_000, "rows of the users table", low=100, high=100_000_000)
     vus: int = param(16, "users of the closed loop", low=1, high=100_000)
     rate: float = param(1500.0, "requests a second of the open workload", low=1, high=1e6)

@@ -6,7 +6,15 @@ import dataclasses
 import math
 
 from labkit.config.parameters import as_list, as_stages, param
-from labkit.config.shared import ARMS, PROVIDERS, WORKLOADS, OnACluster, ReadingUsers, too_many_processes
+from labkit.config.shared import (
+    ARMS,
+    OWNING_PROVIDERS,
+    PROVIDERS,
+    WORKLOADS,
+    OnACluster,
+    ReadingUsers,
+    too_many_processes,
+)
 from labkit.errors import BadInput
 
 
@@ -124,7 +132,6 @@ class CpuBudget(ReadScaling):
         return found
 
 
-OWNING_PROVIDERS = ("embedded", "docker")
 COMMIT_LEVELS = ("off", "local", "remote_write", "on", "remote_apply")
 
 

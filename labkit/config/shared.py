@@ -11,6 +11,7 @@ from labkit.errors import BadInput
 
 ARMS = ("primary-only", "replicas-round-robin")
 PROVIDERS = ("embedded", "docker", "attach")
+OWNING_PROVIDERS = ("embedded", "docker")  # whose servers may be stopped, restarted and killed
 WORKLOADS = ("get-user", "search-users")
 LOCALES = ("en_US", "ru_RU", "de_DE", "fr_FR", "es_ES", "pl_PL", "uk_UA", "pt_BR", "it_IT", "cs_CZ")
 

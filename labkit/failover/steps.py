@@ -87,6 +87,7 @@ class FailoverSteps:
         sessions: Mapping[str, postgres.Connection] | None = None,
         log: Log | None = None,
     ) -> None:
+        cluster.check_owned("failed over")
         self.cluster, self.old, self.policy = cluster, old, policy or Policy()
         self.primary_lsn, self.replication = primary_lsn, replication
         self.decision: Decision | None = None
