@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Self
 
 from labkit.cluster import Cluster
 from labkit.config import Failover
 from labkit.errors import ClusterError, LabkitError, RunError
 from labkit.experiments.running import cluster_of, new_run, recorded
-from labkit.failover import Policy, telling
+from labkit.failover import Policy, note, telling
 from labkit.failover.telling import Step
 from labkit.failover.trials import FAILOVER, VERBS, Trial, TrialSteps
 from labkit.load.shards import Generators
@@ -53,6 +54,8 @@ class FailoverDrill:
             return
         if parameters.cluster in _left_open:
             _left_open[parameters.cluster].leave()
+        if cut_off := note.sentence(parameters.cluster):
+            raise ClusterError(f"cluster {parameters.cluster} is not whole: {cut_off}")
         with contextlib.ExitStack() as stack:
             self.run = stack.enter_context(new_run("failover", parameters.as_dict()))
             self.cluster = stack.enter_context(cluster_of(parameters, self.run))
@@ -61,6 +64,8 @@ class FailoverDrill:
             self._steps = stack.enter_context(TrialSteps(_trial(parameters), self.cluster, self.run, generators))
             self._stack = stack.pop_all()
         _left_open[parameters.cluster] = self
+        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, _on_sigterm)
         if not parameters.by_hand:
             with self:
                 self.take_all()
@@ -143,6 +148,9 @@ class FailoverDrill:
             return
         last = f"after {self._taken[-1]}()" if self._taken else "before its first step"
         problem = f"the drill was left {last}, before its end" + (f"; {self._trouble}" if self._trouble else "")
+        if "lose_primary" in self._taken and "rejoin" not in self._taken:
+            name = self.parameters.cluster
+            problem += f". Its cluster is not whole: `labkit down --purge --name {name}` clears it away"
         # At once: whoever ends this process may not wait for the servers to stop.
         self.run.mark("failed", problem)
         try:
@@ -231,13 +239,19 @@ _left_open: dict[str, FailoverDrill] = {}
 """Cluster -> the drill that is under way there."""
 
 
-def _at_exit() -> None:
-    if _left_open and threading.current_thread() is threading.main_thread():
-        # A notebook server that loses patience sends this: the servers should still be stopped.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def _leave_all() -> None:
     for drill in list(_left_open.values()):
         drill.leave()
 
 
+def _on_sigterm(number: int, frame: FrameType | None) -> None:
+    """A notebook server sends this to a kernel that does not end at once, and load generators keep it from that."""
+    del frame
+    signal.signal(number, signal.SIG_IGN)  # it may be sent again while the servers stop
+    _leave_all()
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
+
 # Functions of atexit are called after the load generators were waited for, who would go on writing.
-getattr(threading, "_register_atexit", atexit.register)(_at_exit)
+getattr(threading, "_register_atexit", atexit.register)(_leave_all)

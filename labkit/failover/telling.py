@@ -131,7 +131,7 @@ def _repoint(event: Event) -> str:
 
 
 def _written(event: Event) -> str:
-    return "transactions of the writers: " + ", ".join(f"{n:,} {name}" for name, n in event["outcomes"].items())
+    return "transactions of the writers: " + ", ".join(f"{n:,} {name}" for name, n in event["outcomes"].items() if n)
 
 
 _WORDS: dict[str, str | Callable[[Event], str]] = {
@@ -154,7 +154,7 @@ _WORDS: dict[str, str | Callable[[Event], str]] = {
     "writing_again": "{node} has acknowledged a row",
     "written": _written,
     "read_back": "{rows:,.0f} rows read back from {node}",
-    "audit": "nothing lost, nothing wrong: {verdict}; {reason}",
+    "audit": "nothing lost, nothing wrong? {verdict}: {reason}",
     "ghosts": "{node} alone has {rows:,.0f} rows, of {transactions:,.0f} transactions",
     "rewind_failed": "pg_rewind could not: {reason}",
     "rejoined": "{node} follows as a replica, by {how}",
