@@ -175,6 +175,8 @@ class FailoverDrill:
     def _verb(self, verb: str, **how: Any) -> Step:
         if self._steps is not None and verb not in self._taken:
             self._take(verb, **how)
+        elif verb not in self._taken and not self.parameters.run_id:
+            raise ClusterError(f"{verb}() cannot be done any more: the drill is closed; begin another")
         return telling.step(self.run, verb)
 
     def _take(self, verb: str, **how: Any) -> None:
