@@ -234,7 +234,8 @@ def _noted(p: Failover, run: Run, cluster: Cluster, generators: Generators) -> I
         yield
     run.update(not_measured=sampler.not_measured, sampler=sampler.summary())
     run.update(replication_after=cluster.replication())
-    cluster.synchronous("off", level="off")
+    if all(node.control.running() for node in cluster.nodes):  # without `rejoin` there is no old primary to tell
+        cluster.synchronous("off", level="off")
 
 
 _left_open: dict[str, FailoverDrill] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import random
@@ -26,6 +27,7 @@ BEHIND = "-behind"
 FAILOVER = ("survey", "decide", "preflight", "fence", "promote", "repair", "route", "repoint")
 VERBS = ("write", "lose_primary", *FAILOVER, "stop_writing", "read_back", "rejoin")
 """The steps of a trial, in their order: each is a method of TrialSteps."""
+_PATIENCE_S = 1.0  # with writers whose trial has ended early; a notebook server waits for little more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,8 +198,12 @@ class TrialSteps:
         self.facts |= {"rejoined": how, "back_ns": self.run.now_ns()}
 
     def close(self) -> None:
-        """End the writers, and let go of the servers."""
-        if self._load is not None:
+        """End the writers, and let go of the servers. Commits that wait for a replica then end without an outcome."""
+        if self._load is not None and self._load.result is None:
+            assert self._load.spec.stop_file is not None
+            self._load.spec.stop_file.touch()
+            if not concurrent.futures.wait([self._load.future], _PATIENCE_S).done:
+                self.generators.kill()
             # What went wrong before must not be hidden by the load's own trouble, nor by what came of it.
             with contextlib.suppress(LoadError, ClusterError):
                 self._load.stop()
