@@ -112,7 +112,8 @@ class _Kernel:
     def before_cell(self, **_: Any) -> None:
         """A signal between two cells would be lost: no further cell may begin."""
         if self._stopping:
-            raise KeyboardInterrupt
+            # Not KeyboardInterrupt, which would tear the event loop down and leave the kernel no time to close.
+            raise RunError("interrupted between two cells")
 
     def interruptible(self, work: Callable[[], nbformat.NotebookNode]) -> nbformat.NotebookNode:
         """The result of `work`, done in a thread: nbclient would take the main thread's Ctrl-C and kill the kernel."""

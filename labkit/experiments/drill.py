@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import os
 import signal
 import threading
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from labkit import providers
 from labkit.cluster import Cluster
 from labkit.config import Failover
 from labkit.errors import ClusterError, LabkitError, RunError
@@ -54,6 +56,8 @@ class FailoverDrill:
             return
         if parameters.cluster in _left_open:
             _left_open[parameters.cluster].leave()
+        if providers.provider(parameters.provider).find(parameters.cluster) is None:
+            note.remove(parameters.cluster)  # of a cluster that is gone
         if cut_off := note.sentence(parameters.cluster):
             raise ClusterError(f"cluster {parameters.cluster} is not whole: {cut_off}")
         with contextlib.ExitStack() as stack:
@@ -64,8 +68,7 @@ class FailoverDrill:
             self._steps = stack.enter_context(TrialSteps(_trial(parameters), self.cluster, self.run, generators))
             self._stack = stack.pop_all()
         _left_open[parameters.cluster] = self
-        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, _on_sigterm)
+        _see_to_the_end()
         if not parameters.by_hand:
             with self:
                 self.take_all()
@@ -256,5 +259,11 @@ def _on_sigterm(number: int, frame: FrameType | None) -> None:
     os.kill(os.getpid(), number)
 
 
-# Functions of atexit are called after the load generators were waited for, who would go on writing.
-getattr(threading, "_register_atexit", atexit.register)(_leave_all)
+@functools.cache
+def _see_to_the_end() -> None:
+    """Have open drills closed when this process ends, however it ends, if it has the time."""
+    # Functions of atexit are called after the load generators were waited for, who would go on writing. Those that are
+    # registered here are called in reverse order, so this one must come after the generators' own.
+    getattr(threading, "_register_atexit", atexit.register)(_leave_all)
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _on_sigterm)
