@@ -58,7 +58,7 @@ class Step:
             f"<td>{'' if x.took_ms is None else _number(x.took_ms)}</td></tr>"
             for x in self
         )
-        head = "<tr><th>s since the run began</th><th>what</th><th>took, ms</th></tr>"
+        head = "<tr><th>at, s</th><th>what</th><th>took, ms</th></tr>"
         return f'<table class="dataframe words"><thead>{head}</thead><tbody>{rows}</tbody></table>'
 
     def _repr_pretty_(self, printer: Any, _: bool) -> None:
