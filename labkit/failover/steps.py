@@ -7,6 +7,7 @@
     failover.fence()        the old primary cannot come back as a second one
     failover.promote()
     failover.repair()       what the new primary has inherited and would hang on
+    failover.route(send)    send(new) sends the writers there
     failover.repoint()      the other replicas follow it
     failover.close()
 
@@ -200,6 +201,11 @@ class FailoverSteps:
             details["settings"] = changes
         return changes
 
+    def route(self, send: Callable[[Node], None]) -> None:
+        """Send the writers to the new primary: `send` is called with it."""
+        with self._step("route"):
+            send(self._chosen())
+
     def repoint(self) -> list[str]:
         """Have the other survivors follow the new primary, slot first, and wait until they stream; their names."""
         with self._step("repoint") as details:
@@ -240,9 +246,7 @@ class FailoverSteps:
         self.fence()
         new = self.promote()
         self.repair()
-        with self._step("route"):
-            if on_promoted is not None:
-                on_promoted(new)
+        self.route(on_promoted or (lambda _: None))
         if before_repoint is not None:
             before_repoint()
         self.repoint()
