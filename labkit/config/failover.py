@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from labkit.config.parameters import Parameters, as_list, param
-from labkit.config.shared import PROVIDERS
+from labkit.config.parameters import as_list, param
+from labkit.config.shared import OnACluster, OnServers
 from labkit.errors import BadInput
 from labkit.synchronous import LEVELS, Synchronous
 
@@ -16,12 +16,9 @@ MODES = ("async", "FIRST 1", "ANY 1", "ANY 2")
 
 
 @dataclasses.dataclass(frozen=True)
-class Failover(Parameters):
+class Failover(OnACluster):
     """Write load, the primary lost under it, a replica promoted, and an audit of every row."""
 
-    run_id: str = param("", "a recorded run to read instead of driving a new one; empty drives")
-    provider: str = param("embedded", "where the servers come from", choices=PROVIDERS)
-    cluster: str = param("lab", "name of the cluster; it is found again if it exists")
     replicas: int = param(2, "streaming replicas beside the primary", low=1, high=8)
     mode: str = param("ANY 1", "who a commit waits for: async, FIRST k or ANY k")
     level: str = param("on", "synchronous_commit: how far the replica must have come", choices=LEVELS)
@@ -40,7 +37,6 @@ class Failover(Parameters):
     seed: int = param(20230604, "seed of the payload and of every random choice", low=0, high=2**31 - 1)
     timeout_s: float = param(30.0, "deadline of one transaction", low=0.1, high=600)
     sample_interval_s: float = param(0.5, "seconds between two samples of servers and host", low=0.1, high=60)
-    keep_cluster: bool = param(False, "leave a cluster that this run started running afterwards")
 
     def conflicts(self) -> list[str]:
         return _modes([self.mode], self.replicas) + _provider(self.provider, [self.fault])
@@ -51,12 +47,10 @@ class Failover(Parameters):
 
 
 @dataclasses.dataclass(frozen=True)
-class DurabilityMatrix(Parameters):
+class DurabilityMatrix(OnServers):
     """Many failovers, each of a fresh cluster: what every mode and level of replication loses, and what it costs."""
 
-    run_id: str = param("", "a recorded run to read instead of driving a new one; empty drives")
     resume: str = param("", "a run that was cut off: go on with it, its own parameters count")
-    provider: str = param("embedded", "where the servers come from", choices=PROVIDERS)
     cluster: str = param("matrix", "name of the cluster that is made anew for every trial")
     replicas: int = param(2, "streaming replicas beside the primary", low=1, high=8)
     modes: str = param("async,FIRST 1,ANY 1,ANY 2", "who commits wait for", choices=MODES, many=True)
@@ -85,11 +79,9 @@ class DurabilityMatrix(Parameters):
 
 
 @dataclasses.dataclass(frozen=True)
-class PromotionCrash(Parameters):
+class PromotionCrash(OnServers):
     """pg_promote in every set-up that makes it crash, beside two that look alike and do not."""
 
-    run_id: str = param("", "a recorded run to read instead of driving a new one; empty drives")
-    provider: str = param("embedded", "where the servers come from", choices=PROVIDERS)
     cluster: str = param("crash", "name of the cluster that is made anew for every set-up")
     causes: str = param(",".join(CAUSES), "which set-ups to try", choices=CAUSES, many=True)
 
@@ -100,12 +92,9 @@ class PromotionCrash(Parameters):
 
 
 @dataclasses.dataclass(frozen=True)
-class QuorumCommit(Parameters):
+class QuorumCommit(OnACluster):
     """What each level of synchronous replication costs, and what waits when replicas stop."""
 
-    run_id: str = param("", "a recorded run to read instead of driving a new one; empty drives")
-    provider: str = param("embedded", "where the servers come from", choices=PROVIDERS)
-    cluster: str = param("lab", "name of the cluster; it is found again if it exists")
     replicas: int = param(2, "streaming replicas beside the primary", low=2, high=8)
     modes: str = param("async,FIRST 1,ANY 1,ANY 2", "who commits wait for", choices=MODES, many=True)
     levels: str = param(
@@ -117,7 +106,6 @@ class QuorumCommit(Parameters):
     writers: int = param(10, "writers, each waiting for its answer before it writes again", low=1, high=1000)
     deadline_s: float = param(1.0, "how long a client waits for a commit that no replica answers", low=0.1, high=60)
     seed: int = param(20230604, "seed of the payload", low=0, high=2**31 - 1)
-    keep_cluster: bool = param(False, "leave a cluster that this run started running afterwards")
 
     def conflicts(self) -> list[str]:
         return _modes(as_list(self.modes), self.replicas) + _provider(self.provider, [])

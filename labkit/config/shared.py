@@ -19,12 +19,18 @@ SPARE_CONNECTIONS = 10  # for the sampler, replication and whoever looks on
 
 
 @dataclasses.dataclass(frozen=True)
-class OnACluster(Parameters):
+class OnServers(Parameters):
     """Which run to read, or which servers to drive."""
 
     run_id: str = param("", "a recorded run to read instead of driving a new one; empty drives")
     provider: str = param("embedded", "where the servers come from", choices=PROVIDERS)
     cluster: str = param("lab", "name of the cluster; it is found again if it exists")
+
+
+@dataclasses.dataclass(frozen=True)
+class OnACluster(OnServers):
+    """On a cluster that may be there already, and may stay."""
+
     replicas: int = param(2, "streaming replicas beside the primary", low=0, high=8)
     keep_cluster: bool = param(False, "leave a cluster that this run started running afterwards")
 

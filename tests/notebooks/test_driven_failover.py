@@ -81,7 +81,7 @@ def test_ctrl_c_in_a_cell_by_hand_ends_the_drill_and_its_servers(environment: di
     assert process.returncode == 130
     run = RunStore(tmp_path / "runs").open(run.path)
     assert run.status == "failed"
-    assert "stop_writing() ended with KeyboardInterrupt" in run.meta["problem"]
+    assert "the drill was left after repoint(), before its end" in run.meta["problem"]
     assert nodes_running(environment) == [False, False, False]
 
 
