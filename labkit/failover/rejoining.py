@@ -12,7 +12,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from labkit import postgres, synchronous
 from labkit.cluster import Cluster, Node, wait_until
 from labkit.errors import ClusterError
-from labkit.failover import readback
+from labkit.failover import readback, remains
 from labkit.failover.readback import Keys
 from labkit.providers.base import Isolatable, Repairable
 from labkit.store import PartWriter, Run
@@ -147,6 +147,23 @@ def rejoin(
     if log is not None:
         log("rejoined", node=old.name, how=how)
     return how
+
+
+def promised(cluster: Cluster, old: Node, new: Node) -> Synchronous:
+    """What commits waited for before the failover, which lowered it to the replicas that were left.
+
+    Asked of another replica, else read from the files of `old`; what `new` is set to counts if it is set to anything
+    as strict. Raises ClusterError, BadInput.
+    """
+    with new.session() as connection:
+        now = synchronous.current(connection)
+    others = [node for node in cluster.replicas() if node is not old]
+    if others:
+        with others[0].session() as connection:
+            before: Synchronous | None = synchronous.current(connection)
+    else:
+        before = remains.promised(old)
+    return before if before is not None and before.promises > now.promises else now
 
 
 def _rewind(old: Node, new: Node, control: Repairable, deadline_s: float) -> str:
