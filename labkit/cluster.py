@@ -222,8 +222,10 @@ class Cluster:
             return primaries[0]
         said = ", ".join(f"{name} {role or 'does not answer'}" for name, role in roles.items())
         if not primaries:
+            stopped = f"`labkit up --name {self.name}` starts what is stopped, " if None in roles.values() else ""
             raise ClusterError(
-                f"cluster {self.name} has no primary ({said}); `labkit up --name {self.name}` starts what is stopped"
+                f"cluster {self.name} has no primary ({said}); {stopped}`labkit failover --name {self.name}` promotes "
+                "a replica"
             )
         raise ClusterError(
             f"cluster {self.name} has more than one primary ({said}): the old one came back after a failover; "

@@ -42,6 +42,10 @@ def failover(name: str, provider_name: str, old: str | None, max_lag_bytes: int,
 
     with contextlib.closing(FailoverSteps(cluster, lost, Policy(max_lag_bytes, accept_data_loss), log=tell)) as steps:
         new = steps.run()
+    assert steps.decision is not None
+    for survivor in steps.decision.survivors:
+        if not survivor.answers:
+            click.echo(f"{survivor.name} does not answer; `labkit rejoin {survivor.name} --name {name}` brings it back")
     for node, reason in steps.left_behind.items():
         click.echo(f"{node} does not follow {new.name}: {reason}")
     click.echo(f"{new.name} is the primary; `labkit rejoin {lost.name} --name {name}` makes {lost.name} its replica")

@@ -218,7 +218,8 @@ class EmbeddedServer:
         if self.running():
             raise ClusterError("the server runs; stop it before its data is deleted", node=self.state.name)
         processes.end_within(self.state.data)
-        shutil.rmtree(self.state.data)
+        if self.state.data.exists():
+            shutil.rmtree(self.state.data)
 
     def _process(self) -> psutil.Process:
         process = processes.postmaster(self.state.data)
