@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from labkit.errors import BadInput, ClusterError, LabkitError, RunNotFound, RunUnreadable
     from labkit.experiments.budgets import cpu_budget
     from labkit.experiments.crashes import promotion_crash
+    from labkit.experiments.drill import FailoverDrill
     from labkit.experiments.failover import durability_matrix, run_failover
     from labkit.experiments.load import concurrency_sweep, max_throughput, measuring_honestly
     from labkit.experiments.quorum import quorum_commit
@@ -65,6 +66,7 @@ _HOME = {
     "labkit.experiments.crashes": ("promotion_crash",),
     "labkit.experiments.quorum": ("quorum_commit",),
     "labkit.failover": ("FailoverSteps", "Policy", "Refused"),
+    "labkit.experiments.drill": ("FailoverDrill",),
     "labkit.experiments.failover": ("durability_matrix", "run_failover"),
     "labkit.experiments.read_scaling": ("read_scaling",),
     "labkit.experiments.load": ("concurrency_sweep", "max_throughput", "measuring_honestly"),
@@ -99,6 +101,7 @@ __all__ = [  # noqa: RUF022  (sorted without regard to case, as the documentatio
     "DurabilityMatrix",
     "ecdf",
     "Failover",
+    "FailoverDrill",
     "FailoverSteps",
     "headline",
     "LabkitError",

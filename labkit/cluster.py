@@ -59,6 +59,8 @@ class Node:
         """Host and port under which the other nodes reach this one."""
         self._passwords = passwords
         self._options = dict(connection_options or {})
+        self.application_name: str | None = name
+        """As the primary's pg_stat_replication calls this node; None if that tells it from no other."""
 
     def __repr__(self) -> str:
         return f"Node({self.name!r}, {self.host!r}, {self.port})"
@@ -187,6 +189,14 @@ class Cluster:
         self.name, self.provider, self.nodes = name, provider, nodes
         self.binaries, self.version = binaries, version
 
+    @property
+    def when_stopped(self) -> str:
+        """What to say of it when none of its servers runs."""
+        return f"stopped; `{command('up', self.name, self.provider)}` starts it"
+
+    def check_owned(self, verb: str) -> None:
+        """Raises ClusterError if labkit may not change the roles of these servers; `verb` is what was asked for."""
+
     def __repr__(self) -> str:
         return f"Cluster({self.name!r}, {self.provider!r}, {self.nodes!r})"
 
@@ -222,11 +232,9 @@ class Cluster:
             return primaries[0]
         said = ", ".join(f"{name} {role or 'does not answer'}" for name, role in roles.items())
         if not primaries:
-            stopped = f"`labkit up --name {self.name}` starts what is stopped, " if None in roles.values() else ""
-            raise ClusterError(
-                f"cluster {self.name} has no primary ({said}); {stopped}`labkit failover --name {self.name}` promotes "
-                "a replica"
-            )
+            up, failover = (command(verb, self.name, self.provider) for verb in ("up", "failover"))
+            stopped = f"`{up}` starts what is stopped, " if None in roles.values() else ""
+            raise ClusterError(f"cluster {self.name} has no primary ({said}); {stopped}`{failover}` promotes a replica")
         raise ClusterError(
             f"cluster {self.name} has more than one primary ({said}): the old one came back after a failover; "
             "stop it, or rebuild it as a replica"
@@ -249,7 +257,7 @@ class Cluster:
             connected = {row["application_name"]: row for row in postgres.replication(connection)}
         found = []
         for node in self.nodes:
-            row = connected.get(node.name)
+            row = connected.get(node.application_name)
             if node is primary:
                 continue
             if row is None:
@@ -279,7 +287,7 @@ class Cluster:
                 if node is primary:
                     continue
 
-                def streams(name: str = node.name) -> bool:
+                def streams(name: str | None = node.application_name) -> bool:
                     rows = postgres.replication(connection)
                     return any(row["application_name"] == name and row["state"] == "streaming" for row in rows)
 
@@ -298,6 +306,11 @@ class Cluster:
 
                 left_s = max(0.0, give_up - time.monotonic())
                 wait_until(caught_up, left_s, f"replay up to {postgres.lsn_text(target)}", node)
+
+
+def command(words: str, name: str, provider: str) -> str:
+    """A line for the shell: what labkit should do with a cluster."""
+    return f"labkit {words} --name {name}" + ("" if provider == "embedded" else f" --provider {provider}")
 
 
 def wait_until(

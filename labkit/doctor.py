@@ -65,12 +65,14 @@ def _docker() -> Check:
     from labkit.providers.engine import Engine
 
     try:
-        capacity = Engine().capacity()
-        compose_cli.command()
+        engine = Engine()
+        capacity = engine.capacity()
+        compose = compose_cli.version(compose_cli.command())
     except ProviderUnavailable as error:
         summary, _, remedy = str(error).partition("; ")
         return Check("docker", "warn", f"provider docker is not to be had: {summary}", remedy)
-    return Check("docker", "ok", f"an engine with Compose, {capacity.cpus} CPUs, {capacity.memory_bytes / GIB:.1f} GiB")
+    room = f"{capacity.cpus} CPUs, {capacity.memory_bytes / GIB:.1f} GiB"
+    return Check("docker", "ok", f"{engine.described}, Compose {compose}, {room}")
 
 
 def _answer(look: Callable[[], Check]) -> Check:

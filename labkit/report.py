@@ -112,39 +112,44 @@ class _Kernel:
     def before_cell(self, **_: Any) -> None:
         """A signal between two cells would be lost: no further cell may begin."""
         if self._stopping:
-            raise KeyboardInterrupt
+            # Not KeyboardInterrupt, which would tear the event loop down and leave the kernel no time to close.
+            raise RunError("interrupted between two cells")
 
     def interruptible(self, work: Callable[[], nbformat.NotebookNode]) -> nbformat.NotebookNode:
         """The result of `work`, done in a thread: nbclient would take the main thread's Ctrl-C and kill the kernel."""
         done: list[nbformat.NotebookNode] = []
         failed: list[BaseException] = []
+        # Not Thread.join: interrupted, it takes a running thread for ended (Python 3.11).
+        ended = threading.Event()
 
         def do() -> None:
             try:
                 done.append(work())
             except BaseException as error:
                 failed.append(error)
+            finally:
+                ended.set()
 
         thread = threading.Thread(target=do, name="notebook")
         thread.start()
         try:
-            thread.join()
+            ended.wait()
         except KeyboardInterrupt:
-            self._stop(thread)
+            self._stop(ended)
             raise
         if failed:
             raise failed[0]
         return done[0]
 
-    def _stop(self, thread: threading.Thread) -> None:
+    def _stop(self, ended: threading.Event) -> None:
         self._stopping = True
         self._signal(signal.SIGINT)
         with contextlib.suppress(KeyboardInterrupt):  # a second Ctrl-C means now
-            thread.join(_GRACE_S)
-        if thread.is_alive():
+            ended.wait(_GRACE_S)
+        if not ended.is_set():
             self.killed = True
             self._signal(signal.SIGKILL)
-            thread.join()
+            ended.wait()
 
     def _signal(self, number: signal.Signals) -> None:
         pid = getattr(self._manager.provisioner, "pid", None) if self._manager else None

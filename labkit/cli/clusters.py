@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from labkit import doctor, postgres
-from labkit.cluster import Cluster, Node, ReplicaLag
+from labkit.cluster import Cluster, Node, ReplicaLag, command
 from labkit.config import assignments
 from labkit.errors import BadInput, ClusterError
 from labkit.failover import note
@@ -56,13 +56,15 @@ def status(name: str | None, provider_name: str, as_json: bool) -> None:
     source = provider(provider_name)
     names = source.names()
     if name is not None and name not in names:
-        known = f"there are: {', '.join(names)}" if names else f"`labkit up --name {name}` makes one"
+        known = f"there are: {', '.join(names)}" if names else f"`{command('up', name, provider_name)}` makes one"
         raise BadInput(f"there is no cluster {name!r}; {known}")
     found = []
     for each in names if name is None else [name]:
         cluster = source.find(each)
         found.append(describe(cluster) if cluster else _unfinished(each, provider_name))
     _show(found, as_json)
+    if not found and not as_json:
+        click.echo(f"there is no cluster; `labkit up --provider {provider_name}` finds or makes one")
 
 
 @click.command()
@@ -113,7 +115,7 @@ def describe(cluster: Cluster) -> dict[str, Any]:
     lags: dict[str, ReplicaLag] = {}
     problem = None
     if not any(node.control.running() for node in cluster.nodes):
-        problem = f"stopped; `labkit up --name {cluster.name}` starts it"
+        problem = cluster.when_stopped
     else:
         try:
             lags = {lag.name: lag for lag in cluster.lag()}
@@ -157,7 +159,8 @@ def _describe_node(node: Node, lag: ReplicaLag | None) -> dict[str, Any]:
 
 
 def _unfinished(name: str, provider_name: str) -> dict[str, Any]:
-    problem = f"being made, or cut off while it was; `labkit up --name {name}` or `labkit down --name {name}` cleans up"
+    again, away = (command(verb, name, provider_name) for verb in ("up", "down"))
+    problem = f"being made, or cut off while it was; `{again}` or `{away}` cleans up"
     return {"name": name, "provider": provider_name, "version": None, "binaries": None, "problem": problem, "nodes": []}
 
 
@@ -165,8 +168,6 @@ def _show(clusters: Sequence[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(clusters, indent=1))
         return
-    if not clusters:
-        click.echo("there is no cluster; `labkit up` makes one")
     for cluster in clusters:
         click.echo(f"{cluster['name']}  ({cluster['provider']}, PostgreSQL {cluster['version'] or 'unknown'})")
         if cluster["binaries"]:

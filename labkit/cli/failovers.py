@@ -9,7 +9,7 @@ import click
 
 from labkit import postgres
 from labkit.cli.clusters import cluster_name, provider_option
-from labkit.cluster import Cluster, Node
+from labkit.cluster import Cluster, Node, command
 from labkit.errors import BadInput, ClusterError
 from labkit.failover import OVERRIDE, FailoverSteps, Policy, note, rejoining
 from labkit.providers import provider
@@ -45,10 +45,12 @@ def failover(name: str, provider_name: str, old: str | None, max_lag_bytes: int,
     assert steps.decision is not None
     for survivor in steps.decision.survivors:
         if not survivor.answers:
-            click.echo(f"{survivor.name} does not answer; `labkit rejoin {survivor.name} --name {name}` brings it back")
+            again = command(f"rejoin {survivor.name}", name, provider_name)
+            click.echo(f"{survivor.name} does not answer; `{again}` brings it back")
     for node, reason in steps.left_behind.items():
         click.echo(f"{node} does not follow {new.name}: {reason}")
-    click.echo(f"{new.name} is the primary; `labkit rejoin {lost.name} --name {name}` makes {lost.name} its replica")
+    back = command(f"rejoin {lost.name}", name, provider_name)
+    click.echo(f"{new.name} is the primary; `{back}` makes {lost.name} its replica")
 
 
 @click.command()
@@ -98,7 +100,8 @@ def _lost(cluster: Cluster) -> Node:
     primaries = [node for node, role in roles.items() if role == "primary"]
     silent = [node for node, role in roles.items() if role is None]
     if primaries:
-        others = f"{', '.join(silent)} does not answer, `labkit up` starts it" if silent else "everybody answers"
+        up = command("up", cluster.name, cluster.provider)
+        others = f"{', '.join(silent)} does not answer, `{up}` starts it" if silent else "everybody answers"
         raise ClusterError(
             f"{', '.join(primaries)} is primary: there is nothing to fail over ({others}). If it was promoted by hand, "
             "name the old primary with --old"

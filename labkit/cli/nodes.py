@@ -10,7 +10,7 @@ import click
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from labkit.cli.clusters import cluster_name, provider_option
-from labkit.cluster import Cluster
+from labkit.cluster import Cluster, command
 from labkit.errors import BadInput, ClusterError
 from labkit.providers import binaries, provider
 from labkit.providers.base import ReplicaKeeper
@@ -72,7 +72,10 @@ def clean(purge: bool, name: str, provider_name: str) -> None:
 @provider_option
 def logs(node: str, lines: int, name: str, provider_name: str) -> None:
     """Show the last lines that NODE wrote, running or not."""
-    click.echo(_found(name, provider_name).node(node).control.log_tail(lines))
+    text = _found(name, provider_name).node(node).control.log_tail(lines)
+    if not text:
+        raise ClusterError("there is no log to show: nothing is written yet, or the server is not labkit's", node=node)
+    click.echo(text)
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -96,7 +99,8 @@ def psql(context: click.Context, node: str, arguments: tuple[str, ...], name: st
 def _found(name: str, provider_name: str) -> Cluster:
     cluster = provider(provider_name).find(name)
     if cluster is None:
-        raise BadInput(f"there is no cluster {name!r} of provider {provider_name}; `labkit up` makes one")
+        up = command("up", name, provider_name)
+        raise BadInput(f"there is no cluster {name!r} of provider {provider_name}; `{up}` makes one")
     return cluster
 
 

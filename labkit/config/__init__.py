@@ -3,7 +3,8 @@
 from labkit.config.failover import DurabilityMatrix, Failover, PromotionCrash, QuorumCommit
 from labkit.config.load import ConcurrencySweep, MaxThroughput, MeasuringHonestly
 from labkit.config.parameters import Parameters, as_list, as_stages, assignments, param, read_yaml
-from labkit.config.reading import LOCALES, CpuBudget, ReadScaling, StreamingReplication
+from labkit.config.reading import CpuBudget, ReadScaling, StreamingReplication
+from labkit.config.shared import LOCALES
 
 __all__ = [
     "LOCALES",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from labkit.config.parameters import Parameters, as_list, param
-from labkit.config.reading import PROVIDERS
+from labkit.config.shared import PROVIDERS
 from labkit.errors import BadInput
 from labkit.synchronous import LEVELS, Synchronous
 
@@ -36,6 +36,7 @@ class Failover(Parameters):
     accept_data_loss: bool = param(False, "promote although committed rows may be lost")
     hold_writes: bool = param(True, "the new primary acknowledges nothing before a replica follows it")
     rejoin: bool = param(True, "read the old primary's own rows, then make it a replica")
+    by_hand: bool = param(False, "each verb of the drill takes its step; else all are taken at once, then shown")
     seed: int = param(20230604, "seed of the payload and of every random choice", low=0, high=2**31 - 1)
     timeout_s: float = param(30.0, "deadline of one transaction", low=0.1, high=600)
     sample_interval_s: float = param(0.5, "seconds between two samples of servers and host", low=0.1, high=60)

@@ -5,32 +5,16 @@ from __future__ import annotations
 import dataclasses
 import itertools
 
-from labkit.config.parameters import Parameters, as_list, param
-from labkit.config.reading import ARMS, LOCALES, PROVIDERS, WORKLOADS
+from labkit.config.parameters import as_list, param
+from labkit.config.shared import ARMS, OWNING_PROVIDERS, WORKLOADS, ReadingUsers, too_many_processes
 
 
 @dataclasses.dataclass(frozen=True)
-class _OneWorkload(Parameters):
+class _OneWorkload(ReadingUsers):
     """What these experiments have in common."""
 
-    run_id: str = param("", "a recorded run to read instead of driving a new one; empty drives")
-    provider: str = param("embedded", "where the servers come from", choices=PROVIDERS)
-    cluster: str = param("lab", "name of the cluster; it is found again if it exists")
-    replicas: int = param(2, "streaming replicas beside the primary", low=0, high=8)
-    users: int = param(1_000_000, "rows of the users table", low=100, high=100_000_000)
-    locale: str = param("en_US", "language of the names", choices=LOCALES)
-    seed: int = param(20230604, "seed of the dataset and of every random choice", low=0, high=2**31 - 1)
     workload: str = param("get-user", "what a request asks for", choices=WORKLOADS)
-    connections: int = param(32, "database connections to each node that serves reads", low=1, high=1000)
-    timeout_s: float = param(30.0, "deadline of one request, waiting for a connection included", low=0.1, high=600)
     warmup_s: float = param(0.5, "seconds at the start of every block that are not counted", low=0, high=600)
-    sample_interval_s: float = param(1.0, "seconds between two samples of servers and host", low=0.1, high=60)
-    keep_cluster: bool = param(False, "leave a cluster that this run started running afterwards")
-
-    def _needs_replicas(self, arms: str) -> list[str]:
-        if self.replicas or "replicas-round-robin" not in as_list(arms):
-            return []
-        return ["replicas: 0 leaves the arm replicas-round-robin without a server; name another arm or add replicas"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,17 +29,16 @@ class MaxThroughput(_OneWorkload):
     confirm: int = param(3, "repetitions of the rate that was found; most of them must hold", low=1, high=100)
     trial_s: float = param(4.0, "measured seconds of one trial", low=0.5, high=3600)
     arrival: str = param("poisson", "how requests are spaced", choices=("poisson", "constant"))
-    max_in_flight: int = param(1000, "requests under way at once; more are dropped, and a drop fails", low=1, high=1e6)
     processes: int = param(1, "load generator processes; each takes its share of the load", low=1, high=256)
+    max_in_flight: int = param(1000, "requests under way at once; more are dropped, and a drop fails", low=1, high=1e6)
 
     def conflicts(self) -> list[str]:
-        found = self._needs_replicas(self.arm)
+        found = super().conflicts() + self._without_replicas(self.arm)
         if self.rate_low >= self.rate_high:
             found.append(f"rate_low: {self.rate_low:g} must be below rate_high, which is {self.rate_high:g}")
-        for name, limit in (("connections", self.connections), ("max_in_flight", self.max_in_flight)):
-            if limit < self.processes:
-                found.append(f"processes: {self.processes} load generators cannot share {name}: {limit}")
-        return found
+        return found + too_many_processes(
+            self.processes, connections=self.connections, max_in_flight=self.max_in_flight
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,11 +49,11 @@ class ConcurrencySweep(_OneWorkload):
     levels: str = param("1,2,5,10,20,50,100,200,500,1000", "numbers of users, ascending")
     rounds: int = param(3, "repetitions of every level on every arm", low=1, high=100)
     step_s: float = param(1.5, "measured seconds of one level in one round", low=0.5, high=3600)
+    processes: int = param(1, "load generator processes; each takes its share of the load", low=1, high=256)
     up_to_nodes: int = param(8, "nodes up to which the model is extrapolated", low=2, high=64)
-    processes: int = param(1, "load generator processes; each takes its share of the users", low=1, high=256)
 
     def conflicts(self) -> list[str]:
-        found = self._needs_replicas(self.arms)
+        found = super().conflicts() + self._without_replicas(self.arms)
         levels = self.user_levels
         if not levels:
             found.append(f"levels: {self.levels!r} must be whole numbers from 1 up, as in 1,10,100")
@@ -78,9 +61,7 @@ class ConcurrencySweep(_OneWorkload):
             found.append(f"levels: {self.levels!r} must be at least four numbers that ascend, for a model to fit")
         elif self.processes > min(levels):
             found.append(f"processes: {self.processes} load generators cannot share {min(levels)} users")
-        if self.processes > self.connections:
-            found.append(f"processes: {self.processes} load generators cannot share connections: {self.connections}")
-        return found
+        return found + too_many_processes(self.processes, connections=self.connections)
 
     @property
     def user_levels(self) -> list[int]:
@@ -93,6 +74,8 @@ class ConcurrencySweep(_OneWorkload):
 class MeasuringHonestly(_OneWorkload):
     """What a closed loop does not see, and how much a comparison can be trusted."""
 
+    # A server is restarted and stopped for a moment: only those that labkit owns.
+    provider: str = param("embedded", "where the servers come from", choices=OWNING_PROVIDERS)
     users: int = param(100_000, "rows of the users table", low=100, high=100_000_000)
     vus: int = param(16, "users of the closed loop", low=1, high=100_000)
     rate: float = param(1500.0, "requests a second of the open workload", low=1, high=1e6)
@@ -104,7 +87,7 @@ class MeasuringHonestly(_OneWorkload):
     pair_block_s: float = param(0.25, "measured seconds of each side of such a pair", low=0.1, high=60)
 
     def conflicts(self) -> list[str]:
-        found = []
+        found = super().conflicts()
         if self.stall_s > self.block_s / 2:
             found.append(f"stall_s: {self.stall_s:g} s is more than half of a block; raise block_s or lower stall_s")
         if self.timeout_s <= self.stall_s:

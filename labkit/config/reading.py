@@ -1,30 +1,27 @@
-"""Parameters of the experiments about reading from replicas, and the choices that others share with them."""
+"""Parameters of the experiments about reading from replicas, and about replication itself."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 
-from labkit.config.parameters import Parameters, as_list, as_stages, param
+from labkit.config.parameters import as_list, as_stages, param
+from labkit.config.shared import (
+    ARMS,
+    OWNING_PROVIDERS,
+    PROVIDERS,
+    WORKLOADS,
+    OnACluster,
+    ReadingUsers,
+    too_many_processes,
+)
 from labkit.errors import BadInput
-
-ARMS = ("primary-only", "replicas-round-robin")
-PROVIDERS = ("embedded", "docker", "attach")
-WORKLOADS = ("get-user", "search-users")
-LOCALES = ("en_US", "ru_RU", "de_DE", "fr_FR", "es_ES", "pl_PL", "uk_UA", "pt_BR", "it_IT", "cs_CZ")
 
 
 @dataclasses.dataclass(frozen=True)
-class ReadScaling(Parameters):
+class ReadScaling(ReadingUsers):
     """Read load against the primary only and against the replicas, in interleaved rounds."""
 
-    run_id: str = param("", "a recorded run to read instead of driving a new one; empty drives")
-    provider: str = param("embedded", "where the servers come from", choices=PROVIDERS)
-    cluster: str = param("lab", "name of the cluster; it is found again if it exists")
-    replicas: int = param(2, "streaming replicas beside the primary", low=0, high=8)
-    users: int = param(1_000_000, "rows of the users table", low=100, high=100_000_000)
-    locale: str = param("en_US", "language of the names", choices=LOCALES)
-    seed: int = param(20230604, "seed of the dataset and of every random choice", low=0, high=2**31 - 1)
     workloads: str = param("get-user,search-users", "which loads to run", choices=WORKLOADS, many=True)
     arms: str = param("primary-only,replicas-round-robin", "where reads go", choices=ARMS, many=True)
     vus: int = param(
@@ -42,7 +39,6 @@ class ReadScaling(Parameters):
         "", "change of users or rate in every block, as value:seconds,…: 100:10,500:30 ramps to 100 in 10 s; 0 s steps"
     )
     processes: int = param(1, "load generator processes; each takes its share of the load", low=1, high=256)
-    connections: int = param(32, "database connections to each node that serves reads", low=1, high=1000)
     hit_ratio: float = param(
         0.0, "share of searches for names that exist; the original searched for none", low=0, high=1
     )
@@ -50,17 +46,9 @@ class ReadScaling(Parameters):
         18.0, "measured seconds of each workload on each arm, all rounds together", low=1, high=86_400
     )
     rounds: int = param(6, "paired rounds; order alternates A B, B A, …", low=1, high=1000)
-    warmup_s: float = param(1.0, "seconds at the start of every block that are not counted", low=0, high=600)
-    timeout_s: float = param(30.0, "deadline of one request, waiting for a connection included", low=0.1, high=600)
-    sample_interval_s: float = param(1.0, "seconds between two samples of servers and host", low=0.1, high=60)
-    keep_cluster: bool = param(False, "leave a cluster that this run started running afterwards")
 
     def conflicts(self) -> list[str]:
-        found = []
-        if self.replicas == 0 and any(arm.startswith("replicas") for arm in as_list(self.arms)):
-            found.append(
-                "replicas: 0 leaves the arm replicas-round-robin without a server; drop the arm or add replicas"
-            )
+        found = super().conflicts() + self._without_replicas(self.arms)
         if self.duration_s / self.rounds < 0.5:
             found.append(
                 f"rounds: {self.rounds} rounds of {self.duration_s / self.rounds:.2g} s are too short to measure; "
@@ -79,13 +67,8 @@ class ReadScaling(Parameters):
             found.append("vus: 0 users and rate: 0 requests a second ask for nothing; set one of them")
         if self.rate and self.think_s:
             found.append(f"think_s: {self.think_s:g} s, but at a rate there are no users who think; set it to 0")
-        limits = {"connections": self.connections}
-        limits |= {"max_in_flight": self.max_in_flight} if self.rate else {"vus": self.vus}
-        found += [
-            f"processes: {self.processes} load generators cannot share {name}: {limit}; use at most {limit}"
-            for name, limit in limits.items()
-            if 0 < limit < self.processes
-        ]
+        among = {"max_in_flight": self.max_in_flight} if self.rate else {"vus": self.vus}
+        found += too_many_processes(self.processes, connections=self.connections, **among)
         try:
             length_s = sum(seconds for _, seconds in as_stages(self.stages))
         except BadInput as error:
@@ -149,15 +132,13 @@ class CpuBudget(ReadScaling):
         return found
 
 
-OWNING_PROVIDERS = ("embedded", "docker")
 COMMIT_LEVELS = ("off", "local", "remote_write", "on", "remote_apply")
 
 
 @dataclasses.dataclass(frozen=True)
-class StreamingReplication(Parameters):
+class StreamingReplication(OnACluster):
     """What streaming replication does: positions, lag, staleness, a conflict, and a slot that is lost."""
 
-    run_id: str = param("", "a recorded run to read instead of driving a new one; empty drives")
     provider: str = param("embedded", "where the servers come from", choices=OWNING_PROVIDERS)
     cluster: str = param("replication", "name of the cluster; it is found again if it exists")
     replicas: int = param(2, "streaming replicas beside the primary", low=1, high=8)
@@ -168,4 +149,3 @@ class StreamingReplication(Parameters):
     interval_ms: float = param(10.0, "milliseconds between two of these commits", low=0, high=10_000)
     write_load_s: float = param(4.0, "seconds of write load under which positions and lag are watched", low=1, high=600)
     slot_keep_mb: int = param(64, "max_slot_wal_keep_size while a replica is down, in MB", low=32, high=4096)
-    keep_cluster: bool = param(False, "leave a cluster that this run started running afterwards")

@@ -10,14 +10,14 @@ from labkit import environment, providers
 from labkit.cluster import Cluster
 from labkit.config import DurabilityMatrix, Failover
 from labkit.errors import BadInput, RunUnreadable
-from labkit.experiments.running import cluster_of, new_run, recorded
+from labkit.experiments.drill import FailoverDrill
+from labkit.experiments.running import new_run, recorded
 from labkit.failover import Policy
 from labkit.failover.trials import Trial, run_trial
 from labkit.lab import open_run
 from labkit.load.shards import Generators
 from labkit.progress import Progress
 from labkit.providers.base import ClusterSpec
-from labkit.sampling.sampler import Sampler
 from labkit.store import Run
 from labkit.synchronous import Synchronous
 from labkit.workloads import AppendRows
@@ -29,31 +29,7 @@ def run_failover(parameters: Failover) -> Run:
     With `run_id` nothing is driven: the recorded run is returned. Raises LabkitError; Refused, a ClusterError, if the
     failover would lose data: the run is then marked failed.
     """
-    p = parameters
-    if p.run_id:
-        return recorded(p.run_id, "failover")
-    with new_run("failover", p.as_dict()) as run, cluster_of(p, run) as cluster, Generators() as generators:
-        trial = Trial(
-            replication=p.replication,
-            fault=p.fault,
-            workload=AppendRows(p.rows_per_tx, p.payload_bytes),
-            policy=Policy(p.max_lag_bytes, p.accept_data_loss, hold_writes=p.hold_writes),
-            writers=p.writers,
-            before_s=p.before_s,
-            behind_s=p.behind_s,
-            after_s=p.after_s,
-            timeout_s=p.timeout_s,
-            seed=p.seed,
-            rejoin=p.rejoin,
-        )
-        with Sampler(cluster.nodes, run, p.sample_interval_s, pids={"generator": generators.pids}) as sampler:
-            cluster.synchronous(p.replication.mode, p.replication.k, p.replication.level)
-            run.update(replication=cluster.replication())
-            facts = run_trial(trial, cluster, run, generators)
-        run.update(blocks=[facts], not_measured=sampler.not_measured, sampler=sampler.summary())
-        run.update(replication_after=cluster.replication())
-        cluster.synchronous("off", level="off")
-    return run
+    return FailoverDrill(parameters.replace(by_hand=False)).run
 
 
 def durability_matrix(parameters: DurabilityMatrix) -> Run:

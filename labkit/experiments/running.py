@@ -10,6 +10,7 @@ from typing import Protocol
 
 from labkit import environment, project, providers
 from labkit.cluster import Cluster, Node
+from labkit.config.shared import SPARE_CONNECTIONS
 from labkit.errors import BadInput, LabkitError, RunError
 from labkit.lab import open_run
 from labkit.providers.base import ClusterSpec
@@ -27,7 +28,6 @@ _SETTINGS = (
     "hot_standby_feedback",
     "jit",
 )
-_SPARE_CONNECTIONS = 10  # for the sampler, replication and whoever looks on
 CATCHUP_S = 60.0
 
 
@@ -110,10 +110,10 @@ def check_connections(groups: Iterable[Sequence[Node]], connections: int) -> Non
     problems = []
     for node in nodes.values():
         allowed = int(node.settings(["max_connections"])["max_connections"])
-        if connections + _SPARE_CONNECTIONS > allowed:
+        if connections + SPARE_CONNECTIONS > allowed:
             problems.append(
-                f"connections: {connections} to {node.name} and {_SPARE_CONNECTIONS} to spare need max_connections of "
-                f"at least {connections + _SPARE_CONNECTIONS}, it is {allowed} there"
+                f"connections: {connections} to {node.name} and {SPARE_CONNECTIONS} to spare need max_connections of "
+                f"at least {connections + SPARE_CONNECTIONS}, it is {allowed} there"
             )
     if problems:
         raise BadInput(problems)

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from labkit import project
-from labkit.cluster import Cluster
+from labkit.cluster import Cluster, command
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,10 @@ def sentence(cluster: Cluster) -> str | None:
         return None
     chosen = f", to {found.new}" if found.new else ""
     fenced = f" ({found.old} is fenced: it would start as a replica)" if found.fenced else ""
-    where = f"--name {cluster.name}" + (f" --provider {cluster.provider}" if cluster.provider != "embedded" else "")
+    on, off = (command(verb, cluster.name, cluster.provider) for verb in ("failover", "down --purge"))
     return (
         f"a failover from {found.old}{chosen} is at, or was cut off in, step {found.step}{fenced}; "
-        f"`labkit failover {where}` goes on, `labkit down --purge {where}` gives up"
+        f"`{on}` goes on, `{off}` gives up"
     )
 
 

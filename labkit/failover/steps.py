@@ -7,6 +7,7 @@
     failover.fence()        the old primary cannot come back as a second one
     failover.promote()
     failover.repair()       what the new primary has inherited and would hang on
+    failover.route(send)    send(new) sends the writers there
     failover.repoint()      the other replicas follow it
     failover.close()
 
@@ -97,6 +98,7 @@ class FailoverSteps:
         sessions: Mapping[str, postgres.Connection] | None = None,
         log: Log | None = None,
     ) -> None:
+        cluster.check_owned("failed over")
         self.cluster, self.old, self.policy = cluster, old, policy or Policy()
         self.primary_lsn, self.replication = primary_lsn, replication
         self.decision: Decision | None = None
@@ -212,6 +214,11 @@ class FailoverSteps:
             details["settings"] = changes
         return changes
 
+    def route(self, send: Callable[[Node], None]) -> None:
+        """Send the writers to the new primary: `send` is called with it."""
+        with self._step("route"):
+            send(self._chosen())
+
     def repoint(self) -> list[str]:
         """Have the other survivors follow the new primary, slot first, and wait until they stream; their names.
 
@@ -260,9 +267,7 @@ class FailoverSteps:
         self.fence()
         new = self.promote()
         self.repair()
-        with self._step("route"):
-            if on_promoted is not None:
-                on_promoted(new)
+        self.route(on_promoted or (lambda _: None))
         if before_repoint is not None:
             before_repoint()
         self.repoint()

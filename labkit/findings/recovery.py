@@ -55,8 +55,12 @@ def facts(run: Run) -> dict[str, Any]:
 
 
 def steps(run: Run) -> pd.DataFrame:
-    """One row a step, in order of time: step, words, at_ms since the primary was lost, took_ms (NaN if not timed)."""
-    block, events = facts(run), run.events()
+    """One row a step, in order of time: step, words, at_ms since the primary was lost, took_ms (NaN if not timed).
+
+    Of a failover that is under way, the steps up to now. Raises RunUnreadable if the primary is not lost yet.
+    """
+    events = run.events()
+    block = facts(run) if run.blocks else _so_far(run, events)
     rows = []
     for kind in _STEPS:
         found = events[events["kind"] == kind]
@@ -65,11 +69,17 @@ def steps(run: Run) -> pd.DataFrame:
         elif kind == "first_write":
             at = block["first_after_ns"]
         else:
-            at = float(found["t_ns"].iloc[0]) if len(found) else None
+            at = float(found["t_ns"].iloc[-1]) if len(found) else None
         if at is not None:
-            took = found["took_ms"].iloc[0] if len(found) and "took_ms" in found else np.nan
+            took = found["took_ms"].iloc[-1] if len(found) and "took_ms" in found else np.nan
             rows.append({"step": kind, "words": _STEPS[kind], "at_ms": (at - block["fault_ns"]) / 1e6, "took_ms": took})
     return pd.DataFrame(rows).sort_values("at_ms", ignore_index=True)
+
+
+def _so_far(run: Run, events: pd.DataFrame) -> dict[str, Any]:
+    """What of the facts is known before the rows are read back."""
+    lost = events[events["kind"] == "fault"]
+    return {"fault_ns": lost["at_ns"].iloc[-1], "first_after_ns": None} if len(lost) else facts(run)
 
 
 def timeline(run: Run) -> pd.DataFrame:
@@ -82,9 +92,9 @@ def timeline(run: Run) -> pd.DataFrame:
 
 
 def decision(run: Run) -> pd.DataFrame:
-    """The decision table: every survivor, what it had, and whose rule chooses it."""
+    """The decision table: every survivor, what it had, and whose rule chooses it. It is there once it was decided."""
     rows = []
-    for row in facts(run)["decision"]:
+    for row in facts(run)["decision"] if run.blocks else _decided(run):
         rows.append(
             {
                 "replica": row["node"],
@@ -100,6 +110,14 @@ def decision(run: Run) -> pd.DataFrame:
             }
         )
     return Words(pd.DataFrame(rows).set_index("replica").T)
+
+
+def _decided(run: Run) -> list[dict[str, Any]]:
+    """The table of a failover that is under way; a refused one rests on a table too."""
+    events = run.events()
+    made = events[events["kind"].isin(["decide", "decide_failed"])]
+    tables = [table for table in made.get("table", ()) if isinstance(table, list)]
+    return list(tables[-1]) if tables else list(facts(run)["decision"])
 
 
 def written(run: Run) -> pd.DataFrame:
@@ -251,8 +269,19 @@ def lead(run: Run) -> Sentences:
             f"Nothing was acknowledged for {number(block['rto_ms'])} ms, from the last row of {block['old']} to the "
             f"first of {block['new']} (RTO, as the writers saw it)."
         )
+        if run.parameters.get("by_hand"):
+            found.append(_by_hand(run))
     found += [f"Overridden: {reason}." for reason in block["overridden"]]
     return found
+
+
+def _by_hand(run: Run) -> str:
+    taken = steps(run)
+    noticed = taken.loc[taken["step"] == "detected", "at_ms"].sum()
+    return (
+        "The steps were taken by hand, so that outage includes the reader's time between the cells: the steps "
+        f"themselves took {number(taken['took_ms'].sum())} ms, after {number(noticed)} ms until the loss was noticed."
+    )
 
 
 def validity(run: Run) -> list[str]:

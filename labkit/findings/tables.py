@@ -207,7 +207,7 @@ def disk_space(run: Run) -> pd.DataFrame:
         for metric, rows in found.groupby("metric")
         for moment in ("first", "last")
     }
-    return pd.DataFrame(columns) if columns else Words({"": ["not measured"]}, index=["servers"])
+    return pd.DataFrame(columns).rename_axis(None) if columns else Words({"": ["not measured"]}, index=["servers"])
 
 
 _REPLICATION = ("application_name", "state", "sync_state", "sent_lsn", "write_lsn", "flush_lsn", "replay_lsn")

@@ -36,7 +36,7 @@ def bottleneck(run: Run) -> pd.DataFrame:
     host     more than 90 % of all cores were busy: servers and generator competed for them
     servers  a CPU limit kept a server waiting for more than 5 % of the time
     pool     connections were busy more than 90 % of the time and waiting for one was more than half of the latency
-    none     nothing was at its limit: more users, or a higher rate, would give more throughput
+    none     nothing that was measured was at its limit: if that is all, more users or a higher rate would give more
     """
     usage = resources(run)
     rows = []
@@ -78,17 +78,26 @@ def _wait_share(blocks: list[Block]) -> float:
     return wait / latency if latency else float("nan")
 
 
+_UNSEEN = "the CPU of the servers was not measured"
+
+
 def _limit(row: dict[str, Any]) -> tuple[str, str]:
     client, host, throttled = row["client_cpu_percent"], row["host_cpu_percent"], row["throttled_percent"]
+    servers = row["servers_cpu_percent"]
     if client > GENERATOR_LIMIT:
         return "client", f"the load generator used {client:.0f} % of its core: it measured itself"
     if host > HOST_LIMIT:
-        shares = f"servers {row['servers_cpu_percent']:.0f} %, load generator {client:.0f} % of a core"
-        return "host", f"{host:.0f} % of all cores were busy ({shares}): they competed for the same CPU"
+        busy = f"{host:.0f} % of all cores were busy"
+        if np.isnan(servers):
+            return "host", f"{busy} where the load generator ran ({client:.0f} % of a core); {_UNSEEN}"
+        shares = f"servers {servers:.0f} %, load generator {client:.0f} % of a core"
+        return "host", f"{busy} ({shares}): they competed for the same CPU"
     if throttled > THROTTLED_LIMIT:
         return "servers", f"a CPU limit kept a server waiting {throttled:.0f} % of the time"
     if row["pool_busy"] > POOL_LIMIT and row["wait_share"] > WAIT_LIMIT:
         return "pool", f"{row['wait_share']:.0%} of the latency was waiting for a connection, all of them in use"
+    if np.isnan(servers):
+        return "none", f"nothing that was measured was at its limit; {_UNSEEN}"
     return "none", "nothing was at its limit: more users, or a higher rate, would give more throughput"
 
 

@@ -68,7 +68,7 @@ class Recorder:
         self.rows = 0
         self.window = (0, 0)  # from, to: the measured part, in ns like start_ns
         self.measured = 0  # requests answered in the window
-        self.busy_ns = 0  # connection time that they used
+        self.busy_ns = 0  # connection time used within the window, by requests that reach beyond it too
 
     def code(self, sqlstate: str) -> int:
         """The number that stands for a SQLSTATE in this part."""
@@ -112,9 +112,10 @@ class Recorder:
                 "rows": view["rows"],
             }
         )
+        begin, end_ns = self.window
         done = view["start_ns"] + view["latency_ns"]
-        inside = (done >= self.window[0]) & (done < self.window[1])
-        self.measured += int(inside.sum())
-        self.busy_ns += int((view["latency_ns"] - view["wait_ns"])[inside].sum())
+        self.measured += int(((done >= begin) & (done < end_ns)).sum())
+        held = np.minimum(done, end_ns) - np.maximum(view["start_ns"] + view["wait_ns"], begin)
+        self.busy_ns += int(held.clip(min=0).sum())
         self.rows += end
         self.offset = self._seen = 0

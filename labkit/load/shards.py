@@ -7,6 +7,7 @@ pool of processes on this machine; an executor of a distributed engine runs them
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import multiprocessing
 import os
 import platform
@@ -128,6 +129,12 @@ class Generators:
         future = self._executor.submit(run_load, spec)
         self._begun.append((future, spec))
         return future
+
+    def kill(self) -> None:
+        """End the workers of this object in the middle of what they do; their loads then raise LoadError."""
+        for pid in self.pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
 
     def close(self) -> None:
         """End what still runs in the background, and the workers that belong to this object."""

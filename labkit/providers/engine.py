@@ -6,14 +6,20 @@ Only containers, volumes and networks that carry the label `labkit` are ever loo
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
+import json
 import os
 import tarfile
 from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import docker
 import requests
+from docker.context.config import get_current_context_name
 from docker.errors import APIError, ContainerError, DockerException, NotFound
 from docker.models.containers import Container
 from docker.tls import TLSConfig
@@ -36,7 +42,10 @@ class Engine:
 
     def __init__(self) -> None:
         self._client = _connect()
-        version = str(self._client.version()["ApiVersion"])
+        spoken = self._client.version()
+        version = str(spoken["ApiVersion"])
+        endpoint = _endpoint()
+        self.described = f"engine {spoken['Version']} at {endpoint.host} ({endpoint.named_by})"
         if tuple(int(part) for part in version.split(".")) < LEAST_API:
             raise ProviderUnavailable(
                 f"the Docker engine speaks API {version}, labkit needs {'.'.join(map(str, LEAST_API))} "
@@ -236,25 +245,64 @@ def refusals(node: str | None = None) -> Iterator[None]:
         ) from error
 
 
+@dataclass(frozen=True)
+class _Endpoint:
+    """Where the engine is, and what says so."""
+
+    host: str
+    named_by: str
+    tls: TLSConfig | bool = False
+
+
 def _connect() -> docker.DockerClient:
-    host = os.environ.get("DOCKER_HOST")
-    name = "" if host else os.environ.get("DOCKER_CONTEXT", "")
+    endpoint = _endpoint()
+    _check_near(endpoint)
     try:
-        if host:
+        if os.environ.get("DOCKER_HOST"):
             return docker.DockerClient.from_env(timeout=TIMEOUT_S)
-        context = docker.ContextAPI.get_context(name) if name else docker.ContextAPI.get_current_context()
-        if context is None:
-            raise DockerException(f"there is no Docker context {name!r}")
-        tls = context.TLSConfig
-        return docker.DockerClient(
-            base_url=context.Host, tls=tls if isinstance(tls, TLSConfig) else False, version="auto", timeout=TIMEOUT_S
-        )
+        return docker.DockerClient(base_url=endpoint.host, tls=endpoint.tls, version="auto", timeout=TIMEOUT_S)
     except (DockerException, requests.exceptions.RequestException) as error:
-        where = f"DOCKER_HOST={host}" if host else f"context {name or 'in use'}"
+        raise _nobody_answers(f"{endpoint.named_by}, {endpoint.host}: {' '.join(str(error).split())}") from error
+
+
+def _endpoint() -> _Endpoint:
+    """As the docker command finds it: DOCKER_HOST, then DOCKER_CONTEXT, then the context in use."""
+    if host := os.environ.get("DOCKER_HOST"):
+        return _Endpoint(host, "DOCKER_HOST")
+    try:
+        name = os.environ.get("DOCKER_CONTEXT") or get_current_context_name()
+        context = docker.ContextAPI.get_context(name)
+    except (DockerException, ValueError) as error:
+        raise _nobody_answers(f"the context in use cannot be read: {error}") from error
+    if context is not None and context.Host:
+        tls = context.TLSConfig
+        return _Endpoint(str(context.Host), f"context {name}", tls if isinstance(tls, TLSConfig) else False)
+    # The SDK finds contexts only beside a config.json, which `docker context create` does not write.
+    folder = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    kept = folder / "contexts" / "meta" / hashlib.sha256(name.encode()).hexdigest() / "meta.json"
+    if not kept.exists():
+        raise _nobody_answers(f"there is no context {name}, `docker context ls` lists those there are")
+    return _Endpoint(json.loads(kept.read_text(encoding="utf-8"))["Endpoints"]["docker"]["Host"], f"context {name}")
+
+
+def _check_near(endpoint: _Endpoint) -> None:
+    """Raises ProviderUnavailable for an engine on another machine."""
+    parts = urlsplit(endpoint.host)
+    if parts.scheme in ("unix", "http+unix", "npipe") or parts.hostname in ("localhost", "127.0.0.1", "::1"):
+        return
+    if parts.scheme in ("ssh", "tcp", "http", "https"):
         raise ProviderUnavailable(
-            f"no Docker engine answers ({where}: {' '.join(str(error).split())}); start Docker, point DOCKER_HOST or "
-            "`docker context use` at one that runs, or use the provider embedded, which needs none"
-        ) from error
+            f"the Docker engine at {endpoint.host} ({endpoint.named_by}) is on another machine, where neither "
+            "configs/postgresql/ nor the nodes' ports on 127.0.0.1 can be reached; take an engine on this machine, run "
+            "labkit on that one, or use the provider attach for servers that run there"
+        )
+
+
+def _nobody_answers(why: str) -> ProviderUnavailable:
+    return ProviderUnavailable(
+        f"no Docker engine answers ({why}); start Docker, point DOCKER_HOST or `docker context use` at one that runs, "
+        "or use the provider embedded, which needs none"
+    )
 
 
 def _networks(container: Container) -> Mapping[str, Any]:

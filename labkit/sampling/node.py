@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from labkit.providers.base import Measurable, NodeControl
+from labkit.cluster import Node
+from labkit.providers.base import Measurable
 from labkit.sampling.probe import Reading
 
 USAGE_METRICS = {
@@ -20,6 +21,7 @@ USAGE_METRICS = {
     "cpu_limit": "cpu_limit_cores",
 }
 DISK_METRICS = ("data_directory_bytes", "pg_wal_bytes")
+LAG_METRICS = ("lag_bytes", "lag_s")
 
 
 class UsageProbe:
@@ -61,7 +63,11 @@ class DiskProbe:
         """Nothing is held open."""
 
 
-def not_measurable(control: NodeControl) -> Mapping[str, str]:
+def not_measurable(node: Node) -> dict[str, str]:
     """Metric name -> reason, for a node whose provider measures nothing at all."""
-    reason = f"{type(control).__name__} has no access to the server's processes and files"
-    return dict.fromkeys((*USAGE_METRICS.values(), *DISK_METRICS), reason)
+    reason = "labkit did not start this server: it sees what SQL shows, not the server's processes and files"
+    found = dict.fromkeys((*USAGE_METRICS.values(), *DISK_METRICS), reason)
+    if node.application_name is None:
+        unnamed = "several replicas have one application_name, so the primary does not tell them apart"
+        found |= dict.fromkeys(LAG_METRICS, unnamed)
+    return found

@@ -60,12 +60,12 @@ class Sampler:
         self._every_tick += [ProcessProbe(name, members) for name, members in (pids or {}).items()]
         self._disk: list[Probe] = []
         for node in nodes:
-            self._every_tick.append(ServerProbe(node, [other.name for other in nodes if other is not node]))
+            self._every_tick.append(ServerProbe(node, [other for other in nodes if other is not node]))
             if isinstance(node.control, Measurable):
                 self._every_tick.append(UsageProbe(node.name, node.control))
                 self._disk.append(DiskProbe(node.name, node.control))
             else:
-                self.not_measured[node.name] = dict(not_measurable(node.control))
+                self.not_measured[node.name] = not_measurable(node)
         for probe in self._every_tick:
             if probe.not_measured:
                 self.not_measured.setdefault(probe.node, {}).update(probe.not_measured)

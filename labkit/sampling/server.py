@@ -44,9 +44,9 @@ class ServerProbe:
     name = "server"
     not_measured: Mapping[str, str] = {}
 
-    def __init__(self, node: Node, replicas: Collection[str]) -> None:
+    def __init__(self, node: Node, others: Collection[Node]) -> None:
         self.node = node.name
-        self._replicas = frozenset(replicas)
+        self._replicas = {other.application_name: other.name for other in others if other.application_name}
         # A server that is stopped, not dead, never answers; statement_timeout bounds only one that runs.
         self._conninfo = node.conninfo(
             application_name=APPLICATION_NAME,
@@ -74,8 +74,9 @@ class ServerProbe:
         # Starting up, in a function call of the old protocol, or with track_activities off.
         readings.append((self.node, "connections_other", float(clients - sum(counts))))
         for lag in lags or ():
-            replica, lag_bytes, lag_s = lag["application_name"], max(0, lag["lag_bytes"]), lag["lag_s"]
-            if replica not in self._replicas:
+            replica = self._replicas.get(lag["application_name"])
+            lag_bytes, lag_s = max(0, lag["lag_bytes"]), lag["lag_s"]
+            if replica is None:
                 continue  # pg_basebackup, for one
             readings.append((replica, "lag_bytes", float(lag_bytes)))
             if lag_s is not None or lag_bytes == 0:

@@ -12,37 +12,33 @@ from pathlib import Path
 import numpy as np
 import psycopg
 import pytest
-from labkit.findings.load import most_by_chance
+from fix_load import DATA, targets
 
 from labkit import dataset
 from labkit.cluster import Cluster
 from labkit.config import MaxThroughput, MeasuringHonestly
 from labkit.experiments.load import max_throughput, measuring_honestly
+from labkit.findings.conclusions_load import most_by_chance
 from labkit.frames import headline, honesty, trials
 from labkit.load.arrivals import Closed, Open
 from labkit.load.engine import run_load
-from labkit.load.spec import LoadSpec, Target
+from labkit.load.spec import LoadSpec
 from labkit.providers.base import Killable
 from labkit.store import Run
 from labkit.workloads import GetUserByNumber
 
-DATA = dataset.DatasetSpec(5_000)
-
 
 @pytest.fixture
-def load(cluster: Cluster, tmp_path: Path) -> LoadSpec:
-    dataset.seed(cluster, DATA)
-    primary = cluster.primary()
-    return LoadSpec(
+def load(load: LoadSpec) -> LoadSpec:
+    """pgbench's query by 8 users on 8 connections, for longer."""
+    return replace(
+        load,
         workload=GetUserByNumber(DATA),
-        targets=(Target(primary.name, primary.conninfo("app")),),
         arrivals=Closed(8),
         connections=8,
         duration_s=4.0,
         warmup_s=0.5,
         timeout_s=10.0,
-        seed=1,
-        part=tmp_path / "run" / "ops" / "part.parquet",
     )
 
 
@@ -62,7 +58,7 @@ def test_half_a_second_of_standstill_is_in_the_open_p99_and_not_in_the_closed(
     dataset.seed(own_cluster, DATA)
     primary = own_cluster.primary()
     assert isinstance(primary.control, Killable)
-    spec = replace(load, targets=(Target(primary.name, primary.conninfo("app")),))
+    spec = replace(load, targets=targets([primary]))
 
     def stalled(arrivals: Open | Closed) -> np.ndarray:
         def stall() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -10,9 +9,9 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-import pandas as pd
 import psutil
 import pytest
+from fix_load import DATA, drive, in_background, targets
 
 from labkit import dataset
 from labkit.cluster import Cluster, wait_until
@@ -27,7 +26,6 @@ from labkit.routing import nodes_for
 from labkit.store import Run
 from labkit.workloads import GetUser, GetUserByNumber, SearchUsers
 
-DATA = dataset.DatasetSpec(5_000, "ru_RU")
 INT4_OID = 23
 
 
@@ -49,53 +47,6 @@ class Ask:
         return lambda result, _: result.ntuples == 1
 
 
-@pytest.fixture
-def seeded(cluster: Cluster) -> Cluster:
-    dataset.seed(cluster, DATA)
-    cluster.wait_for_catchup(20)
-    return cluster
-
-
-@pytest.fixture
-def load(seeded: Cluster, tmp_path: Path) -> LoadSpec:
-    return LoadSpec(
-        workload=GetUser(DATA),
-        targets=tuple(Target(n.name, n.conninfo("app")) for n in nodes_for("primary-only", seeded)),
-        arrivals=Closed(20),
-        connections=4,
-        duration_s=1.0,
-        warmup_s=0.2,
-        timeout_s=5.0,
-        seed=1,
-        part=tmp_path / "run" / "ops" / "part.parquet",
-        epoch_ns=time.monotonic_ns(),
-    )
-
-
-def drive(spec: LoadSpec) -> tuple[LoadResult, pd.DataFrame]:
-    result = run_load(spec)
-    return result, Run(spec.part.parent.parent, {}).table("ops")
-
-
-def test_records_are_as_many_as_the_server_counted(load: LoadSpec, seeded: Cluster) -> None:
-    counted = "SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'users_pkey'"
-    with seeded.primary().connect() as connection:
-        before = connection.execute(counted).fetchone()[0]
-        result, ops = drive(load)
-        # A server reports its counts when a session ends; the sessions of the load have ended or are about to.
-        after = []
-
-        def reported() -> bool:
-            connection.execute("SELECT pg_stat_clear_snapshot()")
-            after[:] = [connection.execute(counted).fetchone()[0]]
-            return after[0] - before >= result.requests
-
-        wait_until(reported, 10, "the counts of the ended sessions", seeded.primary())
-    assert after[0] - before == result.requests == len(ops)
-    assert set(ops["outcome"]) == {"ok"}
-    assert set(ops["rows"]) == {1}
-
-
 def test_times_are_in_order_and_users_wait_their_turn(load: LoadSpec) -> None:
     result, ops = drive(load)
     assert (ops[["start_ns", "wait_ns", "latency_ns"]] >= 0).all(axis=None)
@@ -112,7 +63,7 @@ def test_times_are_in_order_and_users_wait_their_turn(load: LoadSpec) -> None:
 
 def test_replicas_take_turns(load: LoadSpec, seeded: Cluster) -> None:
     replicas = nodes_for("replicas-round-robin", seeded)
-    _, ops = drive(replace(load, targets=tuple(Target(n.name, n.conninfo("app")) for n in replicas)))
+    _, ops = drive(replace(load, targets=targets(replicas)))
     share = ops["node"].value_counts(normalize=True)
     assert set(share.index) == {node.name for node in replicas}
     assert share.min() == pytest.approx(1 / len(replicas), rel=0.02)
@@ -214,17 +165,13 @@ def test_an_order_to_stop_ends_the_load_and_keeps_what_was_measured(
 ) -> None:
     stop = stop_file(tmp_path)
     spec = replace(load, duration_s=60, warmup_s=0, stop_file=stop)
-    done: list[tuple[LoadResult, pd.DataFrame]] = []
-    thread = threading.Thread(target=lambda: done.append(drive(spec)))
-    thread.start()
+    ended = in_background(spec)
     asked = "SELECT sum(idx_scan) FROM pg_stat_user_indexes WHERE indexrelname = 'users_pkey'"
     with seeded.primary().connect() as connection:
         before = connection.execute(asked).fetchone()[0]
         wait_until(lambda: connection.execute(asked).fetchone()[0] > before, 20, "the first requests", seeded.primary())
     stop.touch()
-    thread.join(timeout=10)
-    assert done, "the load goes on"
-    result, ops = done[0]
+    result, ops = ended()
     assert result.interrupted
     assert result.measured > 0
     assert result.requests == len(ops)
@@ -262,15 +209,13 @@ def test_a_node_killed_and_started_again_under_load(own_cluster: Cluster, load: 
     assert isinstance(victim.control, Killable)
     spec = replace(
         load,
-        targets=tuple(Target(n.name, n.conninfo("app")) for n in replicas),
+        targets=targets(replicas),
         arrivals=Closed(200),
         warmup_s=0,
         duration_s=6,
         timeout_s=2,
     )
-    done: list[tuple[LoadResult, pd.DataFrame]] = []
-    thread = threading.Thread(target=lambda: done.append(drive(spec)))
-    thread.start()
+    ended = in_background(spec)
     time.sleep(1.5)  # the load's own course, not a wait for a condition
     victim.control.kill("tree")
     killed_ns = time.monotonic_ns() - spec.epoch_ns
@@ -278,9 +223,7 @@ def test_a_node_killed_and_started_again_under_load(own_cluster: Cluster, load: 
     victim.control.start()
     victim.wait_ready(20)
     back_ns = time.monotonic_ns() - spec.epoch_ns
-    thread.join(timeout=60)
-    assert done, "the load hangs"
-    result, ops = done[0]
+    result, ops = ended()
     assert result.requests == len(ops)
     at = ops["start_ns"] + ops["latency_ns"]
     failed = ops[ops["outcome"] == "fail"]
@@ -296,12 +239,8 @@ def test_a_paused_node_costs_its_users_the_deadline_only(own_cluster: Cluster, l
     dataset.seed(own_cluster, DATA)
     primary = own_cluster.primary()
     assert isinstance(primary.control, Killable)
-    spec = replace(
-        load, targets=(Target(primary.name, primary.conninfo("app")),), warmup_s=0, duration_s=3, timeout_s=0.5
-    )
-    done: list[tuple[LoadResult, pd.DataFrame]] = []
-    thread = threading.Thread(target=lambda: done.append(drive(spec)))
-    thread.start()
+    spec = replace(load, targets=targets([primary]), warmup_s=0, duration_s=3, timeout_s=0.5)
+    ended = in_background(spec)
     time.sleep(1)
     primary.control.pause()
     try:
@@ -309,9 +248,7 @@ def test_a_paused_node_costs_its_users_the_deadline_only(own_cluster: Cluster, l
     finally:
         primary.control.resume()
     resumed_ns = time.monotonic_ns() - spec.epoch_ns
-    thread.join(timeout=60)
-    assert done, "the load hangs"
-    _, ops = done[0]
+    _, ops = ended()
     assert (ops["sqlstate"] == records.DEADLINE).sum() >= 20
     assert ops["latency_ns"].max() < 1.5e9
     at = ops["start_ns"] + ops["latency_ns"]
@@ -362,7 +299,7 @@ def test_a_thousand_users_outlive_a_node_that_is_killed_paused_and_restarted(
     assert isinstance(victim.control, Killable)
     spec = replace(
         load,
-        targets=tuple(Target(n.name, n.conninfo("app")) for n in replicas),
+        targets=targets(replicas),
         arrivals=Closed(1000),
         connections=16,
         warmup_s=0,
@@ -370,9 +307,7 @@ def test_a_thousand_users_outlive_a_node_that_is_killed_paused_and_restarted(
         timeout_s=2,
     )
     before = psutil.Process().num_fds()
-    done: list[tuple[LoadResult, pd.DataFrame]] = []
-    thread = threading.Thread(target=lambda: done.append(drive(spec)))
-    thread.start()
+    ended = in_background(spec)
     for trouble in (
         lambda: victim.control.kill("tree"),
         victim.control.start,
@@ -385,9 +320,7 @@ def test_a_thousand_users_outlive_a_node_that_is_killed_paused_and_restarted(
         trouble()
     victim.wait_ready(20)
     back_ns = time.monotonic_ns() - spec.epoch_ns
-    thread.join(timeout=60)
-    assert done, "the load hangs"
-    result, ops = done[0]
+    result, ops = ended()
     assert result.requests == len(ops)
     assert psutil.Process().num_fds() <= before
     at = ops["start_ns"] + ops["latency_ns"]

@@ -61,7 +61,7 @@ def test_a_run_is_driven_reported_and_leaves_no_server_behind(environment: dict[
 
 
 def test_ctrl_c_keeps_what_was_measured_and_stops_the_servers(environment: dict[str, str], tmp_path: Path) -> None:
-    words = command("run", "read-scaling", *with_parameters("duration_s=600", "rounds=100"))
+    words = command("run", "read-scaling", *with_parameters("duration_s=600", "rounds=1000"))
     process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         run = _measuring(tmp_path / "runs", process)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from labkit import project
 from labkit.catalogue import experiment
 from labkit.config import ReadScaling, assignments
+from labkit.config.shared import SPARE_CONNECTIONS, max_connections
 from labkit.errors import BadInput
 
 
@@ -134,3 +135,17 @@ def test_every_experiment_file_loads_as_the_experiment_that_its_first_lines_name
     named = re.search(r"labkit run ([\w-]+) -f configs/experiments/" + file.name, file.read_text(encoding="utf-8"))
     assert named, f"{file} does not say how to run it"
     assert experiment(named.group(1)).parameters.load(file)
+
+
+@pytest.mark.parametrize(
+    "name", ["read-scaling", "cpu-budget", "max-throughput", "concurrency-sweep", "measuring-honestly"]
+)
+def test_more_connections_than_the_servers_are_configured_for_are_refused_before_there_is_one(name: str) -> None:
+    terms = experiment(name).parameters
+    most = max_connections() - SPARE_CONNECTIONS
+    assert terms.build({"connections": most}).connections == most
+    with pytest.raises(BadInput, match=rf"max_connections of at least {max_connections() + 1}"):
+        terms.build({"connections": most + 1})
+    # What others own is asked of them; a recorded run needs no server.
+    assert ReadScaling.build({"connections": most + 1, "provider": "attach"})
+    assert terms.build({"connections": most + 1, "run_id": "latest"})

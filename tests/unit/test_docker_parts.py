@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from labkit.errors import BadInput, ClusterError, ProviderUnavailable
 from labkit.providers import compose_cli, limits, stats
-from labkit.providers.attach import connection_strings
+from labkit.providers.connection_strings import connection_strings
 from labkit.providers.engine import Engine
 from labkit.providers.limits import Capacity
 
@@ -131,11 +131,19 @@ def test_attached_servers_are_named_in_order_or_by_a_file(tmp_path: Path) -> Non
 
 def test_a_broken_connection_string_is_refused_without_showing_it() -> None:
     with pytest.raises(BadInput) as refused:
-        connection_strings({"LABKIT_ATTACH": "postgresql://a:secret@h1:port:x/db nonsense postgresql://h1,h2/db"})
+        connection_strings(
+            {"LABKIT_ATTACH": "postgresql://a:secret@h1:port:x/db postgresql://[h1/db postgresql://h1,h2/db"}
+        )
     assert len(refused.value.problems) == 3
     assert "secret" not in str(refused.value)
     with pytest.raises(BadInput, match="no servers to attach"):
         connection_strings({})
+    # Split at its blanks, each part of it would be a connection string of its own.
+    with pytest.raises(BadInput, match="takes URIs with blanks between them") as refused:
+        connection_strings({"LABKIT_ATTACH": "host=h1 port=5432 password=secret"})
+    assert "secret" not in str(refused.value)
+    with pytest.raises(BadInput, match="pg1 and pg3 are one server, h1:5432; name each once"):
+        connection_strings({"LABKIT_ATTACH": "postgresql://a@h1/db postgresql://a@h2/db postgresql://b@h1:5432/other"})
 
 
 class _OldEngine(BaseHTTPRequestHandler):

@@ -214,6 +214,13 @@ def test_a_cpu_limit_that_holds_a_server_back_is_the_bottleneck(make_run: MakeRu
     assert found["throttled_percent"].to_numpy() == pytest.approx(40)
 
 
+def test_a_bottleneck_says_when_the_servers_cpu_was_not_measured(make_run: MakeRun) -> None:
+    for host, limit in ((97.0, "host"), (20.0, "none")):
+        found = frames.bottleneck(make_run(rounds=1, server_cpu_percent=np.nan, host_cpu_percent=host))
+        assert set(found["limit"]) == {limit}
+        assert found["reason"].str.endswith("the CPU of the servers was not measured").all()
+
+
 def test_littles_law_holds_for_what_it_should_and_flags_what_it_should_not(make_run: MakeRun) -> None:
     run = make_run(rounds=2)
     assert frames.littles_law(run)["ok"].all()

@@ -63,6 +63,16 @@ def test_a_full_buffer_flushes_itself_and_the_measured_part_is_counted(tmp_path:
     assert recorder.busy_ns == 2000
 
 
+def test_a_connection_is_in_use_within_the_measured_part_only(tmp_path: Path) -> None:
+    with PartWriter(tmp_path / "ops" / "part.parquet", "ops") as writer:
+        recorder = records.Recorder(writer, block=0, nodes=NODES)
+        recorder.window = (1000, 2000)
+        for start, wait, latency in ((0, 0, 500), (900, 50, 250), (1500, 400, 800), (800, 0, 5000), (1990, 100, 200)):
+            recorder.add(start, wait, latency, 1, "", 0, records.OK)
+        recorder.flush()
+    assert recorder.busy_ns == 0 + 150 + 100 + 1000 + 0
+
+
 def test_fresh_records_are_handed_out_once(tmp_path: Path) -> None:
     with PartWriter(tmp_path / "ops" / "part.parquet", "ops") as writer:
         recorder = records.Recorder(writer, block=0, nodes=NODES, keep_fresh=True)

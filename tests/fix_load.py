@@ -1,0 +1,69 @@
+"""One load of 20 users on the shared cluster's primary, for tests to change and to drive."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from labkit import dataset
+from labkit.cluster import Cluster, Node
+from labkit.load.arrivals import Closed
+from labkit.load.engine import run_load
+from labkit.load.spec import LoadResult, LoadSpec, Target
+from labkit.store import Run
+from labkit.workloads import GetUser
+
+DATA = dataset.DatasetSpec(5_000, "ru_RU")
+
+
+@pytest.fixture
+def seeded(cluster: Cluster) -> Cluster:
+    """The shared cluster with the users of `DATA`, on every node."""
+    dataset.seed(cluster, DATA)
+    cluster.wait_for_catchup(20)
+    return cluster
+
+
+@pytest.fixture
+def load(seeded: Cluster, tmp_path: Path) -> LoadSpec:
+    return LoadSpec(
+        workload=GetUser(DATA),
+        targets=targets([seeded.primary()]),
+        arrivals=Closed(20),
+        connections=4,
+        duration_s=1.0,
+        warmup_s=0.2,
+        timeout_s=5.0,
+        seed=1,
+        part=tmp_path / "run" / "ops" / "part.parquet",
+        epoch_ns=time.monotonic_ns(),
+    )
+
+
+def targets(nodes: Iterable[Node]) -> tuple[Target, ...]:
+    return tuple(Target(node.name, node.conninfo("app")) for node in nodes)
+
+
+def drive(spec: LoadSpec) -> tuple[LoadResult, pd.DataFrame]:
+    """Run it here and read its records."""
+    result = run_load(spec)
+    return result, Run(spec.part.parent.parent, {}).table("ops")
+
+
+def in_background(spec: LoadSpec) -> Callable[[], tuple[LoadResult, pd.DataFrame]]:
+    """Begin it in a thread; the function that waits for its end, which fails after a minute, for the load hangs."""
+    done: list[tuple[LoadResult, pd.DataFrame]] = []
+    thread = threading.Thread(target=lambda: done.append(drive(spec)))
+    thread.start()
+
+    def ended() -> tuple[LoadResult, pd.DataFrame]:
+        thread.join(timeout=60)
+        assert done, "the load hangs, or ended with an error"
+        return done[0]
+
+    return ended

@@ -1,0 +1,97 @@
+"""The failover notebook from the outside: with its steps taken at once, and by hand, also where a cell fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from labkit.store import Run, RunStore
+
+RUN_S = 150
+BEGIN_S = 90
+END_S = 60
+SMALL = ("cluster=driven", "writers=4", "before_s=0.4", "after_s=0.2", "sample_interval_s=0.2")
+REFUSED = ("mode=async", "level=local", "fault=kill-all-behind", "max_lag_bytes=0")
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-c", "from labkit.cli import main; main()", *words]
+
+
+def failover(*pairs: str) -> list[str]:
+    return command("run", "failover", *(word for pair in (*SMALL, *pairs) for word in ("-p", pair)))
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    return os.environ | {"LABKIT_DATA": str(tmp_path)}
+
+
+def nodes_running(environment: dict[str, str]) -> list[bool]:
+    words = command("status", "--json")
+    status = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    return [node["running"] for cluster in json.loads(status.stdout) for node in cluster["nodes"]]
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_each_cell_shows_its_step(environment: dict[str, str], tmp_path: Path, by_hand: bool) -> None:
+    words = failover(f"by_hand={by_hand}")
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=RUN_S, check=False)
+    assert done.returncode == 0, done.stderr
+    run = RunStore(tmp_path / "runs").latest()
+    assert (run.status, run.blocks[0]["verdict"]) == ("complete", "true")
+    executed = nbformat.read(run.derived / "notebook.ipynb", as_version=4)
+    shown = {cell.source: str(cell.outputs) for cell in executed.cells if cell.cell_type == "code"}
+    assert "is the primary" in shown["drill.promote()"]
+    assert "rows read back" in shown["drill.read_back()"]
+    assert "no note of it" not in str(shown)
+    assert ("taken by hand" in shown["recovery.verdicts(run)"]) == by_hand
+    assert nodes_running(environment) == [False, False, False]
+
+
+def test_a_cell_that_is_refused_ends_the_drill_and_its_servers(environment: dict[str, str], tmp_path: Path) -> None:
+    words = failover("by_hand=true", *REFUSED)
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=RUN_S, check=False)
+    assert done.returncode == 2
+    assert "nothing was promoted" in done.stderr
+    assert "Traceback" not in done.stderr
+    run = RunStore(tmp_path / "runs").latest()
+    assert run.status == "failed"
+    assert "decide() ended with Refused" in run.meta["problem"]
+    assert nodes_running(environment) == [False, False, False]
+
+
+def test_ctrl_c_in_a_cell_by_hand_ends_the_drill_and_its_servers(environment: dict[str, str], tmp_path: Path) -> None:
+    process = subprocess.Popen(failover("by_hand=true", "after_s=600"), env=environment, stderr=subprocess.PIPE)
+    try:
+        run = _writing_again(tmp_path / "runs", process)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=END_S)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130
+    run = RunStore(tmp_path / "runs").open(run.path)
+    assert run.status == "failed"
+    assert "stop_writing() ended with KeyboardInterrupt" in run.meta["problem"]
+    assert nodes_running(environment) == [False, False, False]
+
+
+def _writing_again(root: Path, process: subprocess.Popen[bytes]) -> Run:
+    """The run as soon as its new primary has acknowledged a row; its deadline is BEGIN_S."""
+    deadline = time.monotonic() + BEGIN_S
+    while time.monotonic() < deadline and process.poll() is None:
+        for path in RunStore(root).paths():
+            run = RunStore(root).open(path)
+            if "writing_again" in set(run.events()["kind"]):
+                return run
+        time.sleep(0.1)
+    raise AssertionError(f"nothing was written again within {BEGIN_S} s; exit code {process.poll()}")
