@@ -232,10 +232,9 @@ class Cluster:
             return primaries[0]
         said = ", ".join(f"{name} {role or 'does not answer'}" for name, role in roles.items())
         if not primaries:
-            raise ClusterError(
-                f"cluster {self.name} has no primary ({said}); `{command('up', self.name, self.provider)}` starts what "
-                "is stopped"
-            )
+            up, failover = (command(verb, self.name, self.provider) for verb in ("up", "failover"))
+            stopped = f"`{up}` starts what is stopped, " if None in roles.values() else ""
+            raise ClusterError(f"cluster {self.name} has no primary ({said}); {stopped}`{failover}` promotes a replica")
         raise ClusterError(
             f"cluster {self.name} has more than one primary ({said}): the old one came back after a failover; "
             "stop it, or rebuild it as a replica"

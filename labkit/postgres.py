@@ -220,6 +220,15 @@ def timeline(connection: Connection) -> int:
     return int(_row(connection, query)[0], 16)
 
 
+def forked_at(connection: Connection, timeline: int) -> int | None:
+    """The LSN at which a timeline left the one before it; None if the server has no history of it, as of the first."""
+    query = "SELECT pg_read_file(%s, 0, 1000000, true)"
+    history = str(_row(connection, query, (f"pg_wal/{timeline:08X}.history",))[0] or "")
+    # One line an ancestor: its timeline, where it was left, a reason; comments begin with #.
+    lines = [line.split() for line in history.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    return parse_lsn(lines[-1][1]) if lines else None
+
+
 def oldest_wal(connection: Connection) -> int:
     """Where the oldest WAL that this server still has begins."""
     query = """

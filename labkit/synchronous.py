@@ -134,7 +134,18 @@ def announced(node: Node) -> list[str]:
 
 
 def current(connection: postgres.Connection) -> Synchronous:
-    """What a server is set to. Raises BadInput for a list that labkit did not write."""
+    """What a server is set to. Raises BadInput for what PostgreSQL would not take."""
     found = postgres.settings(connection, ["synchronous_standby_names", "synchronous_commit"])
-    names, level = found["synchronous_standby_names"], found["synchronous_commit"]
-    return Synchronous.parse(names.split("(")[0] if names else "off", level)
+    return parse_names(found["synchronous_standby_names"], found["synchronous_commit"])
+
+
+def parse_names(names: str, level: str = "on") -> Synchronous:
+    """What a value of synchronous_standby_names means, whoever wrote it. Raises BadInput.
+
+    A bare list is FIRST 1, and `2 (…)` is FIRST 2 (PostgreSQL's documentation of the setting).
+    """
+    if not names.strip():
+        return Synchronous.parse("off", level)
+    before, listed, _ = names.partition("(")
+    method = before.strip() if listed else "FIRST 1"
+    return Synchronous.parse(f"FIRST {method}" if method.isdigit() else method, level)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import click
 
 from labkit import audit
+from labkit.errors import BadInput, RunUnreadable
 from labkit.findings.recovery import CLASS_WORDS
 from labkit.lab import open_run
+from labkit.store import Run
+from labkit.synchronous import Synchronous
 
 
 @click.command("audit")
@@ -19,17 +24,27 @@ from labkit.lab import open_run
 def audit_command(context: click.Context, run_name: str, block: int | None, as_json: bool) -> None:
     """Judge the rows of RUN again: every key of its ledger against the keys that were read back.
 
-    Exit code 0: nothing lost, nothing wrong. 1: something is, or nobody can tell. 2: there is nothing to judge.
+    Of a durability matrix every trial is judged, one line each. Rows lost where replication promised nothing (async, or
+    a level of off or local) are what such a matrix is there to find, and no failure of it.
+
+    Exit code 0: nothing lost that was promised, nothing wrong. 1: something is, or nobody can tell. 2: there is nothing
+    to judge; what run.json says of the verdicts of that time is shown all the same.
     """
     run = open_run(run_name)
-    blocks = [b["block"] for b in run.blocks] if block is None else [block]
-    found = {number: audit.of_run(run, number) for number in blocks} or {0: audit.of_run(run)}
+    facts = {b["block"]: b for b in run.blocks if block is None or b["block"] == block}
+    if block is not None and not facts:
+        raise BadInput(f"--block: {run.id} has no trial {block}; there are {_span([b['block'] for b in run.blocks])}")
+    if not (run.has("writes") or any((run.path / "ledger").glob("*.ledger"))):
+        _tell_recorded(run, list(facts.values()), as_json)
+        raise RunUnreadable(f"{run.id} keeps no ledger of writes, so there is nothing to judge again")
+    found = {number: audit.of_run(run, number) for number in facts} or {0: audit.of_run(run)}
     if as_json:
         content = [{"block": n, "verdict": a.verdict, "reason": a.reason, "counts": a.counts} for n, a in found.items()]
         click.echo(json.dumps(content, indent=1))
     else:
         for number, judged in found.items():
-            click.echo(f"trial {number}: {judged.verdict}, {judged.reason}")
+            excuse = " (nothing was promised)" if _is_a_finding(run, facts, number, judged) else ""
+            click.echo(f"trial {number}{_cell(run, facts.get(number))}: {judged.verdict}, {judged.reason}{excuse}")
             if len(found) == 1:
                 for name, count in judged.counts.items():
                     click.echo(f"  {CLASS_WORDS[name]:<36} {count:>12,}")
@@ -40,8 +55,40 @@ def audit_command(context: click.Context, run_name: str, block: int | None, as_j
                 f"{open_ended} transactions have no outcome: the lab was killed while they were under way. Had the "
                 "whole machine crashed, up to a second of intents could be missing too"
             )
-    if any(judged.verdict != "true" for judged in found.values()):
+    if any(a.verdict != "true" and not _is_a_finding(run, facts, n, a) for n, a in found.items()):
         context.exit(1)
+
+
+def _is_a_finding(run: Run, facts: Mapping[int, dict[str, Any]], number: int, judged: audit.Audit) -> bool:
+    """Whether all that is wrong with a trial of a matrix is a loss that its replication allows."""
+    if run.experiment != "durability-matrix" or judged.verdict != "false":
+        return False
+    wrong = [name for name in audit.WRONG if judged.counts[name]]
+    return wrong == ["lost"] and Synchronous.parse(facts[number]["mode"], facts[number]["level"]).promises == 0
+
+
+def _cell(run: Run, facts: dict[str, Any] | None) -> str:
+    """Of a matrix: the cell that the trial belongs to."""
+    if run.experiment != "durability-matrix" or facts is None:
+        return ""
+    return f" {facts['mode']}/{facts['level']} {facts['fault']}"
+
+
+def _tell_recorded(run: Run, blocks: list[dict[str, Any]], as_json: bool) -> None:
+    """What run.json holds: the verdicts of the time when the rows were still there."""
+    judged = [b for b in blocks if "verdict" in b]
+    if as_json:
+        rows = [{k: b.get(k) for k in ("block", "verdict", "reason", "counts")} | {"recorded": True} for b in judged]
+        click.echo(json.dumps(rows, indent=1))
+        return
+    if judged:
+        click.echo("as judged when it was recorded (run.json), not again:")
+    for b in judged:
+        click.echo(f"trial {b['block']}{_cell(run, b)}: {b['verdict']}, {b['reason']}")
+
+
+def _span(numbers: list[int]) -> str:
+    return f"{min(numbers)} to {max(numbers)}" if numbers else "none"
 
 
 commands: list[click.Command] = [audit_command]

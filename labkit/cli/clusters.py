@@ -121,7 +121,7 @@ def describe(cluster: Cluster) -> dict[str, Any]:
             lags = {lag.name: lag for lag in cluster.lag()}
         except ClusterError as error:
             problem = str(error)
-    if cut_off := note.sentence(cluster.name):
+    if cut_off := note.sentence(cluster):
         problem = f"{problem}; {cut_off}" if problem else cut_off
     return {
         "name": cluster.name,

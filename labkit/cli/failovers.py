@@ -7,11 +7,11 @@ import json
 
 import click
 
-from labkit import postgres, synchronous
+from labkit import postgres
 from labkit.cli.clusters import cluster_name, provider_option
 from labkit.cluster import Cluster, Node, command
 from labkit.errors import BadInput, ClusterError
-from labkit.failover import OVERRIDE, FailoverSteps, Policy, rejoining
+from labkit.failover import OVERRIDE, FailoverSteps, Policy, note, rejoining
 from labkit.providers import provider
 
 
@@ -24,10 +24,17 @@ from labkit.providers import provider
 def failover(name: str, provider_name: str, old: str | None, max_lag_bytes: int, accept_data_loss: bool) -> None:
     """Promote the best replica of a cluster whose primary does not answer, and have the others follow it.
 
-    Refused, with the reason, where rows could be lost; then nothing is promoted.
+    Refused, with the reason, where rows could be lost; then nothing is promoted. One that was cut off goes on.
     """
     cluster = _found(name, provider_name)
-    lost = cluster.node(old) if old else _lost(cluster)
+    begun = note.read(cluster)
+    named = old or (begun.old if begun else None)
+    lost = cluster.node(named) if named else _lost(cluster)
+    if _answers_again(cluster, lost, begun):
+        with contextlib.closing(FailoverSteps(cluster, lost)) as steps:
+            steps.give_up()
+        click.echo(f"{lost.name} answers as primary again: the failover is given up, its replicas follow it")
+        return
 
     def tell(kind: str, **details: object) -> None:
         if "took_ms" in details:
@@ -35,6 +42,13 @@ def failover(name: str, provider_name: str, old: str | None, max_lag_bytes: int,
 
     with contextlib.closing(FailoverSteps(cluster, lost, Policy(max_lag_bytes, accept_data_loss), log=tell)) as steps:
         new = steps.run()
+    assert steps.decision is not None
+    for survivor in steps.decision.survivors:
+        if not survivor.answers:
+            again = command(f"rejoin {survivor.name}", name, provider_name)
+            click.echo(f"{survivor.name} does not answer; `{again}` brings it back")
+    for node, reason in steps.left_behind.items():
+        click.echo(f"{node} does not follow {new.name}: {reason}")
     back = command(f"rejoin {lost.name}", name, provider_name)
     click.echo(f"{new.name} is the primary; `{back}` makes {lost.name} its replica")
 
@@ -49,10 +63,9 @@ def rejoin(node: str, name: str, provider_name: str) -> None:
     old, new = cluster.node(node), cluster.primary()
     if old is new:
         raise BadInput(f"{node} is the primary; name the one that was primary before")
-    with new.session() as connection:
-        replication = synchronous.current(connection)
+    replication = rejoining.promised(cluster, old, new)
     how = rejoining.rejoin(cluster, old, new, replication)
-    click.echo(f"{node} is a replica of {new.name} ({how})")
+    click.echo(f"{node} is a replica of {new.name} ({how}); replication is {replication}, {replication.level}")
 
 
 commands: list[click.Command] = [failover, rejoin]
@@ -65,13 +78,34 @@ def _found(name: str, provider_name: str) -> Cluster:
     return cluster
 
 
+def _answers_again(cluster: Cluster, lost: Node, begun: note.Note | None) -> bool:
+    """Whether a failover was cut off, and the primary that it had given up serves as the only one.
+
+    Raises ClusterError if the node that is named as lost answers, and no failover from it has begun.
+    """
+    roles = cluster.roles()
+    mine = begun is not None and begun.old == lost.name
+    if roles[lost.name] is None or (mine and list(roles.values()).count("primary") != 1):
+        return False
+    if mine:
+        return roles[lost.name] == "primary"
+    if roles[lost.name] == "primary":
+        raise ClusterError("it answers as the primary; stop it first, or it would be killed", node=lost.name)
+    raise ClusterError("it is a replica, and answers; name the node that was the primary", node=lost.name)
+
+
 def _lost(cluster: Cluster) -> Node:
     """The one node that does not answer. Raises ClusterError if the cluster has a primary, or it cannot be told."""
     roles = cluster.roles()
     primaries = [node for node, role in roles.items() if role == "primary"]
     silent = [node for node, role in roles.items() if role is None]
-    if primaries and not silent:
-        raise ClusterError(f"{', '.join(primaries)} is primary and everybody answers: there is nothing to fail over")
+    if primaries:
+        up = command("up", cluster.name, cluster.provider)
+        others = f"{', '.join(silent)} does not answer, `{up}` starts it" if silent else "everybody answers"
+        raise ClusterError(
+            f"{', '.join(primaries)} is primary: there is nothing to fail over ({others}). If it was promoted by hand, "
+            "name the old primary with --old"
+        )
     if len(silent) != 1:
         said = ", ".join(f"{node} {role or 'does not answer'}" for node, role in roles.items())
         raise ClusterError(f"it cannot be told which node was the primary ({said}); name it with --old")
@@ -81,6 +115,8 @@ def _lost(cluster: Cluster) -> Node:
 def _words(kind: str, details: dict[str, object]) -> str:
     if kind == "decide":
         return f"chosen: {details.get('chosen')}; {json.dumps(details.get('choices'))}"
+    if kind == "repair":
+        return f"settings: {json.dumps(details.get('settings'))}"
     if kind == "repoint":
         return f"followers: {details.get('followers')}"
     if kind == "survey":

@@ -56,9 +56,8 @@ class FailoverDrill:
             return
         if parameters.cluster in _left_open:
             _left_open[parameters.cluster].leave()
-        if providers.provider(parameters.provider).find(parameters.cluster) is None:
-            note.remove(parameters.cluster)  # of a cluster that is gone
-        if cut_off := note.sentence(parameters.cluster):
+        there = providers.provider(parameters.provider).find(parameters.cluster)
+        if there is not None and (cut_off := note.sentence(there)):
             raise ClusterError(f"cluster {parameters.cluster} is not whole: {cut_off}")
         with contextlib.ExitStack() as stack:
             self.run = stack.enter_context(new_run("failover", parameters.as_dict()))

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from labkit.postgres import Role
 from labkit.synchronous import Synchronous
 
 PATRONI_MAX_LAG_BYTES = 2**20
@@ -36,6 +37,7 @@ class Survivor:
     replay_paused: bool = False
     priority: int = DEFAULT_PRIORITY
     """As repmgr, Patroni and pg_auto_failover have it: higher is preferred, 0 is never promoted."""
+    role: Role = "replica"
 
     @property
     def has(self) -> int:

@@ -1,40 +1,65 @@
-"""How far a failover has come, on disk: what `labkit status` says of one that was cut off."""
+"""How far a failover has come, on disk: what `labkit status` says of one that was cut off, and where the next goes on.
+
+The note lies in the folder that a purge removes, so a new cluster of the same name knows nothing of it.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from labkit import project
+from labkit.cluster import Cluster, command
 
 
-def write(cluster: str, facts: Mapping[str, Any]) -> None:
-    """Replace the note."""
-    file = _file(cluster)
-    fresh = file.with_suffix(".tmp")
-    fresh.write_text(json.dumps(facts), encoding="utf-8")
-    fresh.replace(file)
+@dataclass(frozen=True)
+class Note:
+    """`step` had begun; `fenced`: the old primary would start as a replica; `promoting`: it was told to become primary,
+    whether or not it has."""
+
+    old: str
+    step: str
+    new: str | None = None
+    fenced: bool = False
+    promoting: str | None = None
 
 
-def remove(cluster: str) -> None:
-    _file(cluster).unlink(missing_ok=True)
-
-
-def sentence(cluster: str) -> str | None:
-    """What there is to say about a failover that has begun and not ended; None if there is none."""
-    with contextlib.suppress(OSError, ValueError):
-        facts = json.loads(_file(cluster).read_text(encoding="utf-8"))
-        chosen = f", to {facts['new']}" if facts.get("new") else ""
-        return (
-            f"a failover from {facts['old']}{chosen} is at, or was cut off in, step {facts['step']}; "
-            f"`labkit failover --name {cluster}` goes on, `labkit down --purge --name {cluster}` gives up"
-        )
+def read(cluster: Cluster) -> Note | None:
+    """Of a failover that has begun and not ended; None if there is none."""
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return Note(**json.loads(_file(cluster).read_text(encoding="utf-8")))
     return None
 
 
-def _file(cluster: str) -> Path:
-    project.clusters().mkdir(parents=True, exist_ok=True)
-    return project.clusters() / f".{cluster}.failover.json"
+def write(cluster: Cluster, facts: Note) -> None:
+    """Replace the note."""
+    file = _file(cluster)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    fresh = file.with_suffix(".tmp")
+    fresh.write_text(json.dumps(asdict(facts)), encoding="utf-8")
+    fresh.replace(file)
+
+
+def remove(cluster: Cluster) -> None:
+    _file(cluster).unlink(missing_ok=True)
+
+
+def sentence(cluster: Cluster) -> str | None:
+    """What there is to say about a failover that has begun and not ended; None if there is none."""
+    found = read(cluster)
+    if found is None:
+        return None
+    chosen = f", to {found.new}" if found.new else ""
+    fenced = f" ({found.old} is fenced: it would start as a replica)" if found.fenced else ""
+    on, off = (command(verb, cluster.name, cluster.provider) for verb in ("failover", "down --purge"))
+    return (
+        f"a failover from {found.old}{chosen} is at, or was cut off in, step {found.step}{fenced}; "
+        f"`{on}` goes on, `{off}` gives up"
+    )
+
+
+def _file(cluster: Cluster) -> Path:
+    clusters = project.data() / "docker" if cluster.provider == "docker" else project.clusters()
+    return clusters / cluster.name / "failover.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import psycopg
 from labkit import postgres
 from labkit.cluster import Node, wait_until
 from labkit.errors import ClusterError
+from labkit.failover.candidates import Survivor
 
 # At the end of recovery the server deletes standby.signal, and dies if it cannot. Renaming a new file over the old one
 # needs exactly the right to delete the old one, and at no moment is there none: a crash in between makes no primary.
@@ -71,11 +73,13 @@ def _standby_signal(connection: postgres.Connection) -> list[str]:
 def promote(node: Node, connection: postgres.Connection | None = None, deadline_s: float = 30.0) -> None:
     """Promote and wait until the node has left recovery. Raises ClusterError with the log's last lines, WaitTimeout.
 
-    pg_promote itself looks every 100 ms; this looks every 2 ms.
+    pg_promote itself looks every 100 ms; this looks every 2 ms. No error if somebody's request has just been granted.
     """
     with node.session() if connection is None else _given(connection, node) as session:
         try:
-            postgres.begin_promotion(session)
+            # "Recovery is not in progress": it has ended since this was decided.
+            with contextlib.suppress(psycopg.errors.ObjectNotInPrerequisiteState):
+                postgres.begin_promotion(session)
             wait_until(
                 lambda: postgres.role(session) == "primary", deadline_s, "the end of recovery", node, interval_s=0.002
             )
@@ -85,6 +89,22 @@ def promote(node: Node, connection: postgres.Connection | None = None, deadline_
                 node=node.name,
                 log_tail=node.control.log_tail(),
             ) from error
+
+
+def cannot_follow(followers: Sequence[Survivor], new: Node, connection: postgres.Connection) -> dict[str, str]:
+    """Which of these replicas cannot follow `new`, just promoted, as they are: name -> why, and what helps."""
+    timeline = postgres.timeline(connection)
+    fork = postgres.forked_at(connection, timeline)
+    found = {}
+    for s in followers:
+        if fork is not None and (s.timeline or 0) < timeline and (s.replayed or 0) > fork:
+            found[s.name] = (
+                f"it has replayed {(s.replayed or 0) - fork:,} bytes of WAL that {new.name} never had; "
+                f"`labkit rejoin {s.name}` takes them back"
+            )
+        elif s.replay_paused:
+            found[s.name] = f"its WAL replay is paused; it follows {new.name} after SELECT pg_wal_replay_resume()"
+    return found
 
 
 class _given:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -12,7 +12,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from labkit import postgres, synchronous
 from labkit.cluster import Cluster, Node, wait_until
 from labkit.errors import ClusterError
-from labkit.failover import readback
+from labkit.failover import readback, remains
 from labkit.failover.readback import Keys
 from labkit.providers.base import Isolatable, Repairable
 from labkit.store import PartWriter, Run
@@ -113,7 +113,6 @@ def rejoin(
     if isinstance(control, Isolatable) and control.running():
         control.rejoin_network()
     control.stop("fast")
-    control.put("standby.signal", "")
     source = conninfo_to_dict(new.conninfo("replication", application_name=old.name))
     source |= {"host": new.peer[0], "port": new.peer[1]}
     with new.session() as connection:
@@ -149,8 +148,27 @@ def rejoin(
     return how
 
 
+def promised(cluster: Cluster, old: Node, new: Node) -> Synchronous:
+    """What commits are to wait for when `old` is back: as much as before the failover, which lowered it to the replicas
+    that were left, but no more replicas than there are then.
+
+    The strictest of what the nodes are set to, `old` included, whose files are asked if it does not answer. Raises
+    ClusterError, BadInput.
+    """
+    replicas = [node for node in cluster.replicas() if node is not old]
+    found = []
+    for node in (new, *replicas, *([old] if old.control.running() else [])):
+        with node.session() as connection:
+            found.append(synchronous.current(connection))
+    if not old.control.running() and (before := remains.promised(old)) is not None:
+        found.append(before)
+    strictest = max(found, key=lambda each: each.promises)  # the first, which is the new primary's, among equals
+    return replace(strictest, k=min(strictest.k, len(replicas) + 1))
+
+
 def _rewind(old: Node, new: Node, control: Repairable, deadline_s: float) -> str:
     """Raises ClusterError if the data cannot be rewound; it may be unusable then."""
+    control.put("standby.signal", "")
     # Only a server that was stopped cleanly can be rewound, and as a fenced replica it stops cleanly.
     old.control.start()
     old.wait_ready(deadline_s)

@@ -11,30 +11,40 @@
     failover.repoint()      the other replicas follow it
     failover.close()
 
-Every step is logged with its time. Cut off between two steps, it can be begun again with new FailoverSteps: they find
-out where it is by asking the servers.
+Every step is logged with its time, and is refused before the steps that it needs. Cut off anywhere, it can be begun
+again with new FailoverSteps: they find out where it is by asking the servers, and from the note on disk.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import psycopg
 
-from labkit import faults, postgres, project, synchronous
-from labkit.cluster import Cluster, Node, wait_until
+from labkit import postgres, project, synchronous
+from labkit.cluster import Cluster, Node
 from labkit.errors import ClusterError, WaitTimeout
-from labkit.failover import candidates, note, promotion
+from labkit.failover import candidates, note, promotion, remains, survivors
 from labkit.failover.candidates import Decision, Survivor
+from labkit.failover.note import Note
 from labkit.providers import state
 from labkit.providers.base import Killable, Repairable
 from labkit.synchronous import Synchronous
 
 OVERRIDE = "--accept-data-loss"
-_ENDING_BY_ITSELF_S = 0.1
+_NEEDS: Mapping[str, Sequence[str]] = {
+    "decide": ["survey"],
+    "preflight": ["survey", "decide"],
+    "fence": ["survey", "decide"],
+    "promote": ["survey", "decide", "preflight", "fence"],
+    "repair": ["promote"],
+    "route": ["promote"],
+    "repoint": ["promote"],
+}
+"""Step -> the steps that must have ended before it."""
 
 Log = Callable[..., None]
 
@@ -98,16 +108,20 @@ class FailoverSteps:
         """The survivor that an earlier failover, cut off later, had promoted already."""
         self.times_ns: dict[str, int] = {}
         """Step -> when it ended, on the monotonic clock."""
+        self.left_behind: dict[str, str] = {}
+        """Survivors that cannot follow the new primary now -> why, and what helps."""
         self._log = log
         self._sessions = dict(sessions or {})
-        self._sources: dict[str, str] = {}
         self._held = contextlib.ExitStack()
         try:
             self._held.enter_context(state.locked(project.clusters(), f"{cluster.name}.failover", 0))
         except WaitTimeout as error:
+            self.close()
             raise ClusterError(
                 f"a failover of cluster {cluster.name} is under way already; wait for its end"
             ) from error
+        before = note.read(cluster)
+        self._note_on_disk = before if before is not None and before.old == old.name else Note(old.name, "survey")
 
     # --- the steps ------------------------------------------------------------------------------------------------
 
@@ -115,16 +129,15 @@ class FailoverSteps:
         """What every other node has: LSNs, timeline, replay. Nothing more can arrive on any of them afterwards."""
         with self._step("survey") as details:
             others = [node for node in self.cluster.nodes if node is not self.old]
-            for node in others:
-                if _is_open(self._sessions.get(node.name)):
-                    continue
-                self._sessions.pop(node.name, None)
-                with contextlib.suppress(ClusterError):
-                    self._sessions[node.name] = node.connect(connect_timeout=2)
-            self._stop_receivers([node for node in others if node.name in self._sessions])
-            self._survivors = [self._look_at(node) for node in others]
+            survivors.connect(others, self._sessions)
+            survivors.stop_receivers(self.old, others, self._sessions, self.policy.deadline_s)
+            self._survivors = [survivors.look_at(n, self._sessions.get(n.name), self.policy.priorities) for n in others]
+            self._promoted = self._primary_among(self._survivors)
             if self.replication is None:
                 self.replication = self._promised()
+            if self.primary_lsn is None:
+                self.primary_lsn = remains.last_lsn(self.old)
+            details["primary_lsn"] = self.primary_lsn
             details["survivors"] = [vars(survivor) for survivor in self._survivors]
             details["replication"] = f"{self.replication}/{self.replication.level}"
         return self._survivors
@@ -132,9 +145,8 @@ class FailoverSteps:
     def decide(self) -> Decision:
         """Choose the candidate, or refuse. Raises Refused; the replicas then go on waiting for the old primary."""
         with self._step("decide") as details:
-            assert self.replication is not None
-            decision = candidates.decide(self._survivors, self.replication, self.primary_lsn, self.policy.max_lag_bytes)
-            self.decision = decision
+            decision = candidates.decide(self._survivors, self._wanted(), self.primary_lsn, self.policy.max_lag_bytes)
+            self.decision = decision = self._as_begun(decision)
             if self._promoted is not None:
                 self.new = self._promoted
                 details["chosen"] = f"{self.new.name}, promoted before"
@@ -153,6 +165,8 @@ class FailoverSteps:
         """Look for what would make the promotion crash or be refused. Raises Refused if there is anything."""
         with self._step("preflight") as details:
             new = self._chosen()
+            if self._promoted is None and postgres.role(self._session(new)) == "primary":
+                self._promoted = new  # an earlier failover had asked for it, and was cut off before it was done
             if self._promoted is not None:
                 return []
             followers = [(s.name, s.has) for s in self._survivors if s.answers and s.name != new.name and s.has]
@@ -162,37 +176,36 @@ class FailoverSteps:
         return problems
 
     def fence(self) -> None:
-        """End the old primary, and mark its data as a replica's: whoever starts it gets no second primary."""
+        """End the old primary, and mark its data as a replica's: whoever starts it gets no second primary.
+
+        The same goes for every node that does not answer: an earlier failover may have promoted it.
+        """
         with self._step("fence"):
-            control = self.old.control
-            if control.running():
-                if not isinstance(control, Killable):
-                    self._refuse([f"{self.old.name} may be alive, and its provider cannot end it"], overridable=False)
-                else:
-                    control.kill("tree")
-            if isinstance(control, Repairable):
-                control.put("standby.signal", "")
-            elif not self.policy.accept_data_loss:
-                self._refuse(
-                    [f"{self.old.name} cannot be fenced by its provider: it could come back as a second primary"],
-                    overridable=True,
-                )
+            if not (self._note_on_disk.fenced and self.cluster.roles()[self.old.name] == "replica"):
+                self._fence(self.old)
+            for survivor in self._survivors:
+                begun = survivor.name == self._note_on_disk.promoting
+                node = self.cluster.node(survivor.name)
+                if not survivor.answers and (begun or not node.control.running()):
+                    self._fence(node)
 
     def promote(self) -> Node:
         """The candidate becomes primary. Raises ClusterError with its log's last lines, WaitTimeout."""
         with self._step("promote") as details:
             new = self._chosen()
             if self._promoted is None:
+                self._write_note(promoting=new.name)
                 self._note("promote_called", node=new.name)
                 promotion.promote(new, self._session(new), self.policy.deadline_s)
-            details["node"] = new.name
+            followers = [s for s in self._survivors if s.answers and s.name != new.name]
+            self.left_behind = promotion.cannot_follow(followers, new, self._session(new))
+            details |= {"node": new.name, "left_behind": self.left_behind}
         return new
 
     def repair(self) -> dict[str, str | None]:
         """Undo what the new primary has inherited and would hang on: waiting for replicas that are not there."""
         with self._step("repair") as details:
             new = self._chosen()
-            assert self.replication is not None
             wanted = synchronous.settings(self._quorum(held=self.policy.hold_writes), self._standbys())
             inherited = postgres.settings(self._session(new), wanted)
             changes = {name: value for name, value in wanted.items() if value != inherited[name]}
@@ -207,22 +220,24 @@ class FailoverSteps:
             send(self._chosen())
 
     def repoint(self) -> list[str]:
-        """Have the other survivors follow the new primary, slot first, and wait until they stream; their names."""
+        """Have the other survivors follow the new primary, slot first, and wait until they stream; their names.
+
+        Those in `left_behind` are told to, but not waited for.
+        """
         with self._step("repoint") as details:
             new = self._chosen()
-            followers = [s.name for s in self._survivors if s.answers and s.name != new.name]
-            for name in followers:
+            followers = self._followers()
+            for name in [*followers, *self.left_behind]:
                 postgres.create_slot(self._session(new), name)
                 self.cluster.node(name).follow(new, self._sessions[name])
             for name in followers:
                 self.cluster.node(name).wait_following(new, self._sessions[name], self.policy.deadline_s)
             # What it had been told as a replica would count again after a demotion.
             postgres.configure(self._session(new), {"primary_conninfo": None, "primary_slot_name": None})
-            assert self.replication is not None
             if not self.policy.hold_writes:
                 postgres.configure(self._session(new), synchronous.settings(self._quorum(held=True), self._standbys()))
-            details["followers"] = followers
-        note.remove(self.cluster.name)
+            details |= {"followers": followers, "left_behind": self.left_behind}
+        note.remove(self.cluster)
         return followers
 
     def close(self) -> None:
@@ -232,6 +247,12 @@ class FailoverSteps:
                 connection.close()
         self._sessions.clear()
         self._held.close()
+
+    def give_up(self) -> None:
+        """The old primary answers again and nobody was promoted: its replicas follow it, as before the failover."""
+        survivors.connect([node for node in self.cluster.nodes if node is not self.old], self._sessions)
+        survivors.follow_again(self.old, self.cluster, self._sessions)
+        note.remove(self.cluster)
 
     def run(
         self, on_promoted: Callable[[Node], None] | None = None, before_repoint: Callable[[], None] | None = None
@@ -270,9 +291,21 @@ class FailoverSteps:
             raise ClusterError("no candidate is chosen yet: survey() and decide() come first")
         return self.new
 
+    def _wanted(self) -> Synchronous:
+        if self.replication is None:
+            raise ClusterError("what commits waited for is not known yet: survey() comes first")
+        return self.replication
+
+    def _write_note(self, **changes: str | bool | None) -> None:
+        self._note_on_disk = replace(self._note_on_disk, **changes)  # type: ignore[arg-type]
+        note.write(self.cluster, self._note_on_disk)
+
     @contextlib.contextmanager
     def _step(self, name: str) -> Iterator[dict[str, object]]:
-        note.write(self.cluster.name, {"step": name, "old": self.old.name, "new": self.new and self.new.name})
+        if missing := [step for step in _NEEDS.get(name, ()) if step not in self.times_ns]:
+            first = ", then ".join(f"{step}()" for step in missing)
+            raise ClusterError(f"{name}() does nothing yet: {first} must come first")
+        self._write_note(step=name, new=self.new.name if self.new else self._note_on_disk.new)
         began = time.monotonic_ns()
         details: dict[str, object] = {}
         try:
@@ -283,74 +316,72 @@ class FailoverSteps:
         ended = self.times_ns[name] = time.monotonic_ns()
         self._note(name, took_ms=(ended - began) / 1e6, **details)
 
-    def _stop_receivers(self, nodes: list[Node]) -> None:
-        """Those that lost their primary stop by themselves; others, whose primary hangs, are told to."""
-
-        def silent() -> bool:
-            return not any(postgres.receives(self._session(node)) for node in nodes)
-
-        if not self.old.control.running():
-            with contextlib.suppress(WaitTimeout):
-                wait_until(silent, _ENDING_BY_ITSELF_S, "the WAL receivers to stop", interval_s=0.002)
-                return
-        for node in nodes:
-            if postgres.role(self._session(node)) == "primary":
-                continue
-            self._sources[node.name] = faults.stop_receiving(node, self.policy.deadline_s)
-
-    def _look_at(self, node: Node) -> Survivor:
-        priority = self.policy.priorities.get(node.name, candidates.DEFAULT_PRIORITY)
-        session = self._sessions.get(node.name)
-        if session is None:
-            return Survivor(node.name, answers=False, priority=priority)
-        position = postgres.wal_position(session)
-        if position.role == "primary":
-            self._promoted = node
-            return Survivor(
-                node.name, received=position.flushed, timeline=postgres.timeline(session), priority=priority
-            )
-        return Survivor(
-            node.name,
-            received=position.received,
-            replayed=position.replayed,
-            timeline=postgres.timeline(session),
-            replay_paused=postgres.replay_paused(session),
-            priority=priority,
-        )
+    def _primary_among(self, found: Sequence[Survivor]) -> Node | None:
+        """The survivor that an earlier failover, cut off later, had promoted already."""
+        primaries = [survivor.name for survivor in found if survivor.role == "primary"]
+        if len(primaries) > 1:
+            raise ClusterError(f"{' and '.join(primaries)} are both primaries; stop the one that is outdated")
+        return self.cluster.node(primaries[0]) if primaries else None
 
     def _promised(self) -> Synchronous:
         """What the old primary's commits waited for, from a survivor's settings: labkit gives all nodes the same."""
-        for session in self._sessions.values():
-            return synchronous.current(session)
+        # One that was promoted before may wait for fewer already.
+        replicas = [name for name in self._sessions if self._promoted is None or name != self._promoted.name]
+        for name in [*replicas, *self._sessions]:
+            return synchronous.current(self._sessions[name])
         return Synchronous("off")
 
     def _standbys(self) -> list[str]:
         """The new primary's possible replicas, those that can follow at once first."""
-        answering = [s.name for s in self._survivors if s.answers and s.name != self._chosen().name]
-        return [*answering, *(n.name for n in self.cluster.nodes if n.name not in (*answering, self._chosen().name))]
+        first = self._followers()
+        return [*first, *(n.name for n in self.cluster.nodes if n.name not in (*first, self._chosen().name))]
 
     def _quorum(self, *, held: bool) -> Synchronous:
         """What the new primary's commits wait for: as many as before, but no more than can follow it now."""
-        assert self.replication is not None
-        followers = sum(1 for s in self._survivors if s.answers and s.name != self._chosen().name)
-        k = min(self.replication.k, followers)
-        mode = self.replication.mode if held and k else "off"
-        return Synchronous(mode, k, self.replication.level)
+        wanted = self._wanted()
+        k = min(wanted.k, len(self._followers()))
+        return Synchronous(wanted.mode if held and k else "off", k, wanted.level)
+
+    def _followers(self) -> list[str]:
+        """The survivors that can follow the new primary at once."""
+        others = [s.name for s in self._survivors if s.answers and s.name != self._chosen().name]
+        return [name for name in others if name not in self.left_behind]
 
     def _refuse(self, reasons: list[str], *, overridable: bool) -> None:
         """Undo what survey did, so that the replicas go on as before."""
-        for name, source in self._sources.items():
-            faults.start_receiving(self.cluster.node(name), source)
-        note.remove(self.cluster.name)
+        survivors.follow_again(self.old, self.cluster, self._sessions)
+        if not self._note_on_disk.fenced:
+            note.remove(self.cluster)
         raise Refused(reasons, self.decision, overridable=overridable)
 
+    def _as_begun(self, decision: Decision) -> Decision:
+        """Whom an earlier failover has told to become primary is the choice: a second one would split the cluster."""
+        begun = next((s for s in self._survivors if s.name == self._note_on_disk.promoting), None)
+        if begun is None or self._promoted is not None:
+            return decision
+        if begun.answers:
+            return replace(decision, chosen=begun)
+        reason = (
+            f"{begun.name} was told to become primary when a failover before this was cut off, and does not answer: "
+            "it may have acknowledged commits since; start it"
+        )
+        return replace(decision, refusals=(reason, *decision.refusals))
 
-def _is_open(connection: postgres.Connection | None) -> bool:
-    """Whether a connection that was opened earlier still answers."""
-    if connection is None:
-        return False
-    try:
-        connection.execute("SELECT 1")
-    except psycopg.Error:
-        return False
-    return True
+    def _fence(self, node: Node) -> None:
+        control = node.control
+        if control.running():
+            if not isinstance(control, Killable):
+                self._refuse([f"{node.name} may be alive, and its provider cannot end it"], overridable=False)
+            else:
+                control.kill("tree")
+        problem = f"{node.name} cannot be fenced by its provider: it could come back as a second primary"
+        if isinstance(control, Repairable):
+            if node is self.old:
+                self._write_note(fenced=True)
+            try:
+                control.put("standby.signal", "")
+                return
+            except ClusterError as error:
+                problem = f"{node.name} cannot be fenced, it could come back as a second primary: {error}"
+        if not self.policy.accept_data_loss:
+            self._refuse([problem], overridable=True)

@@ -185,11 +185,14 @@ class EmbeddedServer:
         return str(self.state.data)
 
     def put(self, name: str, text: str, *, append: bool = False) -> None:
-        """Write a file of the data directory, as the server's user."""
+        """Write a file of the data directory, as the server's user. Raises ClusterError."""
         path = self.state.data / name
-        with path.open("a" if append else "w", encoding="utf-8") as file:
-            file.write(text)
-        self._own(path)
+        try:
+            with path.open("a" if append else "w", encoding="utf-8") as file:
+                file.write(text)
+            self._own(path)
+        except OSError as error:
+            raise ClusterError(f"{path} cannot be written ({error.strerror})", node=self.state.name) from error
 
     def program(self, name: str, *arguments: str, password: str = "") -> str:
         """Run one of PostgreSQL's programs as the server's user; what it prints. Raises ClusterError."""
@@ -215,7 +218,8 @@ class EmbeddedServer:
         if self.running():
             raise ClusterError("the server runs; stop it before its data is deleted", node=self.state.name)
         processes.end_within(self.state.data)
-        shutil.rmtree(self.state.data)
+        if self.state.data.exists():
+            shutil.rmtree(self.state.data)
 
     def _process(self) -> psutil.Process:
         process = processes.postmaster(self.state.data)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 
 import pytest
 from click.testing import CliRunner
@@ -18,43 +17,6 @@ from labkit.failover import FailoverSteps, Policy, Refused, promotion, readback
 from labkit.load import writing
 from labkit.synchronous import Synchronous
 from labkit.workloads import AppendRows
-
-STEPS = ("survey", "decide", "preflight", "fence", "promote_called", "promote", "repair", "route", "repoint")
-
-
-def problem_of(name: str) -> str:
-    """What `labkit status` says is the matter with a cluster."""
-    done = CliRunner().invoke(main, ["status", "--name", name, "--json"], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    return str(json.loads(done.stdout)[0]["problem"])
-
-
-def test_interrupted_at_every_step_it_is_described_and_the_next_one_goes_on(own_cluster: Cluster) -> None:
-    """One failover, cut off once at each of its steps; each attempt but the last ends at the step it is told to."""
-    cluster, old = own_cluster, own_cluster.node("pg1")
-    cluster.synchronous("ANY", 1, "on", deadline_s=20)
-    faults.inject(old, "kill")
-    for last in STEPS:
-
-        def interrupt(kind: str, _last: str = last, **details: object) -> None:
-            del details
-            if kind == _last:
-                raise KeyboardInterrupt
-
-        with (
-            contextlib.suppress(KeyboardInterrupt),
-            contextlib.closing(FailoverSteps(cluster, old, log=interrupt)) as failover,
-        ):
-            failover.run()
-            pytest.fail(f"it was not interrupted at {last}")
-        assert "a failover from pg1" in problem_of("own")
-        assert len([role for role in cluster.roles().values() if role == "primary"]) <= 1
-    with contextlib.closing(FailoverSteps(cluster, old)) as failover:
-        new = failover.run()
-    assert cluster.primary() is new
-    assert problem_of("own") == "None"
-    done = CliRunner().invoke(main, ["down", "--name", "own", "--purge"], catch_exceptions=False)
-    assert "removed" in done.output
 
 
 def test_one_failover_at_a_time(own_cluster: Cluster) -> None:

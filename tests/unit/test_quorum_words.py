@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from labkit.errors import BadInput
-from labkit.synchronous import Synchronous
+from labkit.synchronous import Synchronous, parse_names
 
 REPLICAS = ["pg2", "pg3"]
 
@@ -30,6 +30,14 @@ def test_words_become_a_setting_and_the_states_it_leads_to(words: str, setting: 
 def test_other_words_are_refused(words: str) -> None:
     with pytest.raises(BadInput, match="no replication mode"):
         Synchronous.parse(words)
+
+
+@pytest.mark.parametrize(
+    ("value", "meaning"),
+    [("", "async"), ("pg2, pg3", "FIRST 1"), ("*", "FIRST 1"), ("2 (pg2, pg3)", "FIRST 2"), ("ANY 1 (pg2)", "ANY 1")],
+)
+def test_a_setting_that_somebody_else_wrote_is_understood(value: str, meaning: str) -> None:
+    assert str(parse_names(value)) == meaning
 
 
 def test_a_quorum_of_more_replicas_than_there_are_is_refused() -> None:

@@ -1,0 +1,153 @@
+"""What a failover leaves for the commands after it: nothing forgotten, nothing that hangs, a next step that works."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+
+import pytest
+from click.testing import CliRunner, Result
+from fix_cluster import MakeCluster
+
+from labkit import faults, synchronous
+from labkit.cli import main
+from labkit.cluster import Cluster
+from labkit.errors import ClusterError
+from labkit.failover import FailoverSteps, Policy
+from labkit.providers.base import Repairable
+
+
+def labkit(*arguments: str) -> Result:
+    return CliRunner().invoke(main, [*arguments, "--name", "own"], catch_exceptions=False)
+
+
+def replication(cluster: Cluster, node: str) -> str:
+    with cluster.node(node).session() as connection:
+        return str(synchronous.current(connection))
+
+
+def write(cluster: Cluster, rows: int) -> None:
+    with cluster.primary().session() as connection:
+        connection.execute(f"CREATE TABLE filler AS SELECT repeat('x', 1000) FROM generate_series(1, {rows})")
+
+
+def test_a_step_before_those_it_needs_does_nothing_and_names_them(own_cluster: Cluster) -> None:
+    cluster = own_cluster
+    with contextlib.closing(FailoverSteps(cluster, cluster.node("pg1"))) as steps:
+        for early, needed in [
+            (steps.decide, r"survey\(\)"),
+            (steps.preflight, r"survey\(\), then decide\(\)"),
+            (steps.fence, r"survey\(\), then decide\(\)"),
+            (steps.promote, r"survey\(\), then decide\(\), then preflight\(\), then fence\(\)"),
+            (steps.repair, r"promote\(\)"),
+            (steps.repoint, r"promote\(\)"),
+        ]:
+            with pytest.raises(ClusterError, match=f"does nothing yet: {needed} must come first"):
+                early()
+    assert cluster.primary().name == "pg1"
+    cluster.wait_streaming(10)
+    assert "cut off" not in labkit("status").output
+
+
+def test_one_replica_and_a_lost_disk(make_cluster: MakeCluster) -> None:
+    """Alone, the new primary waits for nobody; with the old one back it waits again, whatever became of its data."""
+    cluster = make_cluster(replicas=1)
+    cluster.synchronous("ANY", 1, "on", deadline_s=20)
+    faults.inject(cluster.node("pg1"), "kill")
+    assert labkit("failover").exit_code == 0
+    write(cluster, 1)
+    assert replication(cluster, "pg2") == "async"
+    assert "(pg_rewind); replication is ANY 1, on" in labkit("rejoin", "pg1").output
+    assert replication(cluster, "pg2") == "ANY 1"
+    cluster.wait_streaming(20)
+
+    faults.inject(cluster.node("pg2"), "kill")
+    control = cluster.node("pg2").control
+    assert isinstance(control, Repairable)
+    shutil.rmtree(control.data)
+    refused = labkit("failover")
+    assert refused.exit_code == 2
+    assert "pg2 cannot be fenced" in refused.stderr
+    assert "--accept-data-loss" in refused.stderr
+    assert labkit("failover", "--accept-data-loss").exit_code == 0
+    done = labkit("rejoin", "pg2")
+    assert done.exit_code == 0, done.output
+    assert "pg2 is a replica of pg1 (pg_basebackup)" in done.output
+    cluster.wait_streaming(20)
+
+
+def test_a_healthy_node_is_never_failed_over_from(own_cluster: Cluster) -> None:
+    pid = own_cluster.node("pg1").control.describe()["pid"]
+    faults.inject(own_cluster.node("pg3"), "kill")
+    for arguments, said in [
+        ((), "pg1 is primary: there is nothing to fail over"),
+        (("--old", "pg1"), "it answers as the primary"),
+        (("--old", "pg2"), "it is a replica, and answers"),
+    ]:
+        done = labkit("failover", *arguments)
+        assert done.exit_code == 2
+        assert said in done.stderr
+    assert own_cluster.node("pg1").control.describe()["pid"] == pid
+    assert own_cluster.node("pg2").role() == "replica"
+
+
+def test_any_2_of_three_proves_with_one_missing_and_the_missing_one_is_brought_back(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(replicas=3)
+    cluster.synchronous("ANY", 2, "on", deadline_s=20)
+    faults.inject(cluster.node("pg3"), "kill")
+    faults.inject(cluster.node("pg1"), "kill")
+    done = labkit("failover", "--old", "pg1")
+    assert done.exit_code == 0, done.output
+    assert "pg3 does not answer; `labkit rejoin pg3 --name own` brings it back" in done.output
+    assert replication(cluster, "pg2") == "ANY 1"
+    for node in ("pg3", "pg1"):
+        assert "replication is ANY 2, on" in labkit("rejoin", node).output
+    cluster.wait_streaming(20)
+    write(cluster, 1)
+
+
+def test_a_dead_primary_s_own_files_tell_how_far_the_replicas_are_behind(own_cluster: Cluster) -> None:
+    cluster = own_cluster
+    for node in cluster.replicas():
+        faults.stop_receiving(node)
+    write(cluster, 1_000)
+    faults.inject(cluster.node("pg1"), "kill")
+    done = labkit("failover", "--max-lag-bytes", "100000")
+    assert done.exit_code == 2
+    assert "bytes of WAL behind the last known position of the primary" in done.stderr
+    assert cluster.node("pg2").role() == "replica"
+    assert labkit("failover").exit_code == 0
+
+
+def test_a_replica_with_more_wal_than_the_new_primary_does_not_hang_the_failover(own_cluster: Cluster) -> None:
+    """Nothing waits for it, neither the repointing nor the new primary's commits; what brings it back is said."""
+    cluster = own_cluster
+    cluster.synchronous("ANY", 1, "on", deadline_s=20)
+    faults.stop_receiving(cluster.node("pg2"))
+    write(cluster, 300)
+    cluster.node("pg3").wait_ready(10)
+    faults.inject(cluster.node("pg1"), "kill")
+    policy = Policy(accept_data_loss=True, priorities={"pg3": 0})
+    with contextlib.closing(FailoverSteps(cluster, cluster.node("pg1"), policy)) as steps:
+        assert steps.run().name == "pg2"
+    assert "`labkit rejoin pg3` takes them back" in steps.left_behind["pg3"]
+    with cluster.node("pg2").session() as connection:
+        connection.execute("CREATE TABLE after ()")
+    for node in ("pg3", "pg1"):
+        assert "replication is ANY 1, on" in labkit("rejoin", node).output
+    cluster.wait_streaming(20)
+
+
+def test_fenced_and_started_it_is_no_second_primary_and_the_way_on_is_told(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(replicas=1)
+    faults.inject(cluster.node("pg1"), "kill")
+    with contextlib.closing(FailoverSteps(cluster, cluster.node("pg1"))) as steps:
+        for step in (steps.survey, steps.decide, steps.preflight, steps.fence):
+            step()
+    done = labkit("up", "--replicas", "1")
+    assert done.exit_code == 2
+    assert "`labkit failover --name own` promotes a replica" in done.stderr
+    assert cluster.roles() == {"pg1": "replica", "pg2": "replica"}
+    assert labkit("failover").exit_code == 0
+    assert labkit("rejoin", "pg1").exit_code == 0
+    assert cluster.primary().name == "pg2"

@@ -1,0 +1,71 @@
+"""labkit audit: what it says of a run with many trials, and of one that keeps no ledger. No server."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from labkit import ledger, project
+from labkit.cli import main
+from labkit.failover import readback
+from labkit.store import Run, RunStore
+
+ASYNC, SAFE = ("async", "on"), ("ANY 1", "on")
+
+
+def audited(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["audit", *arguments], catch_exceptions=False)
+
+
+def matrix(folder: Path, trials: list[tuple[tuple[str, str], list[int]]]) -> Run:
+    """A recorded matrix: each trial acknowledged the keys 0, 1 and 2, and these were read back."""
+    run = RunStore(folder).create("durability-matrix", {})
+    blocks = []
+    for number, ((mode, level), there) in enumerate(trials):
+        book = ledger.Ledger(run.path / "ledger" / f"block-{number:05d}.ledger", ["pg1", "pg2"], epoch_ns=0)
+        for key in range(3):
+            book.intend(key, 1, 0, now=key)
+            book.settle(key, 1, 0, now=key + 1, outcome=ledger.OK)
+        book.close()
+        keys = np.array(there, np.int64)
+        readback.record(run, number, "promoted", "pg2", keys, keys)
+        blocks.append({"block": number, "mode": mode, "level": level, "fault": "kill", "views": ["promoted"]})
+    run.update(blocks=blocks)
+    return run
+
+
+def test_a_loss_that_replication_allows_is_a_finding_and_any_other_a_failure(tmp_path: Path) -> None:
+    allowed = matrix(tmp_path / "allowed", [(SAFE, [0, 1, 2]), (ASYNC, [0]), (("FIRST 1", "local"), [0, 1])])
+    done = audited(str(allowed.path))
+    assert done.stdout.splitlines() == [
+        "trial 0 ANY 1/on kill: true, all 3 acknowledged rows are there",
+        "trial 1 async/on kill: false, 2 lost (nothing was promised)",
+        "trial 2 FIRST 1/local kill: false, 1 lost (nothing was promised)",
+    ]
+    assert done.exit_code == 0
+    broken = matrix(tmp_path / "broken", [(SAFE, [0, 1])])
+    assert audited(str(broken.path)).exit_code == 1
+    invented = matrix(tmp_path / "invented", [(ASYNC, [0, 7])])
+    assert audited(str(invented.path)).exit_code == 1
+    assert "lost: 1" in audited(str(allowed.path), "--block", "1").stdout
+    none = audited(str(allowed.path), "--block", "9")
+    assert none.exit_code == 2
+    assert "has no trial 9; there are 0 to 2" in none.stderr
+
+
+@pytest.mark.parametrize("path", sorted((project.sample_runs() / "durability-matrix").iterdir()), ids=lambda p: p.name)
+def test_a_matrix_without_its_ledger_tells_what_run_json_knows_and_that_it_is_not_judged_again(path: Path) -> None:
+    recorded = json.loads((path / "run.json").read_text(encoding="utf-8"))["blocks"]
+    done = audited(str(path))
+    assert done.exit_code == 2
+    assert "keeps no ledger of writes, so there is nothing to judge again" in done.stderr
+    first, *lines = done.stdout.splitlines()
+    assert "as judged when it was recorded" in first
+    assert [line.split(": ", 1)[1] for line in lines] == [f"{b['verdict']}, {b['reason']}" for b in recorded]
+    rows = json.loads(audited(str(path), "--json").stdout)
+    assert all(row["recorded"] for row in rows)
+    assert [row["counts"] for row in rows] == [b["counts"] for b in recorded]
