@@ -27,7 +27,9 @@ def replication(cluster: Cluster, node: str) -> str:
 
 
 def write(cluster: Cluster, rows: int) -> None:
+    """Rows of a kilobyte, on the primary's disk when this returns, whoever has received them."""
     with cluster.primary().session() as connection:
+        connection.execute("SET synchronous_commit = local")
         connection.execute(f"CREATE TABLE filler AS SELECT repeat('x', 1000) FROM generate_series(1, {rows})")
 
 
