@@ -27,6 +27,7 @@ def failover(name: str, provider_name: str, old: str | None, max_lag_bytes: int,
     Refused, with the reason, where rows could be lost; then nothing is promoted. One that was cut off goes on.
     """
     cluster = _found(name, provider_name)
+    cluster.check_owned("failed over")
     begun = note.read(cluster)
     named = old or (begun.old if begun else None)
     lost = cluster.node(named) if named else _lost(cluster)

@@ -6,12 +6,12 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fix_driven import command, nodes_running, with_parameters
 
 from labkit import frames
 from labkit.store import Run, RunStore
@@ -22,29 +22,8 @@ END_S = 90
 SMALL = ("users=2000", "vus=20", "connections=4", "warmup_s=0.2", "sample_interval_s=0.2", "cluster=driven")
 
 
-def command(*words: str) -> list[str]:
-    return [sys.executable, "-c", "from labkit.cli import main; main()", *words]
-
-
-def with_parameters(*pairs: str) -> list[str]:
-    return [word for pair in (*SMALL, *pairs) for word in ("-p", pair)]
-
-
-@pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
-    return os.environ | {"LABKIT_DATA": str(tmp_path)}
-
-
-def nodes_running(environment: dict[str, str]) -> list[bool]:
-    words = command("status", "--json")
-    status = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60, check=True)
-    (cluster,) = json.loads(status.stdout)
-    assert cluster["name"] == "driven"
-    return [node["running"] for node in cluster["nodes"]]
-
-
 def test_a_run_is_driven_reported_and_leaves_no_server_behind(environment: dict[str, str], tmp_path: Path) -> None:
-    words = command("run", "read-scaling", "--json", *with_parameters("duration_s=2", "rounds=2"))
+    words = command("run", "read-scaling", "--json", *with_parameters(*SMALL, "duration_s=2", "rounds=2"))
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=RUN_S, check=False)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
@@ -61,7 +40,7 @@ def test_a_run_is_driven_reported_and_leaves_no_server_behind(environment: dict[
 
 
 def test_ctrl_c_keeps_what_was_measured_and_stops_the_servers(environment: dict[str, str], tmp_path: Path) -> None:
-    words = command("run", "read-scaling", *with_parameters("duration_s=600", "rounds=1000"))
+    words = command("run", "read-scaling", *with_parameters(*SMALL, "duration_s=600", "rounds=1000"))
     process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         run = _measuring(tmp_path / "runs", process)
@@ -104,7 +83,9 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_ends_the_run_with_one_clear_error(environment: dict[str, str], full_disk: Path) -> None:
-    words = command("run", "read-scaling", *with_parameters("duration_s=50", "rounds=100", "vus=0", "rate=16000"))
+    words = command(
+        "run", "read-scaling", *with_parameters(*SMALL, "duration_s=50", "rounds=100", "vus=0", "rate=16000")
+    )
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=RUN_S, check=False)
     assert done.returncode == 2
     assert "is full" in done.stderr, done.stderr

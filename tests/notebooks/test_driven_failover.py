@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import nbformat
 import pytest
+from fix_driven import command, nodes_running, with_parameters
 
 from labkit.store import Run, RunStore
 
@@ -22,23 +20,8 @@ SMALL = ("cluster=driven", "writers=4", "before_s=0.4", "after_s=0.2", "sample_i
 REFUSED = ("mode=async", "level=local", "fault=kill-all-behind", "max_lag_bytes=0")
 
 
-def command(*words: str) -> list[str]:
-    return [sys.executable, "-c", "from labkit.cli import main; main()", *words]
-
-
 def failover(*pairs: str) -> list[str]:
-    return command("run", "failover", *(word for pair in (*SMALL, *pairs) for word in ("-p", pair)))
-
-
-@pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
-    return os.environ | {"LABKIT_DATA": str(tmp_path)}
-
-
-def nodes_running(environment: dict[str, str]) -> list[bool]:
-    words = command("status", "--json")
-    status = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60, check=True)
-    return [node["running"] for cluster in json.loads(status.stdout) for node in cluster["nodes"]]
+    return command("run", "failover", *with_parameters(*SMALL, *pairs))
 
 
 @pytest.mark.parametrize("by_hand", [True, False])

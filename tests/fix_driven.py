@@ -1,0 +1,35 @@
+"""`labkit` in a process of its own, with a data folder of its own that is cleared away with its servers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-c", "from labkit.cli import main; main()", *words]
+
+
+def with_parameters(*pairs: str) -> list[str]:
+    """`-p name=value` for each."""
+    return [word for pair in pairs for word in ("-p", pair)]
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
+    found = os.environ | {"LABKIT_DATA": str(tmp_path)}
+    yield found
+    subprocess.run(command("down", "--all", "--purge"), env=found, capture_output=True, timeout=60, check=True)
+
+
+def nodes_running(environment: dict[str, str]) -> list[bool]:
+    """Of every cluster, node by node."""
+    words = command("status", "--json")
+    status = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    return [node["running"] for cluster in json.loads(status.stdout) for node in cluster["nodes"]]
