@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape as html_escape
@@ -31,6 +32,7 @@ from labkit.store import Run, RunStore, read_run
 
 RUN_MIME = "application/vnd.labkit.run+json"
 _TEMPLATES = Path(__file__).parent / "templates"
+_BEGINNING_S = 1.0  # within which a kernel has begun the cell that it was sent
 _GRACE_S = 60.0  # for an interrupted notebook to close its files and take its servers down
 
 
@@ -92,6 +94,7 @@ class _Kernel:
         self._environment = {"PYDEVD_DISABLE_FILE_VALIDATION": "1", **environment}
         self._manager: AsyncKernelManager | None = None
         self._stopping = False
+        self._cell_began = 0.0
         self.killed = False
 
     def manager_class(self) -> type[AsyncKernelManager]:
@@ -114,6 +117,7 @@ class _Kernel:
         if self._stopping:
             # Not KeyboardInterrupt, which would tear the event loop down and leave the kernel no time to close.
             raise RunError("interrupted between two cells")
+        self._cell_began = time.monotonic()
 
     def interruptible(self, work: Callable[[], nbformat.NotebookNode]) -> nbformat.NotebookNode:
         """The result of `work`, done in a thread: nbclient would take the main thread's Ctrl-C and kill the kernel."""
@@ -143,8 +147,10 @@ class _Kernel:
 
     def _stop(self, ended: threading.Event) -> None:
         self._stopping = True
-        self._signal(signal.SIGINT)
         with contextlib.suppress(KeyboardInterrupt):  # a second Ctrl-C means now
+            # A kernel that has been sent a cell and has not begun it yet would ignore the signal.
+            ended.wait(max(0.0, self._cell_began + _BEGINNING_S - time.monotonic()))
+            self._signal(signal.SIGINT)
             ended.wait(_GRACE_S)
         if not ended.is_set():
             self.killed = True
