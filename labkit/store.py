@@ -229,10 +229,12 @@ class Run:
     def has(self, table: str) -> bool:
         return any((self.path / table).glob("*.parquet"))
 
-    def table(self, table: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """All parts of a table as one frame; text columns are categories. Raises RunUnreadable."""
-        folder = self.path / table
-        parts = sorted(folder.glob("*.parquet"))
+    def table(self, table: str, columns: Sequence[str] | None = None, prefix: str = "") -> pd.DataFrame:
+        """All parts of a table as one frame; text columns are categories. Raises RunUnreadable.
+
+        Only parts whose names begin with `prefix`.
+        """
+        parts = sorted((self.path / table).glob(f"{prefix}*.parquet"))
         if not parts:
             raise RunUnreadable(f"{self.id} holds no {table}: it was cut off before anything was measured")
         read = []

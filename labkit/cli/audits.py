@@ -38,12 +38,13 @@ def audit_command(context: click.Context, run_name: str, block: int | None, as_j
         _tell_recorded(run, list(facts.values()), as_json)
         raise RunUnreadable(f"{run.id} keeps no ledger of writes, so there is nothing to judge again")
     found = {number: audit.of_run(run, number) for number in facts} or {0: audit.of_run(run)}
+    findings = {number for number, judged in found.items() if _is_a_finding(run, facts, number, judged)}
     if as_json:
         content = [{"block": n, "verdict": a.verdict, "reason": a.reason, "counts": a.counts} for n, a in found.items()]
         click.echo(json.dumps(content, indent=1))
     else:
         for number, judged in found.items():
-            excuse = " (nothing was promised)" if _is_a_finding(run, facts, number, judged) else ""
+            excuse = " (nothing was promised)" if number in findings else ""
             click.echo(f"trial {number}{_cell(run, facts.get(number))}: {judged.verdict}, {judged.reason}{excuse}")
             if len(found) == 1:
                 for name, count in judged.counts.items():
@@ -55,7 +56,7 @@ def audit_command(context: click.Context, run_name: str, block: int | None, as_j
                 f"{open_ended} transactions have no outcome: the lab was killed while they were under way. Had the "
                 "whole machine crashed, up to a second of intents could be missing too"
             )
-    if any(a.verdict != "true" and not _is_a_finding(run, facts, n, a) for n, a in found.items()):
+    if any(judged.verdict != "true" for number, judged in found.items() if number not in findings):
         context.exit(1)
 
 

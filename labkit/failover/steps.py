@@ -254,9 +254,7 @@ class FailoverSteps:
         survivors.follow_again(self.old, self.cluster, self._sessions)
         note.remove(self.cluster)
 
-    def run(
-        self, on_promoted: Callable[[Node], None] | None = None, before_repoint: Callable[[], None] | None = None
-    ) -> Node:
+    def run(self, on_promoted: Callable[[Node], None] | None = None) -> Node:
         """All steps. `on_promoted` sends the writers to the new primary; the new primary.
 
         Raises Refused, ClusterError, WaitTimeout.
@@ -268,16 +266,10 @@ class FailoverSteps:
         new = self.promote()
         self.repair()
         self.route(on_promoted or (lambda _: None))
-        if before_repoint is not None:
-            before_repoint()
         self.repoint()
         return new
 
     # --- parts ----------------------------------------------------------------------------------------------------
-
-    def session(self, name: str) -> postgres.Connection:
-        """The open connection to a survivor."""
-        return self._sessions[name]
 
     def _note(self, kind: str, **details: object) -> None:
         if self._log is not None:

@@ -267,8 +267,8 @@ class TrialSteps:
         readback.record(self.run, self.trial.block, view, *self._views[view])
 
     def _writes(self) -> Any:
-        writes = self.run.table("writes")
-        return writes[writes["block"] == self.trial.block]
+        # Its own part: a matrix has one for every trial before this one.
+        return self.run.table("writes", prefix=f"block-{self.trial.block:05d}")
 
     def _story(self) -> dict[str, Any]:
         """What was done, and when: the part of the facts that needs no audit."""

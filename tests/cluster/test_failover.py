@@ -53,18 +53,18 @@ def test_the_twelve_steps(each_cluster: Cluster, run: Run, generators: Generator
         failover = FailoverSteps(
             cluster, old, primary_lsn=watch.primary_lsn, replication=watch.replication, log=run.event
         )
-        others: list[readback.Snapshot] = []
-
-        def remember_the_other() -> None:
-            decision = failover.decision
-            assert decision is not None
-            others.extend(
-                readback.Snapshot(cluster.node(s.name), s.received, deadline_s=20)
-                for s in decision.survivors
-                if failover.new is not None and s.name != failover.new.name
-            )
-
-        new = failover.run(on_promoted=load.follow, before_repoint=remember_the_other)
+        for step in (failover.survey, failover.decide, failover.preflight, failover.fence):
+            step()
+        new = failover.promote()
+        failover.repair()
+        failover.route(load.follow)
+        assert failover.decision is not None
+        others = [
+            readback.Snapshot(cluster.node(s.name), s.received, deadline_s=20)
+            for s in failover.decision.survivors
+            if s.name != new.name
+        ]
+        failover.repoint()
         failover.close()
         assert cluster.primary() is new
         load.wait_more(100, deadline_s=10)

@@ -14,7 +14,7 @@ import pytest
 from fix_load import DATA, drive, in_background, targets
 
 from labkit import dataset
-from labkit.cluster import Cluster, wait_until
+from labkit.cluster import Cluster, Node, wait_until
 from labkit.errors import LoadError
 from labkit.load import records
 from labkit.load.arrivals import Closed, Open
@@ -200,21 +200,18 @@ def test_two_generators_work_at_the_same_time(load: LoadSpec) -> None:
     assert len(Run(load.part.parent.parent, {}).table("ops")) == sum(result.requests for result in results)
 
 
+def on_replicas(cluster: Cluster, load: LoadSpec) -> tuple[LoadSpec, Node]:
+    """The load on the replicas, with a short deadline and no warm-up, and the replica that gets into trouble."""
+    dataset.seed(cluster, DATA)
+    cluster.wait_for_catchup(20)
+    replicas = nodes_for("replicas-round-robin", cluster)
+    assert isinstance(replicas[-1].control, Killable)
+    return replace(load, targets=targets(replicas), warmup_s=0, timeout_s=2), replicas[-1]
+
+
 def test_a_node_killed_and_started_again_under_load(own_cluster: Cluster, load: LoadSpec) -> None:
     """200 users on two replicas; one is killed and comes back: no hang, no lost record, connections return."""
-    dataset.seed(own_cluster, DATA)
-    own_cluster.wait_for_catchup(20)
-    replicas = nodes_for("replicas-round-robin", own_cluster)
-    victim = replicas[-1]
-    assert isinstance(victim.control, Killable)
-    spec = replace(
-        load,
-        targets=targets(replicas),
-        arrivals=Closed(200),
-        warmup_s=0,
-        duration_s=6,
-        timeout_s=2,
-    )
+    spec, victim = on_replicas(own_cluster, replace(load, arrivals=Closed(200), duration_s=6))
     ended = in_background(spec)
     time.sleep(1.5)  # the load's own course, not a wait for a condition
     victim.control.kill("tree")
@@ -292,20 +289,7 @@ def test_a_thousand_users_outlive_a_node_that_is_killed_paused_and_restarted(
     own_cluster: Cluster, load: LoadSpec
 ) -> None:
     """Within a minute, on two replicas: no hang, no record lost, no socket left open."""
-    dataset.seed(own_cluster, DATA)
-    own_cluster.wait_for_catchup(20)
-    replicas = nodes_for("replicas-round-robin", own_cluster)
-    victim = replicas[-1]
-    assert isinstance(victim.control, Killable)
-    spec = replace(
-        load,
-        targets=targets(replicas),
-        arrivals=Closed(1000),
-        connections=16,
-        warmup_s=0,
-        duration_s=12,
-        timeout_s=2,
-    )
+    spec, victim = on_replicas(own_cluster, replace(load, arrivals=Closed(1000), connections=16, duration_s=12))
     before = psutil.Process().num_fds()
     ended = in_background(spec)
     for trouble in (
