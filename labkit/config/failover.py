@@ -86,9 +86,7 @@ class PromotionCrash(OnServers):
     causes: str = param(",".join(CAUSES), "which set-ups to try", choices=CAUSES, many=True)
 
     def conflicts(self) -> list[str]:
-        if self.provider != "embedded":
-            return [f"provider: {self.provider} keeps its data out of this lab's reach; the set-ups need embedded"]
-        return []
+        return _provider(self.provider, [])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +131,7 @@ def _modes(modes: list[str], replicas: int) -> list[str]:
 
 def _provider(provider: str, faults: list[str]) -> list[str]:
     if provider == "attach":
-        return ["provider: attached servers are not killed; take embedded or docker"]
+        return ["provider: attached servers are neither killed nor damaged; take embedded or docker"]
     if "isolate" in faults and provider != "docker":
         return [f"fault: isolate needs provider docker; {provider} has no network of its own"]
     return []

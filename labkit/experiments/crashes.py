@@ -7,10 +7,7 @@ delete standby.signal at the end of recovery; the replica then shuts down.
 from __future__ import annotations
 
 import contextlib
-import os
-import subprocess
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 from labkit import providers
@@ -20,9 +17,24 @@ from labkit.config.failover import CAUSES, PromotionCrash
 from labkit.errors import BadInput, ClusterError
 from labkit.experiments.running import new_run, recorded
 from labkit.failover import promotion
-from labkit.providers.base import ClusterSpec
-from labkit.providers.server import EmbeddedServer
+from labkit.providers.base import ClusterSpec, Damageable, Repairable
 from labkit.store import Run
+
+_DAMAGES: dict[str, tuple[str, str]] = {
+    # cause: what sets it up, and what sets it right again, whether or not the server has crashed meanwhile
+    "deleted": ("rm standby.signal", ""),
+    "mounted": (
+        "touch ../mounted.signal; chown {owner} ../mounted.signal; mount --bind ../mounted.signal standby.signal",
+        'if grep -qF "$PWD/standby.signal" /proc/self/mountinfo; then umount --lazy standby.signal; fi\n'
+        "rm -f ../mounted.signal",
+    ),
+    "immutable": ("chattr +i standby.signal", "chattr -i standby.signal"),
+    # Not the server's own directory: its owner may delete whatever is in it. The server refuses to start in such a
+    # directory, but one that runs already goes on.
+    "sticky": ("chown 0 standby.signal .; chmod 1770 .", "chown {owner} .; chmod 700 .; rm -f standby.signal"),
+    "unwritable": ("chmod 500 .", "chmod 700 ."),
+    "foreign": ("chown 0 standby.signal", ""),
+}
 
 
 def promotion_crash(parameters: PromotionCrash) -> Run:
@@ -67,9 +79,9 @@ def _try(cause: str, cluster: Cluster) -> dict[str, Any]:
 
 def _repair(replica: Node) -> str:
     """Put an ordinary standby.signal back, start again, promote; the role it ends in."""
-    server = _server(replica)
-    server.put("standby.signal", "")
-    server.start()
+    assert isinstance(replica.control, Repairable)
+    replica.control.put("standby.signal", "")
+    replica.control.start()
     replica.wait_ready(60)
     if problems := promotion.preflight(replica):
         raise ClusterError(f"it is still not fit for promotion: {'; '.join(problems)}", node=replica.name)
@@ -85,110 +97,21 @@ class NotAllowed(Exception):
 def damaged(replica: Node, cause: str) -> Iterator[None]:
     """A replica whose standby.signal is in one of the states that CAUSES names, set right afterwards.
 
-    Raises NotAllowed, BadInput.
+    Raises NotAllowed, BadInput, ClusterError if it cannot be set right.
     """
     if cause not in CAUSES:
         raise BadInput(f"cause: {cause!r} is not among {', '.join(CAUSES)}")
-    server = _server(replica)
-    signal = server.data_directory / "standby.signal"
-    with _DAMAGES[cause](signal, server):
-        yield
-
-
-@contextlib.contextmanager
-def _deleted(signal: Path, server: EmbeddedServer) -> Iterator[None]:
-    del server
-    signal.unlink()
-    yield
-
-
-@contextlib.contextmanager
-def _mounted(signal: Path, server: EmbeddedServer) -> Iterator[None]:
-    source = signal.parent.parent / "mounted.signal"
-    source.touch()
-    server.account.give(source)
-    _system("mount", "--bind", str(source), str(signal))
+    control = replica.control
+    if not isinstance(control, Damageable):
+        raise BadInput(f"{replica.name}: its data is out of this lab's reach; take provider embedded or docker")
+    damage, remedy = (script.format(owner=control.owner) for script in _DAMAGES[cause])
+    try:
+        control.as_root(damage)
+    except ClusterError as error:
+        with contextlib.suppress(ClusterError):  # a part of it may have been done
+            control.as_root(remedy)
+        raise NotAllowed(error.message) from error
     try:
         yield
     finally:
-        _system("umount", "--lazy", str(signal))
-
-
-@contextlib.contextmanager
-def _immutable(signal: Path, server: EmbeddedServer) -> Iterator[None]:
-    del server
-    _system("chattr", "+i", str(signal))
-    try:
-        yield
-    finally:
-        _system("chattr", "-i", str(signal))
-
-
-@contextlib.contextmanager
-def _sticky(signal: Path, server: EmbeddedServer) -> Iterator[None]:
-    """The directory must not be the server's own: its owner may delete whatever is in it."""
-    _needs_root(server)
-    folder = signal.parent
-    before, mode = folder.stat(), folder.stat().st_mode
-    # The server refuses to start in such a directory, but one that runs already goes on.
-    _own(signal, 0, 0)
-    _own(folder, 0, before.st_gid)
-    folder.chmod(0o1770)
-    try:
-        yield
-    finally:
-        _own(folder, before.st_uid, before.st_gid)
-        folder.chmod(mode & 0o7777)
-        signal.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _foreign(signal: Path, server: EmbeddedServer) -> Iterator[None]:
-    _needs_root(server)
-    _own(signal, 0, 0)
-    yield
-
-
-@contextlib.contextmanager
-def _unwritable(signal: Path, server: EmbeddedServer) -> Iterator[None]:
-    del server
-    mode = signal.parent.stat().st_mode
-    signal.parent.chmod(0o500)
-    try:
-        yield
-    finally:
-        signal.parent.chmod(mode & 0o7777)
-
-
-_DAMAGES: dict[str, Callable[[Path, EmbeddedServer], contextlib.AbstractContextManager[None]]] = {
-    "deleted": _deleted,
-    "mounted": _mounted,
-    "immutable": _immutable,
-    "sticky": _sticky,
-    "unwritable": _unwritable,
-    "foreign": _foreign,
-}
-
-
-def _needs_root(server: EmbeddedServer) -> None:
-    if not server.account.switch:
-        raise NotAllowed("a file of another user takes root to make, and a server of another user than the lab's")
-
-
-def _own(path: Path, uid: int, gid: int) -> None:
-    os.chown(path, uid, gid)
-
-
-def _system(*command: str) -> None:
-    try:
-        subprocess.run(command, check=True, capture_output=True, text=True, timeout=20)
-    except FileNotFoundError:
-        raise NotAllowed(f"there is no {command[0]} here") from None
-    except subprocess.CalledProcessError as error:
-        raise NotAllowed(f"{command[0]} is not allowed here: {error.stderr.strip()}") from None
-
-
-def _server(node: Node) -> EmbeddedServer:
-    if not isinstance(node.control, EmbeddedServer):
-        raise BadInput(f"{node.name}: its data is out of this lab's reach; take provider embedded")
-    return node.control
+        control.as_root(remedy)

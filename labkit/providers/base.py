@@ -176,3 +176,20 @@ class Repairable(Protocol):
     def clear(self) -> None:
         """Delete the data, so that a base backup can take its place. Raises ClusterError if the server runs."""
         ...
+
+
+@runtime_checkable
+class Damageable(Protocol):
+    """A node whose files can be put into states that PostgreSQL does not expect, whether its server runs or not."""
+
+    @property
+    def owner(self) -> int:
+        """The user id that the server's files belong to, as the node sees it."""
+        ...
+
+    def as_root(self, script: str) -> None:
+        """Run a shell script in the data directory, as root where the lab may be root there.
+
+        Raises ClusterError with its words if it fails.
+        """
+        ...

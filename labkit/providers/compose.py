@@ -80,6 +80,7 @@ class ComposeProvider:
         engine = Engine()
         with state.locked(passwords.folder(), name, self.lock_deadline_s):
             known = engine.containers(name)
+            engine.end_programs(name)
             if known and not purge:
                 for server in _primaries_first([ContainerServer(engine, name, node) for node in known]):
                     server.stop()

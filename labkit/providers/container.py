@@ -22,7 +22,8 @@ _SIGKILLED = 137  # 128 + SIGKILL
 
 
 class ContainerServer:
-    """NodeControl, Killable, Isolatable, Limitable, Measurable and Repairable for one node of docker-compose.yaml."""
+    """NodeControl, Killable, Isolatable, Limitable, Measurable, Repairable and Damageable for one node of
+    docker-compose.yaml."""
 
     def __init__(self, source: Engine, cluster: str, name: str) -> None:
         self._engine, self.cluster, self.name = source, cluster, name
@@ -193,6 +194,16 @@ class ContainerServer:
         if self.running():
             raise ClusterError("the server runs; stop it before its data is deleted", node=self.name)
         engine.execute_beside(self.container(), self.network, ["rm", "-rf", DATA], {})
+
+    # --- Damageable -----------------------------------------------------------------------------------------------
+
+    @property
+    def owner(self) -> int:
+        return _POSTGRES
+
+    def as_root(self, script: str) -> None:
+        """Run a shell script as root in the data directory, running or not. Raises ClusterError if it fails."""
+        engine.execute_as_root(self.container(), DATA, script)
 
     # --- what the provider asks -----------------------------------------------------------------------------------
 

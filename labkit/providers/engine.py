@@ -1,6 +1,6 @@
 """The Docker engine: the one module that imports `docker`.
 
-Only containers, volumes and networks that carry the label `labkit` are ever looked at or touched.
+Only containers, volumes and networks that carry a label of labkit's are ever looked at or touched.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import docker
 import requests
 from docker.context.config import get_current_context_name
-from docker.errors import APIError, ContainerError, DockerException, NotFound
+from docker.errors import APIError, DockerException, NotFound
 from docker.models.containers import Container
 from docker.tls import TLSConfig
 
@@ -31,6 +31,8 @@ __all__ = ["LABEL", "Container", "Engine", "refusals"]
 
 LABEL = "labkit"
 """Its value is the name of the cluster."""
+PROGRAM_LABEL = "labkit.program"
+"""Of containers that run one program beside a node; its value is the name of the cluster too."""
 SERVICE_LABEL = "com.docker.compose.service"
 LEAST_API = (1, 41)
 LEAST_ENGINE = "20.10"
@@ -91,6 +93,12 @@ class Engine:
             found = self._client.volumes.get(volume)
             if LABEL in (found.attrs["Labels"] or {}):
                 found.remove()
+
+    def end_programs(self, cluster: str) -> None:
+        """Remove what still runs, or was left, of programs beside a cluster's nodes: their lab was killed."""
+        with refusals():
+            for left in self._client.containers.list(all=True, filters={"label": f"{PROGRAM_LABEL}={cluster}"}):
+                left.remove(force=True, v=True)
 
     def ensure_image(self, image: str) -> None:
         """Pull an image that is not here. Raises ProviderUnavailable if it cannot be had."""
@@ -175,24 +183,45 @@ def execute_beside(container: Container, network: str, command: list[str], envir
 
     Raises ClusterError if it fails.
     """
+    return _beside(container, command, user="postgres", network=network, environment=dict(environment))
+
+
+def execute_as_root(container: Container, folder: str, script: str) -> None:
+    """Run a shell script as root in a folder of a container, running or not; root that may mount and change attributes.
+
+    In one that runs, the script sees and makes the container's own mounts. Raises ClusterError if it fails, or if the
+    engine may not grant as much.
+    """
+    command = ["sh", "-ec", f"cd {folder}\n{script}"]
+    how: dict[str, Any] = {"cap_add": ["SYS_ADMIN", "SYS_PTRACE", "LINUX_IMMUTABLE"], "network_mode": "none"}
+    how["security_opt"] = ["apparmor=unconfined"]
+    if container.status == "running":
+        # Not an exec inside: the engine filters its system calls, mount among them, whatever it is granted.
+        command = ["nsenter", "--target", "1", "--mount", *command]
+        how["pid_mode"] = f"container:{container.id}"
+    _beside(container, command, user="root", **how)
+
+
+def _beside(container: Container, command: list[str], **how: Any) -> str:
     with refusals():
+        made = _connect().containers.create(
+            str(container.attrs["Config"]["Image"]),
+            command[1:],
+            entrypoint=command[:1],
+            volumes_from=[str(container.id)],
+            labels={PROGRAM_LABEL: str(container.labels[LABEL])},
+            **how,
+        )
         try:
-            output: Any = _connect().containers.run(
-                str(container.attrs["Config"]["Image"]),
-                command[1:],
-                entrypoint=command[:1],
-                user="postgres",
-                volumes_from=[str(container.id)],
-                network=network,
-                environment=dict(environment),
-                labels={LABEL: "program"},
-                remove=True,
-            )
-        except ContainerError as error:
-            said: Any = error.stderr or b""
-            words = bytes(said).decode("utf-8", "replace").strip()
-            raise ClusterError(f"{command[0]} failed (exit {error.exit_status}): {words}") from error
-    return bytes(output).decode("utf-8", "replace")
+            made.start()
+            code = int(made.wait()["StatusCode"])
+            said, complained = made.logs(stderr=False), made.logs(stdout=False)
+        finally:
+            made.remove(force=True, v=True)
+    if code:
+        words = complained.decode("utf-8", "replace").strip()
+        raise ClusterError(f"{command[0]} failed (exit {code}): {words}")
+    return said.decode("utf-8", "replace")
 
 
 def exists(container: Container, path: str) -> bool:

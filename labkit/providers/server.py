@@ -24,7 +24,7 @@ _SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.
 
 
 class EmbeddedServer:
-    """NodeControl, Killable, Measurable and Repairable for one server on this machine."""
+    """NodeControl, Killable, Measurable, Repairable and Damageable for one server on this machine."""
 
     not_measured: Mapping[str, str] = usage.NOT_MEASURED
 
@@ -220,6 +220,19 @@ class EmbeddedServer:
         processes.end_within(self.state.data)
         if self.state.data.exists():
             shutil.rmtree(self.state.data)
+
+    # --- Damageable -----------------------------------------------------------------------------------------------
+
+    @property
+    def owner(self) -> int:
+        return self.account.uid
+
+    def as_root(self, script: str) -> None:
+        """Run a shell script as the lab's own user in the data directory. Raises ClusterError if it fails."""
+        command = ["/bin/sh", "-ec", script]
+        ran = subprocess.run(command, cwd=self.state.data, capture_output=True, text=True, check=False, timeout=20)
+        if ran.returncode:
+            raise ClusterError(ran.stderr.strip() or f"exit {ran.returncode}", node=self.state.name)
 
     def _process(self) -> psutil.Process:
         process = processes.postmaster(self.state.data)

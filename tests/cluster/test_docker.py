@@ -121,6 +121,18 @@ def test_a_removed_container_is_noticed_and_made_again_on_its_data(containers: C
     containers.nodes[:] = again.nodes
 
 
+def test_a_program_that_a_killed_lab_left_beside_a_node_is_removed_and_is_no_cluster(containers: Cluster) -> None:
+    assert containers.nodes
+    image = docker("inspect", "--format", "{{.Config.Image}}", f"{NAME}-pg1")
+    before = ComposeProvider().names()
+    left = docker("run", "--detach", "--label", f"labkit.program={NAME}", "--entrypoint", "sleep", image, "600")
+    assert ComposeProvider().names() == before
+    ComposeProvider().down(NAME)
+    assert left not in docker("ps", "--all", "--quiet", "--no-trunc")
+    again = ComposeProvider().up(ClusterSpec(name=NAME, replicas=1))
+    containers.nodes[:] = again.nodes
+
+
 def test_data_of_another_major_version_is_refused_with_the_way_out(containers: Cluster) -> None:
     pg2 = f"{NAME}-pg2"
     docker("exec", "--user", "postgres", pg2, "sh", "-c", f"echo 17 >{DATA}/PG_VERSION")

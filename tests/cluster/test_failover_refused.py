@@ -100,7 +100,7 @@ def test_rows_that_are_tampered_with_are_all_found(cluster: Cluster) -> None:
         ({"mode": "ANY 3"}, "ANY 3 asks for more than the 2 replicas"),
         ({"mode": "SOME 1"}, "is no replication mode"),
         ({"fault": "isolate"}, "isolate needs provider docker"),
-        ({"provider": "attach"}, "attached servers are not killed"),
+        ({"provider": "attach"}, "attached servers are neither killed nor damaged"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_starts(values: dict[str, str], said: str) -> None:

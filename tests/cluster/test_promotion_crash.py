@@ -1,0 +1,50 @@
+"""The promotion that crashes: every set-up on real servers, with the message, its reason, the warning and the repair."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from labkit.config.failover import CAUSES, PromotionCrash
+from labkit.experiments.crashes import promotion_crash
+from labkit.findings import crash
+from labkit.providers import provider
+from labkit.providers.base import Provider
+
+CRASHES = {
+    "deleted": "No such file or directory",
+    "mounted": "Device or resource busy",
+    "immutable": "Operation not permitted",
+    "sticky": "Operation not permitted",
+}
+ORIGINAL = [
+    "WARNING:  terminating connection because of crash of another server process",
+    "server closed the connection unexpectedly",
+    "before or while processing the request.",
+]
+
+
+@pytest.mark.timeout(240)
+def test_every_set_up_is_foreseen_crashes_is_explained_and_repaired(each_provider: Provider) -> None:
+    run = promotion_crash(PromotionCrash.build({"provider": each_provider.name, "cluster": "crash-test"}))
+    blocks = {block["cause"]: block for block in run.blocks}
+    assert tuple(blocks) == CAUSES
+    untried = {cause: block["reason"] for cause, block in blocks.items() if not block["tried"]}
+    if os.environ.get("CI"):
+        assert untried == {}
+    for cause in set(CRASHES) - set(untried):
+        block = blocks[cause]
+        assert (block["promoted"], block["survived"]) == (False, False), cause
+        assert all(line in block["client"] for line in ORIGINAL), block["client"]
+        assert any(line.endswith(f'could not remove file "standby.signal": {CRASHES[cause]}') for line in block["log"])
+        assert "The promotion would end with a crash" in block["preflight"][0]
+        assert block["repaired"] == "primary"
+    refused = blocks["unwritable"]
+    assert (refused["promoted"], refused["survived"], refused["repaired"]) == (False, True, "primary")
+    assert "pg_promote would be refused" in refused["preflight"][0]
+    if "foreign" not in untried:
+        assert blocks["foreign"]["promoted"]
+        assert blocks["foreign"]["preflight"] == []
+    assert crash.validity(run) == []
+    assert "crash-test" not in provider(each_provider.name).names()
