@@ -1,4 +1,4 @@
-"""What the files of a server that is down still tell."""
+"""What the files of a server that is down, or does not answer, still tell."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _END = re.compile(r"error in WAL record at ([0-9A-F]+/[0-9A-F]+)")
 
 
 def last_lsn(node: Node) -> int | None:
-    """Where the last record of its WAL begins; None if the server runs, or its files cannot be read."""
+    """Where its WAL ends, or ended at this moment if the server hangs; None if its files cannot be read."""
     control = node.control
-    if not isinstance(control, Repairable) or control.running():
+    if not isinstance(control, Repairable):
         return None
     try:
         found = control.program("pg_controldata", f"--pgdata={control.data}")

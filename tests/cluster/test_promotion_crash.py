@@ -1,4 +1,4 @@
-"""The promotion that crashes: every set-up on real servers, with the message, its reason, the warning and the repair."""
+"""The promotion that crashes, on real servers: every set-up with its message, its reason, the warning, the repair."""
 
 from __future__ import annotations
 
