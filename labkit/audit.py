@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 
 from labkit.errors import RunUnreadable
-from labkit.store import Run
+from labkit.store import Run, part_name
 
 Keys = np.ndarray[Any, np.dtype[np.int64]]
 WRONG = ("lost", "contradicted", "duplicated", "unexpected")
@@ -100,24 +100,23 @@ def of_run(run: Run, block: int | None = None, view: str = "promoted") -> Audit:
     `view` is what is judged: `promoted`, what the new primary had; `other`, what promoting the other replica would
     have kept; `old`, what the dead primary itself had.
     """
-    writes = ledger_of(run)
+    writes = ledger_of(run, block)
     facts = [b for b in run.blocks if block is None or b["block"] == block]
-    if block is not None:
-        writes = writes[writes["block"] == block]
     present = present_keys(run, view, block)
     read = [b["read_ns"] for b in facts if b.get("read_ns") is not None and view == "promoted"]
     return judge(writes, present, min(read) if read else None)
 
 
-def ledger_of(run: Run) -> pd.DataFrame:
-    """The table `writes`; where the lab was killed before it was made, the ledgers that are left.
+def ledger_of(run: Run, block: int | None = None) -> pd.DataFrame:
+    """The table `writes`, or one block's part of it; where the lab was killed before it was made, what ledger is left.
 
     Raises RunUnreadable if there is neither.
     """
     from labkit import ledger
 
-    frames = [run.table("writes")] if run.has("writes") else []
-    for path in sorted((run.path / "ledger").glob("*.ledger")):
+    prefix = "" if block is None else part_name(block)
+    frames = [run.table("writes", prefix=prefix)] if run.has("writes", prefix) else []
+    for path in sorted((run.path / "ledger").glob(f"{prefix}*.ledger")):
         columns, _ = ledger.read(path)
         plain = {
             name: pd.Categorical.from_codes(value[0], value[1]) if isinstance(value, tuple) else value
@@ -139,12 +138,11 @@ def left_open(run: Run) -> int:
 
 def present_keys(run: Run, view: str, block: int | None = None) -> Keys | None:
     """The keys that were read back in a view; None if they were not read."""
-    if not run.has("survivors"):
+    prefix = "" if block is None else part_name(block, view)
+    if not run.has("survivors", prefix):
         return None
-    survivors = run.table("survivors", ["block", "view", "key"])
+    survivors = run.table("survivors", ["view", "key"], prefix)
     mine = survivors[survivors["view"] == view]
-    if block is not None:
-        mine = mine[mine["block"] == block]
     # An empty table that was read has no rows either: run.json says that it was read.
     was_read = any(view in b.get("views", []) for b in run.blocks if block is None or b["block"] == block)
     return mine["key"].to_numpy(dtype=np.int64) if was_read or len(mine) else None
@@ -153,8 +151,8 @@ def present_keys(run: Run, view: str, block: int | None = None) -> Keys | None:
 def lost_rows(run: Run, found: Audit, block: int | None = None) -> pd.DataFrame:
     """One row a lost key: key, node, intent_ms and acknowledged_ms since the run began, and where the dead primary's
     own rows were read: xid, commit_lsn, commit_utc."""
-    writes = ledger_of(run)
-    writes = writes[(writes["outcome"] == "ok") & ((writes["block"] == block) if block is not None else True)]
+    writes = ledger_of(run, block)
+    writes = writes[writes["outcome"] == "ok"]
     keys = _spread(writes)
     rows = pd.DataFrame(
         {
@@ -165,9 +163,9 @@ def lost_rows(run: Run, found: Audit, block: int | None = None) -> pd.DataFrame:
         }
     )
     lost = rows[rows["key"].isin(found.lost)]
-    if run.has("ghosts"):
-        ghosts = run.table("ghosts")
-        ghosts = ghosts[ghosts["block"] == block] if block is not None else ghosts
+    prefix = "" if block is None else part_name(block)
+    if run.has("ghosts", prefix):
+        ghosts = run.table("ghosts", prefix=prefix)
         lost = lost.merge(ghosts.drop(columns="block"), on="key", how="left")
     return lost.sort_values("key", ignore_index=True)
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from labkit.errors import RunUnreadable
-from labkit.store import PartWriter, Run
+from labkit.store import Run, part_name
 
 OUTCOMES = ("ok", "ok-with-warning", "fail", "unknown")
 OK, WARNED, FAIL, UNKNOWN = range(len(OUTCOMES))
@@ -73,13 +73,7 @@ def read(path: Path) -> tuple[dict[str, Any], int]:
 
     A record that was cut off in the middle is left out. Raises RunUnreadable.
     """
-    content = path.read_bytes()
-    if not content.startswith(_MAGIC) or b"\n" not in content[len(_MAGIC) :]:
-        raise RunUnreadable(f"{path} is no ledger, or was cut off before its first record")
-    start = content.index(b"\n", len(_MAGIC)) + 1
-    nodes = json.loads(content[len(_MAGIC) : start])
-    whole = (len(content) - start) // _DTYPE.itemsize
-    records = np.frombuffer(content, dtype=_DTYPE, count=whole, offset=start)
+    records, nodes = _records(path)
     intents = records[records["kind"] == _INTENT]
     endings = records[records["kind"] != _INTENT]
     by_key = np.argsort(endings["key"], kind="stable")
@@ -109,17 +103,36 @@ def read(path: Path) -> tuple[dict[str, Any], int]:
 
 def noted(path: Path) -> int:
     """How many records, intents and outcomes, the file holds so far; 0 if there is none yet."""
-    if not path.exists():
+    try:
+        return len(_records(path)[0])
+    except (FileNotFoundError, RunUnreadable):  # its header comes a moment after the file
         return 0
-    with path.open("rb") as file:
-        header = len(file.readline()) + len(file.readline())
-    return max(0, path.stat().st_size - header) // _DTYPE.itemsize
 
 
-def settle_file(path: Path, run: Run, part: str, block: int) -> int:
+def acknowledged(path: Path, node: str, since: int = 0) -> int:
+    """How many transactions a node has acknowledged behind the first `since` records of the file; 0 without a file."""
+    try:
+        records, nodes = _records(path)
+    except (FileNotFoundError, RunUnreadable):
+        return 0
+    new = records[since:]
+    return int(((new["kind"] == OK) & (new["node"] == nodes.index(node))).sum())
+
+
+def _records(path: Path) -> tuple[np.ndarray[Any, Any], list[str]]:
+    """The whole records of a file, and the names of its nodes. Raises RunUnreadable, FileNotFoundError."""
+    content = path.read_bytes()
+    if not content.startswith(_MAGIC) or b"\n" not in content[len(_MAGIC) :]:
+        raise RunUnreadable(f"{path} is no ledger, or was cut off before its first record")
+    start = content.index(b"\n", len(_MAGIC)) + 1
+    whole = (len(content) - start) // _DTYPE.itemsize
+    return np.frombuffer(content, dtype=_DTYPE, count=whole, offset=start), json.loads(content[len(_MAGIC) : start])
+
+
+def settle_file(path: Path, run: Run, block: int) -> int:
     """Move a ledger that nobody writes to any more into the run's table `writes`; transactions without an outcome."""
     columns, open_ended = read(path)
-    with PartWriter(run.part("writes", part), "writes") as writer:
+    with run.writer("writes", part_name(block)) as writer:
         writer.write({"block": np.full(len(columns["key"]), block, np.int32), **columns})
     path.unlink()
     return open_ended

@@ -81,6 +81,11 @@ SCHEMAS: dict[str, pa.Schema] = {
 }
 
 
+def part_name(block: int, view: str = "") -> str:
+    """How the names of a block's parts begin; of what was read back, those of one view."""
+    return f"block-{block:05d}" + (f"-{view}" if view else "")
+
+
 class PartWriter:
     """One Parquet part of a table, written row group by row group; a context manager.
 
@@ -226,8 +231,9 @@ class Run:
         """A writer for one new part of `table`."""
         return PartWriter(self.part(table, part), table)
 
-    def has(self, table: str) -> bool:
-        return any((self.path / table).glob("*.parquet"))
+    def has(self, table: str, prefix: str = "") -> bool:
+        """Whether there is a part of a table whose name begins with `prefix`."""
+        return any((self.path / table).glob(f"{prefix}*.parquet"))
 
     def table(self, table: str, columns: Sequence[str] | None = None, prefix: str = "") -> pd.DataFrame:
         """All parts of a table as one frame; text columns are categories. Raises RunUnreadable.

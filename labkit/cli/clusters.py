@@ -29,6 +29,15 @@ provider_option = click.option(
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 
 
+def found(name: str, provider_name: str) -> Cluster:
+    """The cluster that a command is about. Raises BadInput if there is none."""
+    cluster = provider(provider_name).find(name)
+    if cluster is None:
+        up = command("up", name, provider_name)
+        raise BadInput(f"there is no cluster {name!r} of provider {provider_name}; `{up}` makes one")
+    return cluster
+
+
 @click.command()
 @cluster_name
 @click.option("--replicas", default=2, show_default=True, help="Streaming replicas beside the primary.")
@@ -58,12 +67,12 @@ def status(name: str | None, provider_name: str, as_json: bool) -> None:
     if name is not None and name not in names:
         known = f"there are: {', '.join(names)}" if names else f"`{command('up', name, provider_name)}` makes one"
         raise BadInput(f"there is no cluster {name!r}; {known}")
-    found = []
+    described = []
     for each in names if name is None else [name]:
         cluster = source.find(each)
-        found.append(describe(cluster) if cluster else _unfinished(each, provider_name))
-    _show(found, as_json)
-    if not found and not as_json:
+        described.append(describe(cluster) if cluster else _unfinished(each, provider_name))
+    _show(described, as_json)
+    if not described and not as_json:
         click.echo(f"there is no cluster; `labkit up --provider {provider_name}` finds or makes one")
 
 

@@ -8,11 +8,10 @@ import json
 import click
 
 from labkit import postgres
-from labkit.cli.clusters import cluster_name, provider_option
+from labkit.cli.clusters import cluster_name, found, provider_option
 from labkit.cluster import Cluster, Node, command
 from labkit.errors import BadInput, ClusterError
 from labkit.failover import OVERRIDE, FailoverSteps, Policy, note, rejoining
-from labkit.providers import provider
 
 
 @click.command()
@@ -26,7 +25,7 @@ def failover(name: str, provider_name: str, old: str | None, max_lag_bytes: int,
 
     Refused, with the reason, where rows could be lost; then nothing is promoted. One that was cut off goes on.
     """
-    cluster = _found(name, provider_name)
+    cluster = found(name, provider_name)
     cluster.check_owned("failed over")
     begun = note.read(cluster)
     named = old or (begun.old if begun else None)
@@ -60,7 +59,7 @@ def failover(name: str, provider_name: str, old: str | None, max_lag_bytes: int,
 @provider_option
 def rejoin(node: str, name: str, provider_name: str) -> None:
     """Make NODE, an old primary, a replica of the new one: by pg_rewind, or by a base backup where that cannot."""
-    cluster = _found(name, provider_name)
+    cluster = found(name, provider_name)
     old, new = cluster.node(node), cluster.primary()
     if old is new:
         raise BadInput(f"{node} is the primary; name the one that was primary before")
@@ -70,13 +69,6 @@ def rejoin(node: str, name: str, provider_name: str) -> None:
 
 
 commands: list[click.Command] = [failover, rejoin]
-
-
-def _found(name: str, provider_name: str) -> Cluster:
-    cluster = provider(provider_name).find(name)
-    if cluster is None:
-        raise BadInput(f"there is no cluster {name!r}; `labkit status` lists those there are")
-    return cluster
 
 
 def _answers_again(cluster: Cluster, lost: Node, begun: note.Note | None) -> bool:
@@ -121,7 +113,6 @@ def _words(kind: str, details: dict[str, object]) -> str:
     if kind == "repoint":
         return f"followers: {details.get('followers')}"
     if kind == "survey":
-        found = [dict(survivor) for survivor in details["survivors"]]  # type: ignore[attr-defined]
-        lsns = (s["received"] or s["replayed"] or 0 for s in found)
-        return ", ".join(f"{s['name']} {postgres.lsn_text(lsn)}" for s, lsn in zip(found, lsns, strict=True))
+        survivors = [dict(survivor) for survivor in details["survivors"]]  # type: ignore[attr-defined]
+        return ", ".join(f"{s['name']} {postgres.lsn_text(s['received'] or s['replayed'] or 0)}" for s in survivors)
     return ""

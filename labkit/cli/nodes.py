@@ -9,8 +9,7 @@ from pathlib import Path
 import click
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from labkit.cli.clusters import cluster_name, provider_option
-from labkit.cluster import Cluster, command
+from labkit.cli.clusters import cluster_name, found, provider_option
 from labkit.errors import BadInput, ClusterError
 from labkit.providers import binaries, provider
 from labkit.providers.base import ReplicaKeeper
@@ -30,7 +29,7 @@ def rebuild(node: str | None, name: str, provider_name: str) -> None:
 
     For a replica whose slot was lost, and for an old primary after a failover.
     """
-    cluster, keeper = _found(name, provider_name), _keeper(provider_name)
+    cluster, keeper = found(name, provider_name), _keeper(provider_name)
     primary = cluster.primary()
     for each in [node] if node else [other.name for other in cluster.nodes if other is not primary]:
         keeper.rebuild(name, each)
@@ -42,7 +41,7 @@ def rebuild(node: str | None, name: str, provider_name: str) -> None:
 @provider_option
 def stop(name: str, provider_name: str) -> None:
     """Stop every node but the primary; the primary keeps the WAL they will need. `labkit up` starts them again."""
-    cluster = _found(name, provider_name)
+    cluster = found(name, provider_name)
     primary = cluster.primary()
     for node in cluster.nodes:
         if node is not primary and node.control.running():
@@ -56,7 +55,7 @@ def stop(name: str, provider_name: str) -> None:
 @provider_option
 def clean(purge: bool, name: str, provider_name: str) -> None:
     """Remove every node but the primary, with its data and its slot. `labkit up` makes new ones."""
-    cluster, keeper = _found(name, provider_name), _keeper(provider_name)
+    cluster, keeper = found(name, provider_name), _keeper(provider_name)
     primary = cluster.primary()
     others = ", ".join(node.name for node in cluster.nodes if node is not primary) or "no node"
     if not purge:
@@ -72,7 +71,7 @@ def clean(purge: bool, name: str, provider_name: str) -> None:
 @provider_option
 def logs(node: str, lines: int, name: str, provider_name: str) -> None:
     """Show the last lines that NODE wrote, running or not."""
-    text = _found(name, provider_name).node(node).control.log_tail(lines)
+    text = found(name, provider_name).node(node).control.log_tail(lines)
     if not text:
         raise ClusterError("there is no log to show: nothing is written yet, or the server is not labkit's", node=node)
     click.echo(text)
@@ -89,19 +88,11 @@ def psql(context: click.Context, node: str, arguments: tuple[str, ...], name: st
     program = binaries.find().folder / "psql"
     if not Path(program).exists():
         raise ClusterError(f"{program} does not exist; point LABKIT_PG_BIN at a folder that holds psql too")
-    keywords = conninfo_to_dict(_found(name, provider_name).node(node).conninfo("admin", application_name="psql"))
+    keywords = conninfo_to_dict(found(name, provider_name).node(node).conninfo("admin", application_name="psql"))
     # Everybody can read a command line.
     password = str(keywords.pop("password", "") or "")
     environment = os.environ | ({"PGPASSWORD": password} if password else {})
     context.exit(subprocess.call([program, "--dbname", make_conninfo("", **keywords), *arguments], env=environment))
-
-
-def _found(name: str, provider_name: str) -> Cluster:
-    cluster = provider(provider_name).find(name)
-    if cluster is None:
-        up = command("up", name, provider_name)
-        raise BadInput(f"there is no cluster {name!r} of provider {provider_name}; `{up}` makes one")
-    return cluster
 
 
 def _keeper(provider_name: str) -> ReplicaKeeper:

@@ -16,7 +16,7 @@ from labkit.load.arrivals import Arrivals, Open
 from labkit.load.shards import Generators, LoadInterrupted, stop_file
 from labkit.load.spec import LoadResult, LoadSpec, Target, merge
 from labkit.progress import Progress
-from labkit.store import Run
+from labkit.store import Run, part_name
 from labkit.workloads import Workload
 
 
@@ -31,11 +31,6 @@ class LoadTerms(Protocol):
     def timeout_s(self) -> float: ...
     @property
     def seed(self) -> int: ...
-
-
-def part_name(block: int) -> str:
-    """How the names of a block's parts begin."""
-    return f"block-{block:04d}"
 
 
 def latencies_ms(run: Run, block: Mapping[str, Any]) -> npt.NDArray[np.float64]:

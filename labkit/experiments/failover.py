@@ -18,7 +18,7 @@ from labkit.lab import open_run
 from labkit.load.shards import Generators
 from labkit.progress import Progress
 from labkit.providers.base import ClusterSpec
-from labkit.store import Run
+from labkit.store import Run, part_name
 from labkit.synchronous import Synchronous
 from labkit.workloads import AppendRows
 
@@ -120,7 +120,7 @@ def _resumed(run: Run) -> Any:
 
 def _drop_unfinished(run: Run) -> None:
     """Remove what a trial had written that was cut off: it is done again from the start."""
-    finished = {f"block-{block['block']:05d}" for block in run.blocks}
+    finished = {part_name(block["block"]) for block in run.blocks}
     for table in ("ops", "writes", "survivors", "ghosts", "ledger"):
         for part in (run.path / table).glob("block-*"):
             if "-".join(part.stem.split("-")[:2]) not in finished:

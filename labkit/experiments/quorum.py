@@ -15,7 +15,7 @@ from labkit.experiments.running import cluster_of, new_run, recorded
 from labkit.load import writing
 from labkit.load.shards import Generators
 from labkit.progress import Progress
-from labkit.store import Run
+from labkit.store import Run, part_name
 from labkit.synchronous import Synchronous
 from labkit.workloads import AppendRows
 
@@ -62,10 +62,9 @@ def _measure(
     with writing.writing(load):
         load.future.result(_DEADLINE_S + p.warmup_s + p.block_s)
     assert load.result is not None
-    writes = run.table("writes")
+    writes = run.table("writes", prefix=part_name(number))
     begun = load.result.from_ns + int(p.warmup_s * 1e9)
-    mine = writes[(writes["block"] == number) & (writes["intent_ns"] >= begun)]
-    found = outage.figures(mine, load.result.to_ns)
+    found = outage.figures(writes[writes["intent_ns"] >= begun], load.result.to_ns)
     kept = ("rate_per_s", "commit_p50_ms", "commit_p99_ms", "transactions")
     return {
         "mode": str(replication),

@@ -10,7 +10,7 @@ from psycopg import sql
 from labkit import postgres
 from labkit.cluster import Node, wait_until
 from labkit.errors import ClusterError
-from labkit.store import PartWriter, Run
+from labkit.store import Run, part_name
 from labkit.workloads import AppendRows
 
 Keys = np.ndarray[Any, np.dtype[np.int64]]
@@ -65,7 +65,7 @@ class Snapshot:
 
 def record(run: Run, block: int, view: str, node: str, keys: Keys, xids: Keys) -> None:
     """Keep what was read as a part of the run's table `survivors`."""
-    with PartWriter(run.part("survivors", f"block-{block:05d}-{view}"), "survivors") as writer:
+    with run.writer("survivors", part_name(block, view)) as writer:
         writer.write(
             {
                 "block": np.full(len(keys), block, np.int32),

@@ -15,7 +15,7 @@ from labkit.errors import ClusterError
 from labkit.failover import readback, remains
 from labkit.failover.readback import Keys
 from labkit.providers.base import Isolatable, Repairable
-from labkit.store import PartWriter, Run
+from labkit.store import Run, part_name
 from labkit.synchronous import Synchronous
 
 _COMMIT = re.compile(r"tx:\s+(\d+), lsn: ([0-9A-F]+/[0-9A-F]+),.* COMMIT (\S+ \S+ UTC)")
@@ -82,7 +82,7 @@ def _commits(old: Node, start: int, end: int, timeline: int) -> dict[int, tuple[
 def record(run: Run, block: int, found: Ghosts) -> None:
     """Keep the ghosts in the run's table of that name."""
     words, codes = np.unique(np.array(found.commit_utc, dtype=str), return_inverse=True)
-    with PartWriter(run.part("ghosts", f"block-{block:05d}"), "ghosts") as writer:
+    with run.writer("ghosts", part_name(block)) as writer:
         writer.write(
             {
                 "block": np.full(len(found.keys), block, np.int32),

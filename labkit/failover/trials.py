@@ -19,7 +19,7 @@ from labkit.failover.watching import Watch
 from labkit.load import writing
 from labkit.load.shards import Generators
 from labkit.load.writing import WriteLoad
-from labkit.store import Run
+from labkit.store import Run, part_name
 from labkit.synchronous import Synchronous
 from labkit.workloads import AppendRows
 
@@ -94,7 +94,7 @@ class TrialSteps:
                 seed=trial.seed,
                 block=trial.block,
             )
-        self._load.wait_begun(trial.deadline_s)
+        self._load.wait_acknowledged(deadline_s=trial.deadline_s)
         self._log("writing", node=self.old.name, writers=trial.writers)
         _pass(trial.before_s)
 
@@ -144,7 +144,7 @@ class TrialSteps:
         others = self._others()
         snapshot = readback.Snapshot(*others[0], self.trial.deadline_s) if others else None
         self.failover.repoint()
-        self.load.wait_more(1, self.trial.deadline_s)
+        self.load.wait_acknowledged(deadline_s=self.trial.deadline_s)
         self._log("writing_again", node=self.new.name)
         if snapshot is not None:
             self._views["other"] = (snapshot.node.name, *snapshot.read())
@@ -268,7 +268,7 @@ class TrialSteps:
 
     def _writes(self) -> Any:
         # Its own part: a matrix has one for every trial before this one.
-        return self.run.table("writes", prefix=f"block-{self.trial.block:05d}")
+        return self.run.table("writes", prefix=part_name(self.trial.block))
 
     def _story(self) -> dict[str, Any]:
         """What was done, and when: the part of the facts that needs no audit."""

@@ -14,7 +14,7 @@ from labkit.load import route
 from labkit.load.arrivals import Closed
 from labkit.load.shards import Generators, stop_file
 from labkit.load.spec import LoadResult, LoadSpec, Target
-from labkit.store import Run
+from labkit.store import Run, part_name
 from labkit.workloads import AppendRows
 
 LONGEST_S = 24 * 3600.0
@@ -39,23 +39,21 @@ class WriteLoad:
         route.point(self.spec.route, node.name)
         self.serving = node.name
 
-    def wait_begun(self, deadline_s: float = 40.0) -> None:
-        """Until the first transaction is in the ledger. Raises LoadError if the load ended instead, WaitTimeout."""
-        self.wait_more(1, deadline_s)
+    def wait_acknowledged(self, transactions: int = 1, deadline_s: float = 40.0) -> None:
+        """Until the node that writers are sent to has acknowledged so many more transactions.
 
-    def wait_more(self, transactions: int, deadline_s: float = 20.0) -> None:
-        """Until so many more transactions have ended. Raises LoadError if the load ended instead, WaitTimeout."""
+        Raises LoadError if the load ended instead, WaitTimeout.
+        """
         assert self.spec.ledger is not None
-        path = self.spec.ledger
-        wanted = ledger.noted(path) + 2 * transactions
+        path, before = self.spec.ledger, ledger.noted(self.spec.ledger)
 
         def there() -> bool:
             if self.future.done():
                 self.stop()
                 raise LoadError("the write load ended before its time")
-            return ledger.noted(path) >= wanted
+            return ledger.acknowledged(path, self.serving, before) >= transactions
 
-        wait_until(there, deadline_s, f"{transactions} more transactions of the write load")
+        wait_until(there, deadline_s, f"{transactions} more acknowledged transactions on {self.serving}")
 
     def stop(self) -> LoadResult:
         """End the load, wait for the last answers and settle the ledger into the run. Raises LoadError."""
@@ -72,8 +70,7 @@ class WriteLoad:
             self.spec.stop_file.unlink(missing_ok=True)
         assert self.spec.route is not None
         self.spec.route.unlink()
-        part = self.spec.ledger.stem
-        self.cut_off = ledger.settle_file(self.spec.ledger, self.run, part, self.spec.block)
+        self.cut_off = ledger.settle_file(self.spec.ledger, self.run, self.spec.block)
         return self.result
 
 
@@ -106,7 +103,7 @@ def begin(
     nodes = [node for node in cluster.nodes if node.control.running()]
     folder = run.path / "ledger"
     folder.mkdir(exist_ok=True)
-    part = f"block-{block:05d}"
+    part = part_name(block)
     spec = LoadSpec(
         workload=workload,
         targets=tuple(Target(node.name, node.conninfo("app")) for node in nodes),

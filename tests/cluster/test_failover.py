@@ -46,7 +46,7 @@ def test_the_twelve_steps(each_cluster: Cluster, run: Run, generators: Generator
     old = cluster.primary()
     load = writing.begin(cluster, run, generators, workload, writers=4, timeout_s=10)
     with writing.writing(load):
-        load.wait_begun(deadline_s=40)
+        load.wait_acknowledged(deadline_s=40)
         with Watch(old) as watch:
             faults.inject(old, fault)
             watch.wait_for_failure(deadline_s=20)
@@ -67,7 +67,7 @@ def test_the_twelve_steps(each_cluster: Cluster, run: Run, generators: Generator
         failover.repoint()
         failover.close()
         assert cluster.primary() is new
-        load.wait_more(100, deadline_s=10)
+        load.wait_acknowledged(100, deadline_s=10)
     keys, xids = readback.promoted(new)
     readback.record(run, 0, "promoted", new.name, keys, xids)
     found = audit.judge(run.table("writes"), keys)
@@ -101,10 +101,10 @@ def test_an_asynchronous_loss_is_caught_and_told_by_key_and_commit(
     old = cluster.primary()
     load = writing.begin(cluster, run, generators, AppendRows(3), writers=4, timeout_s=10)
     with writing.writing(load):
-        load.wait_begun(deadline_s=40)
+        load.wait_acknowledged(deadline_s=40)
         for node in cluster.replicas():
             faults.stop_receiving(node)
-        load.wait_more(100, deadline_s=10)  # rows that nobody receives
+        load.wait_acknowledged(100, deadline_s=10)  # rows that nobody receives
         faults.inject(old, "kill")
         with (
             contextlib.closing(FailoverSteps(cluster, old, Policy(max_lag_bytes=0), primary_lsn=2**40)) as refused,
