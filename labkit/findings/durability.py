@@ -32,9 +32,9 @@ def _wrong(counts: dict[str, int]) -> int:
 
 
 def cells(run: Run) -> pd.DataFrame:
-    """One row per mode, level and fault: trials, losing (trials that lost a row), lost_p50 and lost_max (rows, over the
-    losing trials), bound (95 % upper bound of the rate of losing trials: exact, near 3/n where none lost), rto_p50_ms,
-    rto_p99_ms, commit_p50_ms, rate_per_s, acknowledged (rows)."""
+    """One row per mode, level and fault: trials, losing (trials that lost a row), lost_p50, lost_min and lost_max
+    (rows, over the losing trials), bound (95 % upper bound of the rate of losing trials: exact, near 3/n where none
+    lost), rto_p50_ms, rto_p99_ms, commit_p50_ms, rate_per_s, acknowledged (rows)."""
     rows = []
     for (mode, level, fault), group in trials(run).groupby(["mode", "level", "fault"], sort=False):
         losing = group[group["lost"] > 0]
@@ -47,6 +47,7 @@ def cells(run: Run) -> pd.DataFrame:
                 "trials": len(group),
                 "losing": len(losing),
                 "lost_p50": float(losing["lost"].median()) if len(losing) else 0.0,
+                "lost_min": int(losing["lost"].min()) if len(losing) else 0,
                 "lost_max": int(group["lost"].max()),
                 "bound": bound(len(losing), len(group)),
                 "unknown": int((group["verdict"] == "unknown").sum()),
@@ -112,8 +113,8 @@ def verdicts(run: Run) -> Sentences:
         p50, p99 = (number(float(np.percentile(rto, q))) for q in (50, 99))
         found.append(f"RTO over {len(rto)} kills: p50 {p50} ms, p99 {p99} ms, longest {number(float(rto.max()))} ms.")
     found.append(
-        "Killing processes cannot show what an operating system's crash would lose: `remote_write` looks as safe as "
-        "`on` here, and is not."
+        "Killing processes cannot show what an operating system's crash would lose: remote_write looks as safe as on "
+        "here, and is not."
     )
     return found
 

@@ -3,7 +3,7 @@
     beside(frame, panels, missing)      panels for each workload, the arms next to each other on one y axis
     headline(rounds, reference)         throughput with intervals, beside the original report's
     outage(rows, steps)                 acknowledged rows around a failover
-    matrix(cells), durability(cells, trials), quorum(costs)   what replication loses and costs
+    durability(cells, trials), quorum(costs)   what replication loses and costs
     differences(frame, original)        relative differences with intervals
 
 A sheet shows itself as SVG in a notebook; `sheet.savefig("x.png", dpi=200)` works as on any matplotlib figure.
@@ -38,7 +38,7 @@ from labkit.plots.panels import (
     THROUGHPUT,
     WRITTEN,
 )
-from labkit.plots.recovery import durability, matrix, outage, quorum
+from labkit.plots.recovery import durability, outage, quorum
 from labkit.plots.style import Sheet
 from labkit.plots.summary import differences, headline
 
@@ -74,7 +74,6 @@ __all__ = [
     "differences",
     "durability",
     "headline",
-    "matrix",
     "outage",
     "quorum",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -26,6 +28,7 @@ from labkit.plots.style import (
 
 _MODE_COLOURS = {"async": VERMILLION, "FIRST 1": ORANGE, "ANY 1": BLUE, "ANY 2": GREEN}
 _LEVEL_MARKS = {"off": "x", "local": "v", "remote_write": "s", "on": "o", "remote_apply": "D"}
+_MATRIX_IN = 7.3  # as wide as a report shows figures
 _MARKED = {"fault": "lost", "promote": "promoted", "first_write": "first row", "repoint": "replica follows"}
 
 
@@ -61,92 +64,74 @@ def outage(rows: pd.DataFrame, steps: pd.DataFrame) -> Sheet:
     return sheet
 
 
-def matrix(cells: pd.DataFrame) -> Sheet:
-    """Heat map of lost acknowledged rows: modes down, levels across, a panel a fault. `cells`: of `durability.cells`.
+def durability(cells: pd.DataFrame, trials: pd.DataFrame) -> Sheet:
+    """Durability against cost: a row a mode, a band a fault. `cells` and `trials`: of `findings.durability`.
 
-    In each cell: the trials that lost of all trials, the most rows one lost, or the bound where none lost.
+    Left, a heat map of the acknowledged rows that were lost at most, a column a level; in each cell the trials that
+    lost and how much (the median, least and most of these), or the bound of the rate where none lost. Beside it the
+    commit latency, and the outage of every single trial.
     """
-    faults = list(dict.fromkeys(cells["fault"]))
-    modes, levels = list(dict.fromkeys(cells["mode"])), list(dict.fromkeys(cells["level"]))
+    faults, modes, levels = (_names(cells, column) for column in ("fault", "mode", "level"))
     most = max(2.0, float(cells["lost_max"].max()))
     with drawing():
-        sheet = Sheet(figsize=(WIDTH_IN, (0.72 * len(modes) + 0.9) * len(faults)), layout="constrained")
-        for ax, fault in zip(sheet.subplots(len(faults), 1, squeeze=False)[:, 0], faults, strict=True):
-            grid = np.full((len(modes), len(levels)), np.nan)
+        size = (_MATRIX_IN, (0.62 * len(modes) + 0.8) * len(faults) + 0.3)
+        sheet = Sheet(figsize=size, layout="constrained")
+        widths = [1.0 * max(2, len(levels)), 1.5, 1.5]
+        bands = sheet.subplots(len(faults), 3, sharex="col", sharey=True, squeeze=False, width_ratios=widths)
+        for (left, middle, right), fault in zip(bands, faults, strict=True):
+            _losses(left, cells[cells["fault"] == fault], modes, levels, most)
+            left.set_title(f"rows lost: median (least–most), fault: {fault}", loc="left")
             for row in each(cells[cells["fault"] == fault]):
-                i, j = modes.index(row.mode), levels.index(row.level)
-                grid[i, j] = row.lost_max if row.losing else np.nan
-                said = f"{row.losing} of {row.trials} lost"
-                said += f"\n≤ {row.lost_max:,} rows" if row.losing else f"\nrate ≤ {100 * row.bound:.0f} %"
-                dark = row.lost_max > most**0.6
-                ax.text(j, i, said, ha="center", va="center", fontsize=8.5, color="white" if dark else BLACK)
-            ax.imshow(grid, cmap="Oranges", norm=LogNorm(0.5, most), aspect="auto")
-            ax.set_xticks(range(len(levels)), levels)
-            ax.set_yticks(range(len(modes)), modes)
-            ax.set_xlim(-0.5, len(levels) - 0.5)
-            ax.set_ylim(len(modes) - 0.5, -0.5)
-            ax.grid(visible=False)
-            ax.set_title(f"fault: {fault}")
-    sheet.alt = "Lost acknowledged rows by replication mode, synchronous_commit and fault"
+                colour, mark = _MODE_COLOURS.get(row.mode, PURPLE), _LEVEL_MARKS.get(row.level, "o")
+                middle.plot(row.commit_p50_ms, modes.index(row.mode), mark, color=colour, markersize=6, alpha=0.8)
+            for mode, group in trials[(trials["fault"] == fault) & trials["rto_ms"].notna()].groupby("mode"):
+                outages = group["rto_ms"].to_numpy(dtype=float)
+                # Side by side in the order of the trials, so that equal ones do not hide each other.
+                around = modes.index(str(mode)) + np.linspace(-0.25, 0.25, len(outages) + 2)[1:-1]
+                colour = _MODE_COLOURS.get(str(mode), PURPLE)
+                right.plot(outages, around, ".", color=colour, markersize=4, alpha=0.6, markeredgewidth=0)
+                right.plot(np.median(outages), modes.index(str(mode)), "|", color=BLACK, markersize=18)
+            for ax in (middle, right):
+                ax.grid(visible=False, axis="y")
+        left, middle, right = bands[-1]
+        left.set_xlabel("synchronous_commit")
+        middle.set_xlabel("commit p50, ms")
+        right.set_xlabel("RTO, ms")
+        middle.set_xlim(0, 1.1 * float(cells["commit_p50_ms"].max()))
+        right.set_xlim(0, None)
+        plain: dict[str, Any] = {"linestyle": "", "markersize": 6, "color": GREY}
+        marks = [Line2D([], [], marker=_LEVEL_MARKS.get(name, "o"), label=name, **plain) for name in levels]
+        sheet.legend(handles=marks, loc="outside lower right", ncols=len(marks), fontsize=9, handletextpad=0.1)
+    sheet.alt = (
+        "Lost acknowledged rows by replication mode, synchronous_commit and fault, beside commit latency and RTO"
+    )
     return sheet
 
 
-def rto(trials: pd.DataFrame, ax: Axes) -> Axes:
-    """Share of trials whose outage was at most so long, a line a mode. `trials`: of `durability.trials`."""
-    for mode, group in trials[trials["rto_ms"].notna()].groupby("mode", sort=False):
-        values = np.sort(group["rto_ms"].to_numpy(dtype=float))
-        shares = np.arange(1, len(values) + 1) / len(values)
-        ax.step(
-            values, shares, where="post", color=_MODE_COLOURS.get(str(mode), PURPLE), label=f"{mode} (n={len(values)})"
-        )
-    ax.set_xlabel("RTO, ms")
-    ax.set_ylabel("share of trials")
-    ax.set_ylim(0, 1.03)
-    ax.set_xlim(0, None)
-    ax.legend(loc="lower right")
-    return ax
+def _losses(ax: Axes, cells: pd.DataFrame, modes: list[str], levels: list[str], most: float) -> None:
+    """One heat map: modes down, levels across; white is nothing lost."""
+    grid = np.full((len(modes), len(levels)), np.nan)
+    for row in each(cells):
+        i, j = modes.index(row.mode), levels.index(row.level)
+        grid[i, j] = row.lost_max if row.losing else np.nan
+        said = f"{row.losing} of {row.trials} lost\n"
+        if row.losing:
+            spread = f"\n({_short(row.lost_min)}–{_short(row.lost_max)})" if row.losing > 1 else ""
+            said += _short(row.lost_p50) + spread
+        else:
+            said += f"rate ≤ {100 * row.bound:.0f} %"
+        colour = "white" if row.lost_max > most**0.6 else BLACK
+        ax.text(j, i, said, ha="center", va="center", fontsize=9, color=colour)
+    ax.imshow(grid, cmap="Oranges", norm=LogNorm(0.5, most), aspect="auto")
+    ax.set_xticks(range(len(levels)), levels)
+    ax.set_yticks(range(len(modes)), modes)
+    ax.set_xlim(-0.5, len(levels) - 0.5)
+    ax.set_ylim(len(modes) - 0.5, -0.5)
+    ax.grid(visible=False)
 
 
-def cost(cells: pd.DataFrame, ax: Axes) -> Axes:
-    """Rows lost at most against the median commit latency, a mark a mode and level. `cells`: of `durability.cells`."""
-    for mode, level, group in (
-        (m, lv, g)
-        for (m, lv), g in cells.groupby(["mode", "level"], sort=False)  # over all faults
-    ):
-        ax.plot(
-            group["commit_p50_ms"].median(),
-            max(float(group["lost_max"].max()), 0.4),
-            _LEVEL_MARKS.get(str(level), "o"),
-            color=_MODE_COLOURS.get(str(mode), PURPLE),
-            markersize=7,
-        )
-    ax.set_yscale("symlog", linthresh=1)
-    ax.set_ylim(0, None)
-    ax.set_xlim(0, 1.1 * float(cells["commit_p50_ms"].max()))
-    ax.set_xlabel("commit latency p50, ms")
-    ax.set_ylabel("acknowledged rows lost, most")
-    return ax
-
-
-def durability(cells: pd.DataFrame, trials: pd.DataFrame) -> Sheet:
-    """Loss against cost, and the distribution of RTO beside it."""
-    with drawing():
-        sheet = Sheet(figsize=(WIDTH_IN, 3.6), layout="constrained")
-        left, right = sheet.subplots(1, 2)
-        cost(cells, left)
-        rto(trials[trials["fault"] == "kill"] if (trials["fault"] == "kill").any() else trials, right)
-        plain = {"linestyle": "", "markersize": 7}
-        modes = [
-            Line2D([], [], marker="o", color=_MODE_COLOURS.get(name, PURPLE), label=name, **plain)  # type: ignore[arg-type]
-            for name in _names(cells, "mode")
-        ]
-        levels = [
-            Line2D([], [], marker=_LEVEL_MARKS.get(name, "o"), color=GREY, label=name, **plain)  # type: ignore[arg-type]
-            for name in _names(cells, "level")
-        ]
-        sheet.legend(handles=[*modes, *levels], loc="outside lower center", ncols=4, fontsize=9, handletextpad=0.2)
-    sheet.alt = "Acknowledged rows lost against commit latency, and the distribution of RTO"
-    return sheet
+def _short(rows: float) -> str:
+    return f"{rows:,.0f}" if rows < 10_000 else f"{rows / 1000:,.0f}k"
 
 
 def _names(cells: pd.DataFrame, column: str) -> list[str]:
