@@ -1,4 +1,4 @@
-"""A run in the formats of other tools: HdrHistogram's log, and the summary of k6."""
+"""A run in the formats of other tools: HdrHistogram's log, the summary of k6, a table of trials."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import numpy as np
 from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogWriter
 
+from labkit.errors import BadInput
+from labkit.findings import durability
 from labkit.frames.requests import Block, figures, groups, measured
 from labkit.store import Run
 
@@ -131,12 +133,30 @@ def _counter(count: int, seconds: float) -> dict[str, Any]:
     return {"type": "counter", "contains": "default", "values": {"count": count, "rate": count / seconds}}
 
 
-FORMATS: dict[str, tuple[str, Callable[[Run, TextIO], None]]] = {"hlog": (".hlog", hlog), "k6": (".json", k6)}
+def trials(run: Run, file: TextIO) -> None:
+    """Write a CSV row a trial of a durability matrix: the run's id, the columns of `findings.durability.trials`."""
+    rows = durability.trials(run)
+    rows.insert(0, "run", run.path.name)
+    rows.to_csv(file, index=False, float_format="%.3f")
+
+
+FORMATS: dict[str, tuple[str, Callable[[Run, TextIO], None]]] = {
+    "hlog": (".hlog", hlog),
+    "k6": (".json", k6),
+    "trials": (".csv", trials),
+}
 
 
 def export(run: Run, name: str, path: Path | None = None) -> Path:
-    """Write a run in the format of that name, to derived/ unless told otherwise; gives the path."""
+    """Write a run in the format of that name, to derived/ unless told otherwise; gives the path.
+
+    Raises BadInput if a run of this experiment does not hold what the format tells.
+    """
     suffix, write = FORMATS[name]
+    if name == "trials" and run.experiment != "durability-matrix":
+        raise BadInput(f"--format: {run.id} is a run of {run.experiment}; trials are those of a durability-matrix")
+    if name != "trials" and not all("arm" in block for block in run.blocks):
+        raise BadInput(f"--format: {run.id} is a run of {run.experiment}, which has no arms to tell latencies of")
     path = path or run.derived / f"{name}{suffix}"
     with path.open("w", encoding="utf-8") as file:
         write(run, file)

@@ -203,12 +203,13 @@ def compare_command(run_a: str, run_b: str, as_json: bool) -> None:
 
 @click.command("export")
 @click.argument("run_name", metavar="RUN")
-@click.option(
-    "--format", "name", type=click.Choice(["hlog", "k6"]), required=True, help="HdrHistogram log, or k6 JSON."
-)
+@click.option("--format", "name", type=click.Choice(["hlog", "k6", "trials"]), required=True, help="See above.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write here.  [default: the run's derived/]")
 def export_command(run_name: str, name: str, output: Path | None) -> None:
-    """Write a recorded RUN for other tools: latencies as HdrHistogram log, or the summary in k6's shape."""
+    """Write a recorded RUN for other tools.
+
+    hlog: latencies as HdrHistogram log. k6: the summary in k6's shape. trials: of a durability matrix, a CSV row each.
+    """
     from labkit import interchange
 
     click.echo(interchange.export(_measured(open_run(run_name)), name, output))

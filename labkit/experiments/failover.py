@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import time
 from typing import Any
 
 from labkit import environment, providers
@@ -57,11 +58,12 @@ def durability_matrix(parameters: DurabilityMatrix) -> Run:
         for number, mode, level, fault in plan:
             if number not in done:
                 trial = _trial(p, number, Synchronous.parse(mode, level), fault)
+                began = time.monotonic()
                 provider.down(p.cluster, purge=True)
                 cluster = provider.up(ClusterSpec(p.cluster, p.replicas))
                 _note_conditions(run, p, cluster)
                 facts = run_trial(trial, cluster, run, generators)
-                run.update(blocks=[*run.blocks, facts])
+                run.update(blocks=[*run.blocks, facts | {"took_s": time.monotonic() - began}])
             bar.update(number + 1)
     return run
 

@@ -16,12 +16,14 @@ from labkit.store import Run
 
 def trials(run: Run) -> pd.DataFrame:
     """One row a trial: block, mode, level, fault, seed, verdict, rows by class (kept, lost, recovered, gone, wrong),
-    other_lost (had the other replica been promoted), rto_ms, rate_per_s, commit_p50_ms, commit_p99_ms."""
+    other_lost (had the other replica been promoted), rto_ms, rate_per_s, commit_p50_ms, commit_p99_ms,
+    took_s (the whole trial, from its new cluster to its verdict; NaN in runs that did not note it)."""
     rows = [
         {name: block[name] for name in ("block", "mode", "level", "fault", "seed", "verdict")}
         | {name: block["counts"][name] for name in ("kept", "lost", "recovered", "gone")}
         | {"other_lost": block.get("other_lost"), "wrong": _wrong(block["counts"])}
         | {name: block[name] for name in ("rto_ms", "rate_per_s", "commit_p50_ms", "commit_p99_ms")}
+        | {"took_s": block.get("took_s", np.nan)}
         for block in run.blocks
     ]
     return pd.DataFrame(rows)
@@ -112,6 +114,12 @@ def verdicts(run: Run) -> Sentences:
     if len(rto):
         p50, p99 = (number(float(np.percentile(rto, q))) for q in (50, 99))
         found.append(f"RTO over {len(rto)} kills: p50 {p50} ms, p99 {p99} ms, longest {number(float(rto.max()))} ms.")
+    took_s = killed["took_s"].dropna()
+    if len(took_s):
+        found.append(
+            f"A trial took {number(took_s.median())} s in the median, from its new cluster to its verdict; the longest "
+            f"{number(took_s.max())} s."
+        )
     found.append(
         "Killing processes cannot show what an operating system's crash would lose: remote_write looks as safe as on "
         "here, and is not."

@@ -7,13 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader
 
-from labkit import frames, interchange
+from labkit import frames, interchange, open_run, project
 from labkit.cli import main
+from labkit.errors import BadInput
 from labkit.frames.requests import measured
 from labkit.store import Run
 
@@ -73,6 +75,18 @@ def test_an_open_run_reports_what_was_dropped(make_run: Callable[..., Run], tmp_
     assert content["metrics"]["dropped_iterations" + tags]["values"]["count"] == 7 * 3  # in three rounds
     assert content["metrics"]["checks" + tags]["values"]["fails"] == 0
     assert "vus" not in content["metrics"]
+
+
+def test_the_trials_of_a_matrix_are_rows_and_no_other_run_has_them(recorded_run: Run, tmp_path: Path) -> None:
+    matrix = open_run(max((project.sample_runs() / "durability-matrix").iterdir()))
+    rows = pd.read_csv(interchange.export(matrix, "trials", tmp_path / "trials.csv"))
+    assert rows["run"].unique().tolist() == [matrix.path.name]
+    assert rows["seed"].tolist() == [block["seed"] for block in matrix.blocks]
+    assert rows["lost"].tolist() == [block["counts"]["lost"] for block in matrix.blocks]
+    with pytest.raises(BadInput, match="trials are those of a durability-matrix"):
+        interchange.export(recorded_run, "trials", tmp_path / "none.csv")
+    with pytest.raises(BadInput, match="no arms to tell latencies of"):
+        interchange.export(matrix, "k6", tmp_path / "none.json")
 
 
 @pytest.mark.parametrize(("name", "suffix"), [("hlog", ".hlog"), ("k6", ".json")])
