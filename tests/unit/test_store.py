@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import resource
 from collections.abc import Iterator
@@ -52,20 +53,24 @@ def test_what_was_written_is_read_and_parts_are_joined(store: RunStore) -> None:
     assert list(run.table("ops", columns=["rows"])) == ["rows"]
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def no_room() -> Iterator[None]:
-    """No file may grow beyond 16 kB, which fails as a full disk does: with an OSError in the middle of a write."""
+    """No file may grow beyond 16 kB, which fails as a full disk does: with an OSError in the middle of a write.
+
+    No fixture: pytest itself writes, perhaps into a long file, before fixtures are undone.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (16 * 1024, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.usefixtures("no_room")
 def test_a_part_that_cannot_be_written_says_why_every_time_and_leaves_nothing(tmp_path: Path) -> None:
     numbers = np.random.default_rng(1).integers(0, 2**60, 10_000)
     rows = {name: value * (len(numbers) // 2) for name, value in OPS.items()} | {"start_ns": numbers}
-    with PartWriter(tmp_path / "ops" / "a.parquet", "ops") as writer:
+    with no_room(), PartWriter(tmp_path / "ops" / "a.parquet", "ops") as writer:
         with pytest.raises(OSError, match="too large") as first:
             writer.write(rows)
         with pytest.raises(OSError, match="too large") as again:
