@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import psycopg
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from labkit import postgres, synchronous
 from labkit.errors import ClusterError, WaitTimeout
@@ -53,10 +53,13 @@ class Node:
         passwords: Mapping[str, str],
         connection_options: Mapping[str, str] | None = None,
         peer: tuple[str, int] | None = None,
+        passfile: str | None = None,
     ) -> None:
         self.name, self.host, self.port, self.control = name, host, port, control
         self.peer = peer or (host, port)
         """Host and port under which the other nodes reach this one."""
+        self.passfile = passfile
+        """Where this node's server finds the password of the replication user; None if it must be told."""
         self._passwords = passwords
         self._options = dict(connection_options or {})
         self.application_name: str | None = name
@@ -172,8 +175,19 @@ class Node:
 
     def follow(self, to: Node, connection: Connection) -> None:
         """Tell this replica, over an administrator's connection to it, to stream from `to` through its slot there."""
-        source = to.conninfo("replication", application_name=self.name, host=to.peer[0], port=to.peer[1])
-        postgres.configure(connection, {"primary_conninfo": source, "primary_slot_name": self.name})
+        postgres.configure(connection, {"primary_conninfo": self.source(to), "primary_slot_name": self.name})
+
+    def source(self, primary: Node) -> str:
+        """What this node's primary_conninfo must be to stream from `primary`.
+
+        Servers write it into their logs whenever it changes, so the password stays in the file where there is one.
+        """
+        host, port = primary.peer
+        keywords = conninfo_to_dict(primary.conninfo("replication", application_name=self.name, host=host, port=port))
+        if self.passfile is not None:
+            del keywords["password"]
+            keywords["passfile"] = self.passfile
+        return make_conninfo("", **keywords)
 
     def wait_following(self, to: Node, connection: Connection, deadline_s: float = 30.0) -> None:
         """Until this replica streams from `to`. Raises WaitTimeout."""

@@ -26,7 +26,7 @@ provider_option = click.option(
     show_default=True,
     help="Where the servers come from.",
 )
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 
 
 def found(name: str, provider_name: str) -> Cluster:
@@ -44,7 +44,7 @@ def found(name: str, provider_name: str) -> Cluster:
 @click.option("--base-port", default=0, show_default=True, help="First port, the others follow; 0 takes free ones.")
 @click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="A PostgreSQL setting on every node.")
 @provider_option
-@_json
+@as_json_option
 def up(name: str, replicas: int, base_port: int, pairs: tuple[str, ...], provider_name: str, as_json: bool) -> None:
     """Bring a cluster up, or find it running and add what is missing.
 
@@ -59,7 +59,7 @@ def up(name: str, replicas: int, base_port: int, pairs: tuple[str, ...], provide
 @click.command()
 @click.option("--name", default=None, help="Only this cluster.")
 @provider_option
-@_json
+@as_json_option
 def status(name: str | None, provider_name: str, as_json: bool) -> None:
     """Show clusters: roles as the servers say, LSNs, lag, ports, processes, directories."""
     source = provider(provider_name)
@@ -81,7 +81,7 @@ def status(name: str | None, provider_name: str, as_json: bool) -> None:
 @click.option("--all", "every", is_flag=True, help="Every cluster.")
 @click.option("--purge", is_flag=True, help="Delete the servers' data too.")
 @provider_option
-@_json
+@as_json_option
 def down(name: str | None, every: bool, purge: bool, provider_name: str, as_json: bool) -> None:
     """Stop a cluster's servers. Their data stays for the next `labkit up`, unless purged."""
     if every and name is not None:
@@ -101,7 +101,7 @@ def down(name: str | None, every: bool, purge: bool, provider_name: str, as_json
 
 
 @click.command("doctor")
-@_json
+@as_json_option
 def examine(as_json: bool) -> None:
     """Check whether this machine can run the lab, and say how to get what is missing."""
     checks = doctor.examine()

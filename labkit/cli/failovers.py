@@ -8,7 +8,7 @@ import json
 import click
 
 from labkit import postgres
-from labkit.cli.clusters import cluster_name, found, provider_option
+from labkit.cli.clusters import as_json_option, cluster_name, found, provider_option
 from labkit.cluster import Cluster, Node, command
 from labkit.errors import BadInput, ClusterError
 from labkit.failover import OVERRIDE, FailoverSteps, Policy, note, rejoining
@@ -20,7 +20,10 @@ from labkit.failover import OVERRIDE, FailoverSteps, Policy, note, rejoining
 @click.option("--old", default=None, help="The primary that failed; found out if only one node does not answer.")
 @click.option("--max-lag-bytes", default=16 * 2**20, show_default=True, help="Promote no replica further behind.")
 @click.option(OVERRIDE, "accept_data_loss", is_flag=True, help="Promote although committed rows may be lost.")
-def failover(name: str, provider_name: str, old: str | None, max_lag_bytes: int, accept_data_loss: bool) -> None:
+@as_json_option
+def failover(
+    name: str, provider_name: str, old: str | None, max_lag_bytes: int, accept_data_loss: bool, as_json: bool
+) -> None:
     """Promote the best replica of a cluster whose primary does not answer, and have the others follow it.
 
     Refused, with the reason, where rows could be lost; then nothing is promoted. One that was cut off goes on.
@@ -33,16 +36,27 @@ def failover(name: str, provider_name: str, old: str | None, max_lag_bytes: int,
     if _answers_again(cluster, lost, begun):
         with contextlib.closing(FailoverSteps(cluster, lost)) as steps:
             steps.give_up()
-        click.echo(f"{lost.name} answers as primary again: the failover is given up, its replicas follow it")
+        said = f"{lost.name} answers as primary again: the failover is given up, its replicas follow it"
+        click.echo(json.dumps({"primary": lost.name, "given_up": True}) if as_json else said)
         return
+    took_ms: dict[str, object] = {}
 
     def tell(kind: str, **details: object) -> None:
-        if "took_ms" in details:
+        if "took_ms" not in details:
+            return
+        took_ms[kind] = details["took_ms"]
+        if not as_json:
             click.echo(f"{kind:<10} {float(str(details['took_ms'])):7.0f} ms   {_words(kind, details)}".rstrip())
 
     with contextlib.closing(FailoverSteps(cluster, lost, Policy(max_lag_bytes, accept_data_loss), log=tell)) as steps:
         new = steps.run()
     assert steps.decision is not None
+    if as_json:
+        content = {"primary": new.name, "given_up": False, "old": lost.name, "took_ms": took_ms}
+        content |= {"decision": steps.decision.table(), "choices": steps.decision.choices}
+        content |= {"overridden": steps.decision.refusals, "left_behind": steps.left_behind}
+        click.echo(json.dumps(content, indent=1))
+        return
     for survivor in steps.decision.survivors:
         if not survivor.answers:
             again = command(f"rejoin {survivor.name}", name, provider_name)
@@ -57,7 +71,8 @@ def failover(name: str, provider_name: str, old: str | None, max_lag_bytes: int,
 @click.argument("node")
 @cluster_name
 @provider_option
-def rejoin(node: str, name: str, provider_name: str) -> None:
+@as_json_option
+def rejoin(node: str, name: str, provider_name: str, as_json: bool) -> None:
     """Make NODE, an old primary, a replica of the new one: by pg_rewind, or by a base backup where that cannot."""
     cluster = found(name, provider_name)
     old, new = cluster.node(node), cluster.primary()
@@ -65,6 +80,10 @@ def rejoin(node: str, name: str, provider_name: str) -> None:
         raise BadInput(f"{node} is the primary; name the one that was primary before")
     replication = rejoining.promised(cluster, old, new)
     how = rejoining.rejoin(cluster, old, new, replication)
+    if as_json:
+        content = {"node": node, "primary": new.name, "how": how}
+        click.echo(json.dumps(content | {"mode": str(replication), "level": replication.level}, indent=1))
+        return
     click.echo(f"{node} is a replica of {new.name} ({how}); replication is {replication}, {replication.level}")
 
 

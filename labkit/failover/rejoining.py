@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -113,8 +113,6 @@ def rejoin(
     if isinstance(control, Isolatable) and control.running():
         control.rejoin_network()
     control.stop("fast")
-    source = conninfo_to_dict(new.conninfo("replication", application_name=old.name))
-    source |= {"host": new.peer[0], "port": new.peer[1]}
     with new.session() as connection:
         postgres.create_slot(connection, old.name)
         # pg_rewind reads the timeline from the control file, which a promotion alone does not write at once.
@@ -124,9 +122,9 @@ def rejoin(
     except ClusterError as error:
         if log is not None:
             log("rewind_failed", reason=str(error))
-        how = _copy(source, old, control)
+        how = _copy(new, old, control)
     control.put("standby.signal", "")
-    recovery = {"primary_conninfo": make_conninfo("", **source), "primary_slot_name": old.name}
+    recovery = {"primary_conninfo": old.source(new), "primary_slot_name": old.name}
     lines = [f"{name} = '{value.replace(chr(39), chr(39) * 2)}'\n" for name, value in recovery.items()]
     control.put("postgresql.auto.conf", "".join(lines), append=True)
     control.start()
@@ -184,10 +182,11 @@ def _rewind(old: Node, new: Node, control: Repairable, deadline_s: float) -> str
     return "pg_rewind"
 
 
-def _copy(source: Mapping[str, str | int | None], old: Node, control: Repairable) -> str:
+def _copy(new: Node, old: Node, control: Repairable) -> str:
     old.control.stop("immediate")
     control.clear()
-    without = {name: value for name, value in source.items() if name not in ("password", "dbname")}
+    source = conninfo_to_dict(old.source(new))
+    without = {name: value for name, value in source.items() if name not in ("password", "passfile", "dbname")}
     control.program(
         "pg_basebackup",
         f"--pgdata={control.data}",
@@ -196,6 +195,6 @@ def _copy(source: Mapping[str, str | int | None], old: Node, control: Repairable
         "--wal-method=stream",
         "--checkpoint=fast",
         "--no-password",
-        password=str(source["password"]),
+        password=str(conninfo_to_dict(new.conninfo("replication"))["password"]),
     )
     return "pg_basebackup"

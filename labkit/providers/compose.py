@@ -15,7 +15,7 @@ from labkit.cluster import Cluster, Node
 from labkit.errors import ClusterError
 from labkit.providers import checks, compose_cli, limits, passwords, state
 from labkit.providers.base import ClusterSpec
-from labkit.providers.container import ContainerServer
+from labkit.providers.container import PASSFILE, ContainerServer
 from labkit.providers.engine import Container, Engine
 from labkit.providers.server import quoted
 
@@ -151,6 +151,7 @@ class ComposeProvider:
                 secrets,
                 CONNECTION_OPTIONS,
                 peer=(node, _SERVER_PORT),
+                passfile=PASSFILE,
             )
             for node, container in containers.items()
         ]

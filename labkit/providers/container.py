@@ -12,6 +12,8 @@ from labkit.providers.engine import Container, Engine
 
 VOLUME = "/var/lib/postgresql"
 DATA = f"{VOLUME}/labkit"
+PASSFILE = "/run/labkit/pgpass"
+"""Where configs/postgresql/node.sh puts the passwords that the node gets as a secret."""
 EXPERIMENT_FILE = "experiment.conf"
 REBUILD_FILE = "rebuild"
 """Its presence tells configs/postgresql/node.sh to make the data anew."""

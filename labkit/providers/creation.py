@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+
+from psycopg.conninfo import make_conninfo
 
 from labkit.errors import ClusterError
 from labkit.providers import processes
@@ -28,14 +30,25 @@ def make_folder(folder: Path, account: Account) -> None:
     account.give(folder)
 
 
+def write_secret(file: Path, text: str, account: Account) -> None:
+    """A new file that nobody but the servers' user can read."""
+    file.touch(mode=0o600)
+    file.write_text(text + "\n", encoding="utf-8")
+    account.give(file)
+
+
+def write_passfile(node: NodeState, account: Account, user: str, password: str) -> None:
+    """Put down, where only the node's server reads it, what it needs to follow another node; nothing if it is there."""
+    if not node.passfile.exists():
+        write_secret(node.passfile, f"*:*:*:{user}:{password}", account)
+
+
 def initdb(node: NodeState, binaries: Binaries, account: Account, admin: str, password: str) -> None:
     """An empty database cluster with data checksums and SCRAM for everybody. Raises ClusterError."""
     make_folder(node.folder, account)
     secret = node.folder / "initdb.password"
-    secret.touch(mode=0o600)
     try:
-        secret.write_text(password + "\n", encoding="utf-8")
-        account.give(secret)
+        write_secret(secret, password, account)
         command = [
             binaries.program("initdb"),
             f"--pgdata={node.data}",
@@ -60,12 +73,21 @@ def base_backup(
     running = []
     for node in nodes:
         make_folder(node.folder, account)
-        # -R writes these into primary_conninfo, the password from the environment too: no command line shows it.
-        source = f"host={HOST} port={source_port} user={user} application_name={node.name}"
+        write_passfile(node, account, user, password)
+        # -R writes these into primary_conninfo.
+        source = make_conninfo(
+            host=HOST,
+            port=source_port,
+            user=user,
+            passfile=str(node.passfile),
+            application_name=node.name,
+            sslmode="disable",
+            gssencmode="disable",
+        )
         command = [
             binaries.program("pg_basebackup"),
             f"--pgdata={node.data}",
-            f"--dbname={source} sslmode=disable gssencmode=disable",
+            f"--dbname={source}",
             "--write-recovery-conf",
             "--create-slot",
             f"--slot={node.name}",
@@ -73,18 +95,16 @@ def base_backup(
             "--checkpoint=fast",
             "--no-password",
         ]
-        running.append((node.name, begin(command, account, node.folder, {"PGPASSWORD": password})))
+        running.append((node.name, begin(command, account, node.folder)))
     finish(running)
 
 
-def begin(
-    command: Sequence[str], account: Account, folder: Path, extra: Mapping[str, str] | None = None
-) -> subprocess.Popen[str]:
+def begin(command: Sequence[str], account: Account, folder: Path) -> subprocess.Popen[str]:
     """Start one of PostgreSQL's programs as the servers' user, inside `folder`."""
     return subprocess.Popen(
         command,
         cwd=folder,
-        env=processes.environment(extra),
+        env=processes.environment(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -272,6 +272,9 @@ class EmbeddedProvider:
     def _cluster(self, recorded: ClusterState, nodes: Sequence[NodeState]) -> Cluster:
         user = account.choose()
         passwords = state.read_passwords(project.clusters(), recorded.name)
+        for node in nodes:
+            if node.folder.exists():  # else it is about to be made, with its password file
+                creation.write_passfile(node, user, USERS["replication"], passwords[USERS["replication"]])
         made = [
             Node(
                 node.name,
@@ -280,6 +283,7 @@ class EmbeddedProvider:
                 EmbeddedServer(node, recorded.binaries, user, recorded.settings),
                 passwords,
                 CONNECTION_OPTIONS,
+                passfile=str(node.passfile),
             )
             for node in nodes
         ]

@@ -32,6 +32,11 @@ class NodeState:
         return self.folder / "data"
 
     @property
+    def passfile(self) -> Path:
+        """With the replication user's password, for the server and nobody else."""
+        return self.folder / "pgpass"
+
+    @property
     def log(self) -> Path:
         return self.folder / "postgresql.log"
 

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from labkit import audit, faults
-from labkit.cluster import Cluster
+from labkit.cluster import USERS, Cluster
 from labkit.errors import BadInput
 from labkit.failover import FailoverSteps, Policy, Refused, readback, rejoining
 from labkit.failover.watching import Watch
@@ -85,6 +86,10 @@ def test_the_twelve_steps(each_cluster: Cluster, run: Run, generators: Generator
     cluster.wait_for_catchup(30)
     assert cluster.primary() is new
     assert len(cluster.replicas()) == 2
+    logs = "".join(node.control.log_tail(10_000) for node in cluster.nodes)
+    assert 'parameter "primary_conninfo" changed' in logs
+    for user in USERS:
+        assert str(conninfo_to_dict(new.conninfo(user))["password"]) not in logs
     kinds = list(run.events()["kind"])
     assert kinds == [
         "survey", "decide", "preflight", "fence", "promote_called", "promote", "repair", "route", "repoint",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 
 import pytest
@@ -169,6 +170,10 @@ def test_fenced_and_started_it_is_no_second_primary_and_the_way_on_is_told(make_
     assert done.exit_code == 2
     assert "`labkit failover --name own` promotes a replica" in done.stderr
     assert cluster.roles() == {"pg1": "replica", "pg2": "replica"}
-    assert labkit("failover").exit_code == 0
-    assert labkit("rejoin", "pg1").exit_code == 0
+    told = json.loads(labkit("failover", "--json").stdout)
+    assert (told["old"], told["primary"], told["left_behind"]) == ("pg1", "pg2", {})
+    assert list(told["took_ms"]) == ["survey", "decide", "preflight", "fence", "promote", "repair", "route", "repoint"]
+    assert [row["node"] for row in told["decision"]] == ["pg2"]
+    told = json.loads(labkit("rejoin", "pg1", "--json").stdout)
+    assert told == {"node": "pg1", "primary": "pg2", "how": "pg_rewind", "mode": "async", "level": "off"}
     assert cluster.primary().name == "pg2"
