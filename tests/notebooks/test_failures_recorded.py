@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 
@@ -51,7 +52,21 @@ def test_a_recorded_loss_is_told_by_key_and_commit() -> None:
 
 def test_a_hundred_kills_and_no_loss_bound_the_rate_near_three_percent() -> None:
     hundred = next(run for run in samples("durability-matrix") if len(run.blocks) >= 100)
-    (row,) = durability.cells(hundred).to_dict("records")
-    assert (row["mode"], row["level"], row["losing"], row["unknown"]) == ("ANY 1", "on", 0, 0)
-    assert row["trials"] >= 100
-    assert row["bound"] < 0.03
+    cells = durability.cells(hundred).set_index(["mode", "level", "fault"])
+    quorum, asynchronous = cells.loc[("ANY 1", "on", "kill")], cells.loc[("async", "on", "kill")]
+    assert (quorum["losing"], quorum["unknown"]) == (0, 0)
+    assert quorum["trials"] >= 100
+    assert quorum["bound"] < 0.03
+    assert asynchronous["losing"] > 0
+    assert quorum["rto_p50_ms"] <= 300
+    assert quorum["rto_p99_ms"] <= 1000
+    assert durability.trials(hundred)["took_s"].max() <= 10
+
+
+def test_every_recorded_kill_is_a_row_of_the_reference() -> None:
+    rows = pd.read_csv(project.reference() / "failover_trials.csv")
+    for run in samples("durability-matrix"):
+        mine = rows[rows["run"] == run.path.name]
+        assert mine["seed"].tolist() == [block["seed"] for block in run.blocks]
+        assert mine["lost"].tolist() == [block["counts"]["lost"] for block in run.blocks]
+    assert len(rows) == sum(len(run.blocks) for run in samples("durability-matrix"))
