@@ -170,6 +170,14 @@ def lost_rows(run: Run, found: Audit, block: int | None = None) -> pd.DataFrame:
     return lost.sort_values("key", ignore_index=True)
 
 
+def promised(mode: str, level: str) -> bool:
+    """Whether commits waited for a replica, so that a row lost in a failover breaks a promise.
+
+    `mode` is async, FIRST k or ANY k, `level` synchronous_commit; off and local wait for no replica in any mode.
+    """
+    return mode != "async" and level not in ("off", "local")
+
+
 def upper_bound(trials: int) -> float:
     """The largest rate of losing trials that `trials` trials without one leave likely, at 95 %: 1 − 0.05^(1/n).
 

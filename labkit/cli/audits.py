@@ -13,7 +13,6 @@ from labkit.errors import BadInput, RunUnreadable
 from labkit.findings.recovery import CLASS_WORDS
 from labkit.lab import open_run
 from labkit.store import Run
-from labkit.synchronous import Synchronous
 
 
 @click.command("audit")
@@ -65,7 +64,7 @@ def _is_a_finding(run: Run, facts: Mapping[int, dict[str, Any]], number: int, ju
     if run.experiment != "durability-matrix" or judged.verdict != "false":
         return False
     wrong = [name for name in audit.WRONG if judged.counts[name]]
-    return wrong == ["lost"] and Synchronous.parse(facts[number]["mode"], facts[number]["level"]).promises == 0
+    return wrong == ["lost"] and not audit.promised(facts[number]["mode"], facts[number]["level"])
 
 
 def _cell(run: Run, facts: dict[str, Any] | None) -> str:

@@ -40,6 +40,7 @@ def cells(run: Run) -> pd.DataFrame:
     rows = []
     for (mode, level, fault), group in trials(run).groupby(["mode", "level", "fault"], sort=False):
         losing = group[group["lost"] > 0]
+        unknown = int((group["verdict"] == "unknown").sum())
         rto = group["rto_ms"].dropna().astype(float)
         rows.append(
             {
@@ -51,8 +52,8 @@ def cells(run: Run) -> pd.DataFrame:
                 "lost_p50": float(losing["lost"].median()) if len(losing) else 0.0,
                 "lost_min": int(losing["lost"].min()) if len(losing) else 0,
                 "lost_max": int(group["lost"].max()),
-                "bound": bound(len(losing), len(group)),
-                "unknown": int((group["verdict"] == "unknown").sum()),
+                "bound": bound(len(losing), len(group) - unknown),
+                "unknown": unknown,
                 "rto_p50_ms": float(rto.quantile(0.5)) if len(rto) else np.nan,
                 "rto_p99_ms": float(rto.quantile(0.99)) if len(rto) else np.nan,
                 "commit_p50_ms": float(group["commit_p50_ms"].median()),
@@ -102,6 +103,12 @@ def headline(run: Run) -> pd.DataFrame:
 def verdicts(run: Run) -> Sentences:
     """What the matrix shows, in sentences."""
     found, every = lead(run), cells(run)
+    for row in each(every):
+        if row.losing:
+            found.append(
+                f"{row.mode}/{row.level} lost acknowledged rows in {row.losing} of {row.trials} trials of {row.fault}: "
+                f"{number(row.lost_p50)} in the median of these, {row.lost_max:,} at most."
+            )
     safe = [row for row in each(every) if not row.losing]
     if safe:
         weakest = min(safe, key=_tried)
@@ -132,21 +139,27 @@ def _tried(row: Any) -> int:
 
 
 def lead(run: Run) -> Sentences:
-    """Who lost rows, and who did not."""
+    """What became of commits that waited for a replica, and of those that waited for none."""
+    every = cells(run)
+    waits = np.array([audit.promised(row.mode, row.level) for row in each(every)])
     found = Sentences()
-    for row in each(cells(run)):
-        if row.losing:
-            found.append(
-                f"{row.mode}/{row.level} lost acknowledged rows in {row.losing} of {row.trials} trials of {row.fault}: "
-                f"{number(row.lost_p50)} in the median of these, {row.lost_max:,} at most."
-            )
-    proven = [row for row in each(cells(run)) if not row.losing and row.trials >= 30]
-    found += [
-        f"{row.mode}/{row.level} lost none of {row.acknowledged:,} acknowledged rows in {row.trials} trials of "
-        f"{row.fault}: the rate of losing trials is at most {percent(row.bound, signed=False)} (95 %)."
-        for row in proven
-    ]
-    return found or Sentences(["No cell lost a row, in too few trials to say more than that."])
+    for group, who in ((every[waits], "waited for a replica"), (every[~waits], "waited for no replica")):
+        if not len(group):
+            continue
+        which = ", ".join(dict.fromkeys(f"{row.mode}/{row.level}" for row in each(group)))
+        tried, unknown, losing, rows = (
+            int(group[name].sum()) for name in ("trials", "unknown", "losing", "acknowledged")
+        )
+        if losing:
+            by_fault = group.groupby("fault", sort=False)[["losing", "trials"]].sum()
+            said = ", ".join(f"in {row.losing} of {row.trials} trials of {row.Index}" for row in by_fault.itertuples())
+            came = f"were lost {said}; {group['lost_max'].max():,} rows at most"
+        else:
+            bound = percent(audit.upper_bound(tried - unknown), signed=False)
+            came = f"all survived, {rows:,} rows in {tried - unknown} trials: at most {bound} of trials lose any (95 %)"
+        came += f"; {unknown} trials have no verdict" if unknown else ""
+        found.append(f"Acknowledged commits that {who} ({which}) {came}.")
+    return found
 
 
 def validity(run: Run) -> list[str]:

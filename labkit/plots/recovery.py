@@ -131,7 +131,7 @@ def _losses(ax: Axes, cells: pd.DataFrame, modes: list[str], levels: list[str], 
 
 
 def _short(rows: float) -> str:
-    return f"{rows:,.0f}" if rows < 10_000 else f"{rows / 1000:,.0f}k"
+    return f"{rows:,.1f}".removesuffix(".0") if rows < 10_000 else f"{rows / 1000:,.0f}k"
 
 
 def _names(cells: pd.DataFrame, column: str) -> list[str]:
