@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Mapping
 
 import click
 
@@ -12,6 +13,9 @@ from labkit.cli.clusters import as_json_option, cluster_name, found, provider_op
 from labkit.cluster import Cluster, Node, command
 from labkit.errors import BadInput, ClusterError
 from labkit.failover import OVERRIDE, FailoverSteps, Policy, note, rejoining
+from labkit.postgres import Role
+
+Roles = Mapping[str, Role | None]
 
 
 @click.command()
@@ -32,8 +36,9 @@ def failover(
     cluster.check_owned("failed over")
     begun = note.read(cluster)
     named = old or (begun.old if begun else None)
-    lost = cluster.node(named) if named else _lost(cluster)
-    if _answers_again(cluster, lost, begun):
+    roles = cluster.roles()  # once: a server that hangs lets everybody wait
+    lost = cluster.node(named) if named else _lost(cluster, roles)
+    if _answers_again(lost, roles, begun):
         with contextlib.closing(FailoverSteps(cluster, lost)) as steps:
             steps.give_up()
         said = f"{lost.name} answers as primary again: the failover is given up, its replicas follow it"
@@ -90,12 +95,11 @@ def rejoin(node: str, name: str, provider_name: str, as_json: bool) -> None:
 commands: list[click.Command] = [failover, rejoin]
 
 
-def _answers_again(cluster: Cluster, lost: Node, begun: note.Note | None) -> bool:
+def _answers_again(lost: Node, roles: Roles, begun: note.Note | None) -> bool:
     """Whether a failover was cut off, and the primary that it had given up serves as the only one.
 
     Raises ClusterError if the node that is named as lost answers, and no failover from it has begun.
     """
-    roles = cluster.roles()
     mine = begun is not None and begun.old == lost.name
     if roles[lost.name] is None or (mine and list(roles.values()).count("primary") != 1):
         return False
@@ -106,9 +110,8 @@ def _answers_again(cluster: Cluster, lost: Node, begun: note.Note | None) -> boo
     raise ClusterError("it is a replica, and answers; name the node that was the primary", node=lost.name)
 
 
-def _lost(cluster: Cluster) -> Node:
+def _lost(cluster: Cluster, roles: Roles) -> Node:
     """The one node that does not answer. Raises ClusterError if the cluster has a primary, or it cannot be told."""
-    roles = cluster.roles()
     primaries = [node for node, role in roles.items() if role == "primary"]
     silent = [node for node, role in roles.items() if role is None]
     if primaries:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from labkit import postgres
 from labkit.cluster import Node
@@ -11,6 +12,7 @@ from labkit.providers.base import Repairable
 from labkit.synchronous import Synchronous, parse_names
 
 _REDO = re.compile(r"^Latest checkpoint's REDO location:\s+([0-9A-F]+/[0-9A-F]+)$", re.MULTILINE)
+_SEGMENT = re.compile(r"^Bytes per WAL segment:\s+(\d+)$", re.MULTILINE)
 _TIMELINE = re.compile(r"^Latest checkpoint's TimeLineID:\s+(\d+)$", re.MULTILINE)
 # pg_waldump reads until it finds no valid record: that is how WAL ends, and where.
 _END = re.compile(r"error in WAL record at ([0-9A-F]+/[0-9A-F]+)")
@@ -23,8 +25,11 @@ def last_lsn(node: Node) -> int | None:
         return None
     try:
         found = control.program("pg_controldata", f"--pgdata={control.data}")
-        redo, timeline = _REDO.search(found), _TIMELINE.search(found)
-        if redo is None or timeline is None:
+        redo, timeline, segment = (pattern.search(found) for pattern in (_REDO, _TIMELINE, _SEGMENT))
+        if redo is None or timeline is None or segment is None:
+            return None
+        end = behind_last_segment(control.names("pg_wal"), int(timeline[1]), int(segment[1]))
+        if end is None:
             return None
         control.program(
             "pg_waldump",
@@ -32,11 +37,27 @@ def last_lsn(node: Node) -> int | None:
             f"--path={control.data}/pg_wal",
             f"--timeline={timeline[1]}",
             f"--start={redo[1]}",
+            # Without an end it would wait 5 s for a segment that is not there yet.
+            f"--end={postgres.lsn_text(end)}",
         )
     except ClusterError as error:
-        end = _END.search(str(error))
-        return postgres.parse_lsn(end[1]) if end else None
-    return None
+        invalid = _END.search(str(error))
+        return postgres.parse_lsn(invalid[1]) if invalid else None
+    return end
+
+
+def behind_last_segment(names: Iterable[str], timeline: int, segment_bytes: int) -> int | None:
+    """Where the last WAL segment of a timeline ends; None if there is none, or if there are some of a later timeline.
+
+    `names` are those of pg_wal. A segment's name is its timeline and its number, the latter in two parts: which 4 GiB,
+    and which segment of these (PostgreSQL's XLogFileName); each has eight hexadecimal digits.
+    """
+    segments = [(int(name[:8], 16), name) for name in names if re.fullmatch("[0-9A-F]{24}", name)]
+    newest, last = max(segments, default=(0, ""))
+    if newest != timeline:
+        return None
+    number = int(last[8:16], 16) * (2**32 // segment_bytes) + int(last[16:], 16)
+    return (number + 1) * segment_bytes
 
 
 def promised(node: Node) -> Synchronous | None:

@@ -166,6 +166,10 @@ class Repairable(Protocol):
         """Write a file of the data directory, as the server's user. Raises ClusterError."""
         ...
 
+    def names(self, folder: str) -> list[str]:
+        """What lies in a folder of the data directory, in no order. Raises ClusterError."""
+        ...
+
     def program(self, name: str, *arguments: str, password: str = "") -> str:
         """Run one of PostgreSQL's programs as the server's user; what it prints.
 

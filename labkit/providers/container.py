@@ -183,6 +183,10 @@ class ContainerServer:
         before = (engine.read(container, f"{DATA}/{name}") or "") if append else ""
         engine.write(container, DATA, name, before + text, owner=_POSTGRES)
 
+    def names(self, folder: str) -> list[str]:
+        """What lies in a folder of the data directory. Raises ClusterError."""
+        return engine.execute_beside(self.container(), self.network, ["ls", f"{DATA}/{folder}"], {}).split()
+
     def program(self, name: str, *arguments: str, password: str = "") -> str:
         """Run one of PostgreSQL's programs as the server's user, while the server is down; what it prints.
 

@@ -194,6 +194,13 @@ class EmbeddedServer:
         except OSError as error:
             raise ClusterError(f"{path} cannot be written ({error.strerror})", node=self.state.name) from error
 
+    def names(self, folder: str) -> list[str]:
+        """What lies in a folder of the data directory. Raises ClusterError."""
+        try:
+            return [path.name for path in (self.state.data / folder).iterdir()]
+        except OSError as error:
+            raise ClusterError(f"{self.state.data / folder}: {error.strerror}", node=self.state.name) from error
+
     def program(self, name: str, *arguments: str, password: str = "") -> str:
         """Run one of PostgreSQL's programs as the server's user; what it prints. Raises ClusterError."""
         command = [str(self.binaries / name), *arguments]

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from labkit.failover.remains import behind_last_segment
 from labkit.postgres import WalPosition, lsn_text, parse_lsn
 
 lsns = st.integers(0, 2**64 - 1)
@@ -41,3 +42,27 @@ def test_the_furthest_of_what_is_known(known: list[int | None]) -> None:
 def test_a_position_in_words() -> None:
     assert str(WalPosition("replica", received=255, replayed=16)) == "received 0/FF replayed 0/10"
     assert str(WalPosition("replica")) == "nothing replayed yet"
+
+
+SEGMENT_BYTES = st.sampled_from([2**20, 2**24, 2**30])
+
+
+def segment(timeline: int, lsn: int, segment_bytes: int) -> str:
+    """The name of the WAL segment that holds an LSN, as PostgreSQL's XLogFileName makes it."""
+    return f"{timeline:08X}{lsn >> 32:08X}{(lsn & 0xFFFFFFFF) // segment_bytes:08X}"
+
+
+def test_the_end_of_the_segment_of_the_manual() -> None:
+    assert behind_last_segment(["000000010000000000000002", "000000010000000000000001"], 1, 2**24) == 0x3000000
+    assert behind_last_segment(["0000000100000000000000FF"], 1, 2**24) == 2**32
+
+
+@given(st.lists(st.integers(0, 2**60), min_size=1), SEGMENT_BYTES, st.integers(1, 9))
+def test_wal_ends_within_the_last_segment(lsns: list[int], segment_bytes: int, timeline: int) -> None:
+    names = [segment(timeline, lsn, segment_bytes) for lsn in lsns]
+    others = ["archive_status", f"{timeline:08X}.history", names[0] + ".partial", segment(timeline - 1, 2**62, 2**24)]
+    end = behind_last_segment([*others, *names], timeline, segment_bytes)
+    assert end is not None
+    assert max(lsns) < end <= max(lsns) + segment_bytes
+    assert behind_last_segment([*names, segment(timeline + 1, 0, segment_bytes)], timeline, segment_bytes) is None
+    assert behind_last_segment(["archive_status"], timeline, segment_bytes) is None
