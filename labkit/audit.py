@@ -47,11 +47,13 @@ class Audit:
     refused: Keys
     duplicated: Keys
     unexpected: Keys
+    was_read: bool = True
+    """Without that nobody knows a row's class: all of them are empty."""
 
     @property
-    def counts(self) -> dict[str, int]:
-        """Class -> rows."""
-        return {name: len(getattr(self, name)) for name in CLASSES}
+    def counts(self) -> dict[str, int | None]:
+        """Class -> rows; None where nothing was read back."""
+        return {name: len(getattr(self, name)) if self.was_read else None for name in CLASSES}
 
     @property
     def acknowledged(self) -> int:
@@ -72,7 +74,7 @@ def judge(writes: pd.DataFrame, present: Keys | None, read_ns: int | None = None
     unknown = _spread(writes[~ok & (writes["outcome"] != "fail")])
     there, copies = np.unique(present if present is not None else _none(), return_counts=True)
     attempted = np.concatenate([acknowledged, failed, unknown])
-    classes = {
+    classes: dict[str, Any] = {
         "kept": np.intersect1d(acknowledged, there),
         "lost": np.setdiff1d(acknowledged, there),
         "recovered": np.intersect1d(unknown, there),
@@ -84,7 +86,7 @@ def judge(writes: pd.DataFrame, present: Keys | None, read_ns: int | None = None
     }
     late = int((writes.loc[ok, "done_ns"] > read_ns).sum()) if read_ns is not None else 0
     if present is None:
-        return Audit("unknown", "nothing was read back", **(classes | {"kept": _none(), "lost": _none()}))
+        return unread(f"nothing was read back, of {len(acknowledged):,} acknowledged rows")
     if late:
         return Audit("unknown", f"{late} rows were acknowledged after the rows were read back", **classes)
     if wrong := [f"{len(classes[name]):,} {name}" for name in WRONG if len(classes[name])]:
@@ -92,6 +94,12 @@ def judge(writes: pd.DataFrame, present: Keys | None, read_ns: int | None = None
     if not len(acknowledged):
         return Audit("unknown", "no row was acknowledged, so none could be lost", **classes)
     return Audit("true", f"all {len(acknowledged):,} acknowledged rows are there", **classes)
+
+
+def unread(reason: str) -> Audit:
+    """The audit of rows that nobody looked up, and why."""
+    nothing: dict[str, Any] = dict.fromkeys(CLASSES, _none())
+    return Audit("unknown", reason, **nothing, was_read=False)
 
 
 def of_run(run: Run, block: int | None = None, view: str = "promoted") -> Audit:
@@ -124,7 +132,8 @@ def ledger_of(run: Run, block: int | None = None) -> pd.DataFrame:
         }
         frames.append(pd.DataFrame({"block": int(path.stem.removeprefix("block-")), **plain}))
     if not frames:
-        raise RunUnreadable(f"{run.id} holds no ledger of writes, so there is nothing to audit")
+        what = "ledger of writes" if block is None else f"ledger of trial {block}"
+        raise RunUnreadable(f"{run.id} holds no {what}, so there is nothing to audit")
     return pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
 
 

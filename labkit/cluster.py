@@ -246,7 +246,8 @@ class Cluster:
             return primaries[0]
         said = ", ".join(f"{name} {role or 'does not answer'}" for name, role in roles.items())
         if not primaries:
-            up, failover = (command(verb, self.name, self.provider) for verb in ("up", "failover"))
+            which = " --old NODE" if list(roles.values()).count(None) > 1 else ""
+            up, failover = (command(verb, self.name, self.provider) for verb in ("up", f"failover{which}"))
             stopped = f"`{up}` starts what is stopped, " if None in roles.values() else ""
             raise ClusterError(f"cluster {self.name} has no primary ({said}); {stopped}`{failover}` promotes a replica")
         raise ClusterError(
@@ -288,8 +289,9 @@ class Cluster:
     ) -> dict[str, str]:
         """Have commits wait for `FIRST k` or `ANY k` replicas, or for none (`off`); `level` is synchronous_commit.
 
-        Applied by reload, on every node. Returns replica -> sync_state as the primary shows it. Raises BadInput (k
-        greater than the replicas), ClusterError, WaitTimeout if the primary does not act on it in time.
+        Applied by reload, on every node that runs. Returns replica -> sync_state as the primary shows it. Raises
+        BadInput (k greater than the replicas that run), ClusterError, WaitTimeout if the primary does not act on it in
+        time; what was set before is then set again.
         """
         return synchronous.apply(self, synchronous.Synchronous(mode, k, level), deadline_s)
 
@@ -305,7 +307,12 @@ class Cluster:
                     rows = postgres.replication(connection)
                     return any(row["application_name"] == name and row["state"] == "streaming" for row in rows)
 
-                wait_until(streams, deadline_s, f"streaming from {primary.name}", node)
+                try:
+                    wait_until(streams, deadline_s, f"streaming from {primary.name}", node)
+                except WaitTimeout as error:
+                    if node.control.running() and (reason := _paused(node)):
+                        error.message += f"; {reason}"
+                    raise
 
     def wait_for_catchup(self, deadline_s: float = 60.0) -> None:
         """Until every replica has replayed all that is committed on the primary now. Raises WaitTimeout."""
@@ -351,6 +358,14 @@ def wait_until(
                 log_tail=node.control.log_tail() if node else "",
             )
         time.sleep(min(interval_s, max(0.0, deadline_s - waited_s)))
+
+
+def _paused(node: Node) -> str:
+    """What keeps a replica whose replay is paused from going on; empty if it is not, or does not answer."""
+    with contextlib.suppress(ClusterError), node.session() as connection:
+        if postgres.role(connection) == "replica" and postgres.replay_paused(connection):
+            return "its WAL replay is paused: SELECT pg_wal_replay_resume() on it lets it follow a new primary"
+    return ""
 
 
 def _role_or_none(node: Node) -> Role | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import fcntl
 import json
 import os
 import secrets
@@ -22,10 +23,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from labkit.errors import RunNotFound, RunUnreadable
+from labkit.errors import RunError, RunNotFound, RunUnreadable
 
 SCHEMA_VERSION = 1
 _RESERVE = ".reserve"  # space for the last run.json: a run that filled the disk can still be marked failed
+_DRIVEN = ".driven"  # locked by the process that drives the run, as long as it does
 _RESERVE_BYTES = 128 * 1024
 STATUSES = ("started", "measured", "complete", "failed")
 # Two of the load generator's own SQLSTATEs (see load.records), which the reading side tells apart from servers' errors.
@@ -206,6 +208,31 @@ class Run:
         if status in ("complete", "failed"):
             (self.path / _RESERVE).unlink(missing_ok=True)
         self.update(status=status, problem=problem)
+
+    @contextlib.contextmanager
+    def driven(self) -> Iterator[None]:
+        """Hold the run for this process, which drives it, however that ends. Raises RunError if another one does."""
+        with (self.path / _DRIVEN).open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunError(f"{self.id} is under way in another process; wait for its end, or end it") from None
+            try:
+                yield
+            finally:
+                (self.path / _DRIVEN).unlink(missing_ok=True)
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether the process that drove it was killed: it has not ended, and nobody drives it."""
+        if self.status in ("complete", "failed") or not (self.path / _DRIVEN).exists():
+            return False
+        with (self.path / _DRIVEN).open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+        return True
 
     def event(self, kind: str, **details: Any) -> None:
         """Append one line to events.jsonl, stamped with the run's clock."""

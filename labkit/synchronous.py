@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from labkit import postgres
-from labkit.errors import BadInput
+from labkit.errors import BadInput, WaitTimeout
 
 if TYPE_CHECKING:
     from labkit.cluster import Cluster, Node
@@ -60,19 +61,22 @@ class Synchronous:
             return dict.fromkeys(replicas, "quorum")
         return {name: "sync" if place < self.k else "potential" for place, name in enumerate(replicas)}
 
-    def check(self, replicas: int) -> None:
-        """Raises BadInput naming everything that cannot be with that many replicas."""
+    def check(self, replicas: int, down: Sequence[str] = ()) -> None:
+        """Raises BadInput naming everything that cannot be with that many replicas; `down` are those not running."""
         problems = []
         if self.mode not in MODES:
             problems.append(f"mode: {self.mode!r} is not among {', '.join(MODES)}")
         if self.level not in LEVELS:
             problems.append(f"level: {self.level!r} is not among {', '.join(LEVELS)}")
-        if self.mode != "off" and self.k < 1:
+        if isinstance(self.k, bool) or not isinstance(self.k, int):
+            problems.append(f"k: {self.k!r} is not a whole number")
+        elif self.mode != "off" and self.k < 1:
             problems.append(f"k: {self.k} is out of range, it must be at least 1")
-        if self.mode != "off" and self.k > replicas:
+        elif self.mode != "off" and self.k > replicas:
+            there = f"than the {replicas} replicas there are" if not down else f"than the {replicas} replicas that run"
+            more = f"start {', '.join(down)}" if down else "add replicas"
             problems.append(
-                f"k: {self.mode} {self.k} asks for more than the {replicas} replicas there are; every commit would "
-                "wait for ever. Lower k, or add replicas"
+                f"k: {self.mode} {self.k} asks for more {there}; every commit would wait for ever. Lower k, or {more}"
             )
         if problems:
             raise BadInput(problems, subject="synchronous replication")
@@ -82,22 +86,22 @@ def apply(cluster: Cluster, wanted: Synchronous, deadline_s: float = 15.0) -> di
     """Set it on every node, so that it outlives a failover, and wait until the primary acts on it.
 
     Each node lists the others; on a replica the setting sleeps until it is promoted. Verified on the primary: the
-    setting, pg_stat_replication.sync_state of every replica, and in its log that each replica which became
-    synchronous was announced. Returns replica -> sync_state. Raises BadInput, ClusterError, WaitTimeout.
+    setting, pg_stat_replication.sync_state of every replica that runs, and in its log that each replica which became
+    synchronous was announced. Returns replica -> sync_state, of those that run. Raises BadInput if fewer than k run,
+    ClusterError, and WaitTimeout if the primary does not act on it in time; what was set before is then set again.
     """
     from labkit.cluster import wait_until
 
     primary = cluster.primary()
-    names = [node.name for node in cluster.nodes if node is not primary]
-    wanted.check(len(names))
+    running = [node for node in cluster.nodes if node is primary or node.control.running()]
+    names = [node.name for node in running if node is not primary]
+    wanted.check(len(names), [node.name for node in cluster.nodes if node not in running])
     expected = wanted.sync_states(names)
     give_up = time.monotonic() + deadline_s
-    with primary.session() as connection:
+    with primary.session() as connection, _undone_on_timeout(running):
         before = {row["application_name"]: row["sync_state"] for row in postgres.replication(connection)}
-        for node in cluster.nodes:
-            others = [other.name for other in cluster.nodes if other is not node]
-            if node is primary or node.control.running():
-                node.configure(settings(wanted, others))
+        for node in running:
+            node.configure(settings(wanted, [other.name for other in cluster.nodes if other is not node]))
 
         def agreed() -> bool:
             rows = postgres.replication(connection)
@@ -106,7 +110,7 @@ def apply(cluster: Cluster, wanted: Synchronous, deadline_s: float = 15.0) -> di
                 "synchronous_commit": wanted.level
             }
 
-        wait_until(agreed, give_up - time.monotonic(), f"sync_state {expected}", primary)
+        wait_until(agreed, give_up - time.monotonic(), f"replicas to stream with sync_state {expected}", primary)
     fresh = {n for n, state in expected.items() if state in _COUNTING and before.get(n) not in _COUNTING}
     # The announcement comes with the replica's next report, within wal_receiver_status_interval. A replica that was
     # synchronous at its last report, and is again at its next, is not announced anew: any earlier line will do.
@@ -118,6 +122,19 @@ def apply(cluster: Cluster, wanted: Synchronous, deadline_s: float = 15.0) -> di
         interval_s=0.05,
     )
     return expected
+
+
+@contextlib.contextmanager
+def _undone_on_timeout(nodes: Sequence[Node]) -> Iterator[None]:
+    """Commits must not be left waiting for replicas that do not come."""
+    before = {node.name: node.settings(["synchronous_standby_names", "synchronous_commit"]) for node in nodes}
+    try:
+        yield
+    except WaitTimeout as error:
+        for node in nodes:
+            node.configure(before[node.name])
+        error.message += "; what was set before is set again"
+        raise
 
 
 _COUNTING = ("sync", "quorum")

@@ -36,7 +36,7 @@ def audit_command(context: click.Context, run_name: str, block: int | None, as_j
     if not (run.has("writes") or any((run.path / "ledger").glob("*.ledger"))):
         _tell_recorded(run, list(facts.values()), as_json)
         raise RunUnreadable(f"{run.id} keeps no ledger of writes, so there is nothing to judge again")
-    found = {number: audit.of_run(run, number) for number in facts} or {0: audit.of_run(run)}
+    found = {number: _judged(run, number) for number in facts} or {0: audit.of_run(run)}
     findings = {number for number, judged in found.items() if _is_a_finding(run, facts, number, judged)}
     if as_json:
         content = [{"block": n, "verdict": a.verdict, "reason": a.reason, "counts": a.counts} for n, a in found.items()]
@@ -47,7 +47,7 @@ def audit_command(context: click.Context, run_name: str, block: int | None, as_j
             click.echo(f"trial {number}{_cell(run, facts.get(number))}: {judged.verdict}, {judged.reason}{excuse}")
             if len(found) == 1:
                 for name, count in judged.counts.items():
-                    click.echo(f"  {CLASS_WORDS[name]:<36} {count:>12,}")
+                    click.echo(f"  {CLASS_WORDS[name]:<36} {'–' if count is None else f'{count:,}':>12}")
                 for key in judged.lost[:20].tolist():
                     click.echo(f"  lost: {key}")
         if open_ended := audit.left_open(run):
@@ -57,6 +57,14 @@ def audit_command(context: click.Context, run_name: str, block: int | None, as_j
             )
     if any(judged.verdict != "true" for number, judged in found.items() if number not in findings):
         context.exit(1)
+
+
+def _judged(run: Run, number: int) -> audit.Audit:
+    """One trial; what cannot be read of it is a verdict too, and keeps no other trial from its own."""
+    try:
+        return audit.of_run(run, number)
+    except RunUnreadable as error:
+        return audit.unread(str(error))
 
 
 def _is_a_finding(run: Run, facts: Mapping[int, dict[str, Any]], number: int, judged: audit.Audit) -> bool:

@@ -22,7 +22,13 @@ Roles = Mapping[str, Role | None]
 @cluster_name
 @provider_option
 @click.option("--old", default=None, help="The primary that failed; found out if only one node does not answer.")
-@click.option("--max-lag-bytes", default=16 * 2**20, show_default=True, help="Promote no replica further behind.")
+@click.option(
+    "--max-lag-bytes",
+    default=16 * 2**20,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Promote no replica further behind.",
+)
 @click.option(OVERRIDE, "accept_data_loss", is_flag=True, help="Promote although committed rows may be lost.")
 @as_json_option
 def failover(
@@ -83,6 +89,11 @@ def rejoin(node: str, name: str, provider_name: str, as_json: bool) -> None:
     old, new = cluster.node(node), cluster.primary()
     if old is new:
         raise BadInput(f"{node} is the primary; name the one that was primary before")
+    if old.control.running() and cluster.roles()[node] == "replica":
+        with old.session() as connection:
+            if postgres.streaming_from(connection) == new.peer:
+                anew = command(f"replicas rebuild {node}", name, provider_name)
+                raise BadInput(f"{node} follows {new.name} already; `{anew}` makes it anew all the same")
     replication = rejoining.promised(cluster, old, new)
     how = rejoining.rejoin(cluster, old, new, replication)
     if as_json:

@@ -10,6 +10,7 @@ import ast
 import dataclasses
 import difflib
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -186,7 +187,7 @@ def _converted(field: dataclasses.Field[Any], value: Any) -> Any:
     if meta["choices"]:
         items = as_list(converted) if meta["many"] else [converted]
         # The original report calls the primary `master`.
-        items = [item.replace("master", "primary") for item in items]
+        items = [re.sub(r"\bmaster\b", "primary", item) for item in items]
         unknown = [item for item in items if item not in meta["choices"]]
         if unknown or not items:
             raise ValueError(f"{value!r} is not among {', '.join(meta['choices'])}")

@@ -15,7 +15,7 @@ from labkit.cluster import Cluster, Node
 from labkit.config import as_list
 from labkit.config.failover import CAUSES, PromotionCrash
 from labkit.errors import BadInput, ClusterError
-from labkit.experiments.running import new_run, recorded
+from labkit.experiments.running import alone_on, new_run, recorded
 from labkit.failover import promotion
 from labkit.providers.base import ClusterSpec, Damageable, Repairable
 from labkit.store import Run
@@ -46,7 +46,11 @@ def promotion_crash(parameters: PromotionCrash) -> Run:
     if p.run_id:
         return recorded(p.run_id, "promotion-crash")
     provider = providers.provider(p.provider)
-    with new_run("promotion-crash", p.as_dict()) as run, contextlib.ExitStack() as stack:
+    with (
+        new_run("promotion-crash", p.as_dict()) as run,
+        alone_on(p.provider, p.cluster),
+        contextlib.ExitStack() as stack,
+    ):
         stack.callback(provider.down, p.cluster, purge=True)
         for number, cause in enumerate(as_list(p.causes)):
             provider.down(p.cluster, purge=True)

@@ -11,8 +11,9 @@ from typing import Protocol
 from labkit import environment, project, providers
 from labkit.cluster import Cluster, Node
 from labkit.config.shared import SPARE_CONNECTIONS
-from labkit.errors import BadInput, LabkitError, RunError
+from labkit.errors import BadInput, ClusterError, LabkitError, RunError, WaitTimeout
 from labkit.lab import open_run
+from labkit.providers import state
 from labkit.providers.base import ClusterSpec
 from labkit.store import Run, RunStore
 
@@ -60,7 +61,8 @@ def new_run(experiment: str, parameters: dict[str, object]) -> Iterator[Run]:
     """A run directory that ends as complete, or as failed with the reason."""
     run = RunStore(project.runs()).create(experiment, parameters, **environment.facts())
     try:
-        yield run
+        with run.driven():
+            yield run
     except BaseException as error:
         problem = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
         run.mark("failed", problem)
@@ -74,8 +76,32 @@ def new_run(experiment: str, parameters: dict[str, object]) -> Iterator[Run]:
 
 
 @contextlib.contextmanager
+def alone_on(provider: str, cluster: str) -> Iterator[None]:
+    """Keep other experiments off a cluster. Raises ClusterError if one is there.
+
+    Attached servers are not the lab's to reserve.
+    """
+    with contextlib.ExitStack() as held:
+        if provider != "attach":
+            try:
+                held.enter_context(state.locked(project.clusters(), f"{cluster}.{provider}.experiment", 0))
+            except WaitTimeout as error:
+                raise ClusterError(
+                    f"another experiment uses cluster {cluster} now; wait for its end, or give this one a cluster of "
+                    "its own (cluster=NAME)"
+                ) from error
+        yield
+
+
+@contextlib.contextmanager
 def cluster_of(p: ClusterTerms, run: Run) -> Iterator[Cluster]:
     """The cluster, up; taken down afterwards if this run brought it up and need not keep it."""
+    with alone_on(p.provider, p.cluster), _cluster_of(p, run) as cluster:
+        yield cluster
+
+
+@contextlib.contextmanager
+def _cluster_of(p: ClusterTerms, run: Run) -> Iterator[Cluster]:
     provider = providers.provider(p.provider)
     before = provider.find(p.cluster)
     found_running = before is not None and any(node.control.running() for node in before.nodes)

@@ -119,7 +119,7 @@ def _refusals(
     if replication.promises and len(missing) >= replication.promises:
         found.append(
             f"the quorum cannot be proven: commits waited for {replication}, and {', '.join(missing)} "
-            f"{'does' if len(missing) == 1 else 'do'} not answer, so the only copy of one may be there"
+            f"{'does' if len(missing) == 1 else 'do'} not answer, so the only copy of one may be there; start them"
         )
     ahead = [s for s in survivors if s.answers and (s.timeline or 0, s.has) > (chosen.timeline or 0, chosen.has)]
     if ahead:

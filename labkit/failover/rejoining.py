@@ -148,12 +148,14 @@ def rejoin(
 
 def promised(cluster: Cluster, old: Node, new: Node) -> Synchronous:
     """What commits are to wait for when `old` is back: as much as before the failover, which lowered it to the replicas
-    that were left, but no more replicas than there are then.
+    that were left, but for no more replicas than stream from `new` then.
 
     The strictest of what the nodes are set to, `old` included, whose files are asked if it does not answer. Raises
     ClusterError, BadInput.
     """
     replicas = [node for node in cluster.replicas() if node is not old]
+    with new.session() as connection:
+        streaming = {row["application_name"] for row in postgres.replication(connection) if row["state"] == "streaming"}
     found = []
     for node in (new, *replicas, *([old] if old.control.running() else [])):
         with node.session() as connection:
@@ -161,7 +163,7 @@ def promised(cluster: Cluster, old: Node, new: Node) -> Synchronous:
     if not old.control.running() and (before := remains.promised(old)) is not None:
         found.append(before)
     strictest = max(found, key=lambda each: each.promises)  # the first, which is the new primary's, among equals
-    return replace(strictest, k=min(strictest.k, len(replicas) + 1))
+    return replace(strictest, k=min(strictest.k, len(streaming - {old.name}) + 1))
 
 
 def _rewind(old: Node, new: Node, control: Repairable, deadline_s: float) -> str:

@@ -13,6 +13,7 @@ import os
 import platform
 import signal
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -200,10 +201,19 @@ _TOGETHER_S = 60.0
 
 
 def _begin(barrier: Barrier) -> None:
-    """Interrupts are the parent's."""
+    """Interrupts are the parent's, and its end is the end of this process."""
     global _together
     _together = barrier
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, name="labkit-parent", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed can tell nobody, and a worker that waits for it would wait for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _meet() -> None:

@@ -10,10 +10,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
+from click.testing import CliRunner
 
 import labkit
 from labkit import audit, faults, providers
+from labkit.cli import main
 from labkit.errors import ClusterError, RunUnreadable
 from labkit.experiments.drill import FailoverDrill
 from labkit.failover import Refused
@@ -163,3 +166,25 @@ def test_a_drill_that_is_left_with_its_process_leaves_no_writer_and_no_server(
     with pytest.raises(ClusterError, match=r"is not whole.*labkit down --purge"):
         FailoverDrill(labkit.Failover.build(SMALL))
     provider.down(NAME, purge=True)
+
+
+def test_killed_with_its_lab_no_writer_is_left_and_the_run_says_what_became_of_it(
+    lab_data: Path, provider: EmbeddedProvider
+) -> None:
+    environment = os.environ | {"LABKIT_DATA": str(lab_data)}
+    command = [sys.executable, "-c", ABANDONED + "signal.pause()\n"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "routed\n"
+        started = psutil.Process(process.pid).children(recursive=True)
+        workers = [child for child in started if "spawn_main" in " ".join(child.cmdline())]
+        run = RunStore(lab_data / "runs").latest("failover")
+        assert not run.abandoned
+        process.kill()
+    assert workers
+    assert psutil.wait_procs(workers, timeout=10)[1] == []
+    assert run.abandoned
+    assert "the lab was killed while it drove this run" in CliRunner().invoke(main, ["runs", "-n", "1"]).output
+    assert (audit.ledger_of(run)["outcome"] == "ok").sum() > 100, "the ledger of the writers is kept"
+    provider.down(NAME, purge=True)
+    assert running() == []

@@ -13,7 +13,7 @@ from fix_cluster import MakeCluster
 from labkit import faults, synchronous
 from labkit.cli import main
 from labkit.cluster import Cluster
-from labkit.errors import ClusterError
+from labkit.errors import ClusterError, WaitTimeout
 from labkit.failover import FailoverSteps, Policy
 from labkit.providers.base import Killable, Repairable
 
@@ -139,6 +139,27 @@ def test_a_lost_primary_s_own_files_tell_how_far_the_replicas_are_behind(make_ea
     assert done.exit_code == 0, done.output
     assert "(pg_rewind)" in invoke("rejoin", "pg1", *options).output
     cluster.wait_streaming(20)
+
+
+def test_back_in_the_cluster_commits_wait_for_no_more_replicas_than_stream(own_cluster: Cluster) -> None:
+    """pg2 cannot follow while its replay is paused: ANY 2 of one would hang the new primary."""
+    cluster = own_cluster
+    cluster.synchronous("ANY", 2, "on", deadline_s=20)
+    with cluster.node("pg2").session() as paused:
+        paused.execute("SELECT pg_wal_replay_pause()")
+    faults.inject(cluster.node("pg1"), "kill")
+    assert "pg2 does not follow pg3: its WAL replay is paused" in labkit("failover").output
+    assert "replication is ANY 1, on" in labkit("rejoin", "pg1").output
+    with cluster.primary().session() as connection:
+        connection.execute("CREATE TABLE after ()")
+    with pytest.raises(WaitTimeout, match=r"pg2: .*its WAL replay is paused: SELECT pg_wal_replay_resume"):
+        cluster.wait_streaming(1)
+    with cluster.node("pg2").session() as paused:
+        paused.execute("SELECT pg_wal_replay_resume()")
+    cluster.wait_streaming(20)
+    healthy = labkit("rejoin", "pg2")
+    assert healthy.exit_code == 2
+    assert "pg2 follows pg3 already" in healthy.stderr
 
 
 def test_a_replica_with_more_wal_than_the_new_primary_does_not_hang_the_failover(own_cluster: Cluster) -> None:

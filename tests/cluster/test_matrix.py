@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from labkit import audit
+from labkit import audit, project
 from labkit.config import DurabilityMatrix
-from labkit.errors import BadInput
+from labkit.errors import BadInput, LabkitError
 from labkit.experiments import failover
 from labkit.findings import durability
 from labkit.providers.embedded import EmbeddedProvider
@@ -28,8 +28,6 @@ def test_cut_off_after_the_first_trial_it_is_resumed_behind_it(
     provider: EmbeddedProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Asynchronous commits are lost when no replica receives them; under ANY 1 nobody was promised anything."""
-    from labkit import project
-
     drive = failover.run_trial
 
     def one_only(trial, *rest):  # type: ignore[no-untyped-def]
@@ -58,3 +56,27 @@ def test_cut_off_after_the_first_trial_it_is_resumed_behind_it(
     assert [audit.of_run(run, n).verdict for n in (0, 1)] == ["false", "true"]
     with pytest.raises(BadInput, match="is complete"):
         failover.durability_matrix(DurabilityMatrix.build({"resume": run.id}))
+
+
+def test_a_matrix_under_way_is_neither_resumed_nor_joined_by_another_on_its_cluster(
+    provider: EmbeddedProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert provider.names() == ["shared"] or provider.names() == []
+    refused: list[str] = []
+
+    def another(trial, *rest):  # type: ignore[no-untyped-def]
+        del trial, rest
+        under_way = RunStore(project.runs()).latest("durability-matrix")
+        assert not under_way.abandoned
+        for asked in ({"resume": str(under_way.path)}, SMALL):
+            with pytest.raises(LabkitError) as error:
+                failover.durability_matrix(DurabilityMatrix.build(asked))
+            refused.append(str(error.value))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(failover, "run_trial", another)
+        with pytest.raises(KeyboardInterrupt):
+            failover.durability_matrix(DurabilityMatrix.build(SMALL))
+    assert "is under way in another process" in refused[0]
+    assert "another experiment uses cluster matrix-test now" in refused[1]

@@ -6,9 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from labkit import faults
 from labkit.cluster import Cluster
-from labkit.errors import BadInput
+from labkit.errors import BadInput, WaitTimeout
 from labkit.synchronous import announced
+
+
+def standby_names(cluster: Cluster) -> str:
+    return cluster.primary().settings(["synchronous_standby_names"])["synchronous_standby_names"]
 
 
 @pytest.fixture
@@ -47,3 +52,31 @@ def test_more_than_there_are_is_refused_before_anything_changes(replicated: Clus
     with pytest.raises(BadInput, match="more than the 2 replicas"):
         replicated.synchronous("ANY", 3)
     assert replicated.primary().settings(["synchronous_standby_names"]) == {"synchronous_standby_names": ""}
+
+
+@pytest.mark.parametrize("k", [True, 1.5, "2"])
+def test_k_is_a_whole_number(replicated: Cluster, k: object) -> None:
+    with pytest.raises(BadInput, match="is not a whole number"):
+        replicated.synchronous("ANY", k)  # type: ignore[arg-type]
+
+
+def test_a_stopped_replica_is_left_out_and_what_needs_it_is_refused(own_cluster: Cluster) -> None:
+    cluster = own_cluster
+    cluster.node("pg3").control.stop("fast")
+    assert cluster.synchronous("ANY", 1, "on", deadline_s=15) == {"pg2": "quorum"}
+    with pytest.raises(BadInput, match=r"ANY 2 asks for more than the 1 replicas that run.*start pg3"):
+        cluster.synchronous("ANY", 2)
+    assert standby_names(cluster) == "ANY 1 (pg2, pg3)"
+    with cluster.primary().session() as connection:
+        connection.execute("CREATE TABLE meanwhile ()")
+    assert cluster.synchronous("off", level="off", deadline_s=15) == {"pg2": "async"}
+    cluster.node("pg3").control.start()
+    cluster.wait_streaming(20)
+    assert cluster.synchronous("FIRST", 2, "on", deadline_s=15) == {"pg2": "sync", "pg3": "sync"}
+
+
+def test_where_a_replica_does_not_stream_nothing_is_left_waiting_for_it(own_cluster: Cluster) -> None:
+    faults.stop_receiving(own_cluster.node("pg3"))
+    with pytest.raises(WaitTimeout, match=r"replicas to stream with sync_state.*what was set before is set again"):
+        own_cluster.synchronous("ANY", 2, "on", deadline_s=1)
+    assert standby_names(own_cluster) == ""

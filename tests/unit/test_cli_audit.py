@@ -57,6 +57,23 @@ def test_a_loss_that_replication_allows_is_a_finding_and_any_other_a_failure(tmp
     assert "has no trial 9; there are 0 to 2" in none.stderr
 
 
+def test_a_trial_that_cannot_be_judged_keeps_no_other_from_its_verdict(tmp_path: Path) -> None:
+    run = matrix(tmp_path, [(SAFE, [0, 1, 2]), (SAFE, [0, 1, 2]), (SAFE, [0, 1, 2])])
+    (run.path / "ledger" / "block-00001.ledger").unlink()
+    (run.path / "survivors" / "block-00002-promoted.parquet").unlink()
+    done = audited(str(run.path))
+    assert done.exit_code == 1
+    assert done.stdout.splitlines() == [
+        "trial 0 ANY 1/on kill: true, all 3 acknowledged rows are there",
+        f"trial 1 ANY 1/on kill: unknown, {run.id} holds no ledger of trial 1, so there is nothing to audit",
+        "trial 2 ANY 1/on kill: unknown, nothing was read back, of 3 acknowledged rows",
+    ]
+    alone = audited(str(run.path), "--block", "2")
+    assert [line.split()[-1] for line in alone.stdout.splitlines()[1:]] == ["–"] * 8
+    (told,) = json.loads(audited(str(run.path), "--block", "2", "--json").stdout)
+    assert set(told["counts"].values()) == {None}, "nothing read back is never 0 lost"
+
+
 @pytest.mark.parametrize("path", sorted((project.sample_runs() / "durability-matrix").iterdir()), ids=lambda p: p.name)
 def test_a_matrix_without_its_ledger_tells_what_run_json_knows_and_that_it_is_not_judged_again(path: Path) -> None:
     recorded = json.loads((path / "run.json").read_text(encoding="utf-8"))["blocks"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -10,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit import project
-from labkit.catalogue import experiment
-from labkit.config import ReadScaling, assignments
+from labkit.catalogue import EXPERIMENTS, experiment
+from labkit.config import Parameters, ReadScaling, assignments
 from labkit.config.shared import SPARE_CONNECTIONS, max_connections
 from labkit.errors import BadInput
 
@@ -149,3 +150,23 @@ def test_more_connections_than_the_servers_are_configured_for_are_refused_before
     # What others own is asked of them; a recorded run needs no server.
     assert ReadScaling.build({"connections": most + 1, "provider": "attach"})
     assert terms.build({"connections": most + 1, "run_id": "latest"})
+
+
+def problems(kind: type[Parameters], values: dict[str, object]) -> list[str]:
+    try:
+        kind.build(values)
+    except BadInput as error:
+        return error.problems
+    return []
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_choice_of_every_parameter_is_among_the_choices(name: str) -> None:
+    """It may be refused because of other parameters, but never for not being one."""
+    kind = experiment(name).parameters
+    choices = [(field.name, choice) for field in dataclasses.fields(kind) for choice in field.metadata["choices"] or ()]
+    for parameter, choice in choices:
+        found = problems(kind, {parameter: choice})
+        assert not [problem for problem in found if "not among" in problem]
+        if not found:
+            assert getattr(kind.build({parameter: choice}), parameter) == choice
