@@ -147,5 +147,9 @@ def _words(kind: str, details: dict[str, object]) -> str:
         return f"followers: {details.get('followers')}"
     if kind == "survey":
         survivors = [dict(survivor) for survivor in details["survivors"]]  # type: ignore[attr-defined]
-        return ", ".join(f"{s['name']} {postgres.lsn_text(s['received'] or s['replayed'] or 0)}" for s in survivors)
+        return ", ".join(
+            f"{s['name']} "
+            + (postgres.lsn_text(s["received"] or s["replayed"] or 0) if s["answers"] else "does not answer")
+            for s in survivors
+        )
     return ""

@@ -57,7 +57,8 @@ def promotion_crash(parameters: PromotionCrash) -> Run:
             cluster = provider.up(ClusterSpec(p.cluster, replicas=1))
             facts = {"block": number, "cause": cause, **_try(cause, cluster)}
             run.update(blocks=[*run.blocks, facts], provider=p.provider, postgresql={"version": cluster.version})
-            run.update(nodes=[{"name": node.name, "role": "", "settings": {}} for node in cluster.nodes])
+            roles = {"pg1": "primary", "pg2": "replica"}
+            run.update(nodes=[{"name": name, "role": role, "settings": {}} for name, role in roles.items()])
     return run
 
 

@@ -60,6 +60,10 @@ def sentence(cluster: Cluster) -> str | None:
     )
 
 
+def root(cluster: Cluster) -> Path:
+    """Where the clusters of its provider have their folders: those of two providers may share a name."""
+    return project.data() / "docker" if cluster.provider == "docker" else project.clusters()
+
+
 def _file(cluster: Cluster) -> Path:
-    clusters = project.data() / "docker" if cluster.provider == "docker" else project.clusters()
-    return clusters / cluster.name / "failover.json"
+    return root(cluster) / cluster.name / "failover.json"

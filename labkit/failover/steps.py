@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 
 import psycopg
 
-from labkit import postgres, project, synchronous
+from labkit import postgres, synchronous
 from labkit.cluster import Cluster, Node
 from labkit.errors import ClusterError, WaitTimeout
 from labkit.failover import candidates, note, promotion, remains, survivors
@@ -114,7 +114,7 @@ class FailoverSteps:
         self._sessions = dict(sessions or {})
         self._held = contextlib.ExitStack()
         try:
-            self._held.enter_context(state.locked(project.clusters(), f"{cluster.name}.failover", 0))
+            self._held.enter_context(state.locked(note.root(cluster), f"{cluster.name}.failover", 0))
         except WaitTimeout as error:
             self.close()
             raise ClusterError(

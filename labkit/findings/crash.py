@@ -50,7 +50,7 @@ def messages(run: Run) -> pd.DataFrame:
     for block in _tried(run):
         reason = [line for line in block["log"] if "standby.signal" in line or "ERROR" in line]
         rows[MEANING[block["cause"]]] = {
-            "the client sees": block["client"].replace("\n", " ⏎ "),
+            "the client sees": block["client"].replace("\t", "").replace("\n", " ⏎ "),
             "the server's log": reason[0].split("  ")[-1] if reason else "–",
         }
     return Words(pd.DataFrame.from_dict(rows, orient="index"))
@@ -86,12 +86,17 @@ def verdicts(run: Run) -> Sentences:
         f"{len(crashed)} of {len(tried)} set-ups make pg_promote() crash, {len(same)} of them with the message that "
         "the original report could not explain: the server cannot delete standby.signal at the end of recovery."
     )
-    found += [f"Harmless: {MEANING[block['cause']]}." for block in tried if block not in crashed]
-    warned = sum(1 for block in crashed if block["preflight"])
-    found.append(f"The preflight names {warned} of these {len(crashed)} beforehand.")
+    found += [
+        f"Refused, and it stays a replica: {MEANING[block['cause']]}."
+        for block in tried
+        if not block["promoted"] and block["survived"]
+    ]
+    found += [f"Promoted all the same: {MEANING[block['cause']]}." for block in tried if block["promoted"]]
+    failing = [block for block in tried if not block["promoted"]]
+    warned = sum(1 for block in failing if block["preflight"])
+    found.append(f"The preflight names {warned} of the {len(failing)} that are not promoted beforehand.")
     repaired = sum(1 for block in tried if block.get("repaired") == "primary")
-    failed = sum(1 for block in tried if not block["promoted"])
-    found.append(f"With an ordinary standby.signal in place {repaired} of {failed} were promoted after all.")
+    found.append(f"Put right, {repaired} of {len(failing)} were promoted after all.")
     found += [f"Not tried, {MEANING[b['cause']]}: {b['reason']}." for b in run.blocks if not b["tried"]]
     return found
 

@@ -120,7 +120,9 @@ def verdicts(run: Run) -> Sentences:
     rto = killed.loc[(killed["fault"] == "kill") & killed["rto_ms"].notna(), "rto_ms"].to_numpy(dtype=float)
     if len(rto):
         p50, p99 = (number(float(np.percentile(rto, q))) for q in (50, 99))
-        found.append(f"RTO over {len(rto)} kills: p50 {p50} ms, p99 {p99} ms, longest {number(float(rto.max()))} ms.")
+        found.append(
+            f"RTO over {len(rto)} trials of kill: p50 {p50} ms, p99 {p99} ms, longest {number(float(rto.max()))} ms."
+        )
     took_s = killed["took_s"].dropna()
     if len(took_s):
         found.append(

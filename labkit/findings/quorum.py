@@ -142,7 +142,9 @@ def verdicts(run: Run) -> Sentences:
     cheapest = min(each(costs(run)), key=_latency)
     for row in each(ratios(run, cheapest.label)):
         sure = f" (95 % interval {number(row.low)} … {number(row.high)})" if not np.isnan(row.low) else ""
-        found.append(f"{row.label}: a commit takes {number(row.ratio)} times as long as {cheapest.label}{sure}.")
+        found.append(
+            f"{row.label}: a commit takes {number(row.ratio)} times as long as {cheapest.label}, round for round{sure}."
+        )
     for shown in run.meta.get("demonstrations", []):
         if shown["commit_ms"] is None:
             found.append(
@@ -166,7 +168,7 @@ def lead(run: Run) -> Sentences:
     return Sentences(
         [
             f"A commit takes from {number(low.commit_p50_ms)} ms ({low.label}) to {number(high.commit_p50_ms)} ms "
-            f"({high.label}), medians over {low.rounds} rounds."
+            f"({high.label}): means of the medians of {low.rounds} rounds."
         ]
     )
 

@@ -64,6 +64,8 @@ def steps(run: Run) -> pd.DataFrame:
     rows = []
     for kind in _STEPS:
         found = events[events["kind"] == kind]
+        if kind == "repoint" and not any(found.get("followers", ())):
+            continue  # nobody was left to follow
         if kind == "fault":
             at: float | None = block["fault_ns"]
         elif kind == "first_write":
@@ -102,7 +104,7 @@ def decision(run: Run) -> pd.DataFrame:
                 "received": _lsn(row["received"]),
                 "replayed": _lsn(row["replayed"]),
                 "behind the best, bytes": _count(row["behind_best_bytes"]),
-                "behind the primary, bytes": _count(row["behind_primary_bytes"]),
+                "behind the primary when last asked, bytes": _count(row["behind_primary_bytes"]),
                 "timeline": _count(row["timeline"]),
                 "replay paused": _yes(row["replay_paused"]),
                 "priority": _count(row["priority"]),
@@ -170,6 +172,7 @@ def lost(run: Run, most: int = 20) -> pd.DataFrame:
     found = audit.lost_rows(run, audit.of_run(run, block), block).head(most)
     if "commit_lsn" in found:
         found = found.assign(commit_lsn=found["commit_lsn"].map(lambda lsn: _lsn(int(lsn)) if lsn > 0 else "–"))
+    found = found.round({"intent_ms": 3, "acknowledged_ms": 3})
     return found.set_index("key")
 
 
@@ -240,17 +243,23 @@ def verdicts(run: Run) -> Sentences:
             f"{unknown:,} rows were under way when the primary died: {len(judged['promoted'].recovered):,} of them are "
             "there. Their writers were told nothing, so neither is a loss."
         )
-    if "ghosts" in block:
+    alone = run.events().query("kind == 'repoint'")
+    if len(alone) and not any(alone["followers"]):
+        found.append(
+            f"No replica was left to follow {block['new']}, so its commits waited for nobody: until another is back, "
+            "its rows are on one server only."
+        )
+    if block.get("ghosts"):
         found.append(
             f"{block['ghosts']:,} rows existed on the dead primary alone; {block['rejoined']} took them back when it "
             "rejoined as a replica."
         )
     agree = {name for name in block["choices"].values() if name}
     if len(agree) == 1:
-        found.append(f"All four managers' rules would promote {block['new']}.")
+        found.append(f"All four rules, labkit's and those of three managers, would promote {block['new']}.")
     else:
         said = ", ".join(f"{manager} {name or 'would refuse'}" for manager, name in block["choices"].items())
-        found.append(f"The managers' rules differ: {said}.")
+        found.append(f"The rules differ: {said}.")
     if open_ended := audit.left_open(run):
         found.append(f"{open_ended} transactions have no outcome: their load generator was killed.")
     return found

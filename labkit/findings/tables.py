@@ -247,7 +247,8 @@ def _conditions(run: Run) -> dict[str, str]:
         "labkit": f"{versions.get('labkit')}, commit {git['commit'][:10]}{' + changes' * git['dirty']}"
         if git
         else versions.get("labkit"),
-        "servers": ", ".join(f"{n['name']} ({n['role']})" for n in meta.get("nodes", [])) + f", {meta.get('provider')}",
+        "servers": ", ".join(f"{n['name']} ({n['role']})" if n["role"] else n["name"] for n in meta.get("nodes", []))
+        + f", {meta.get('provider')}",
         "sampling cost": f"{number(100 * meta['sampler']['cost_fraction'])} % of a core"
         if (meta.get("sampler") or {}).get("cost_fraction") is not None
         else None,

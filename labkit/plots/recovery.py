@@ -89,7 +89,7 @@ def durability(cells: pd.DataFrame, trials: pd.DataFrame) -> Sheet:
                 # Side by side in the order of the trials, so that equal ones do not hide each other.
                 around = modes.index(str(mode)) + np.linspace(-0.25, 0.25, len(outages) + 2)[1:-1]
                 colour = _MODE_COLOURS.get(str(mode), PURPLE)
-                right.plot(outages, around, ".", color=colour, markersize=4, alpha=0.6, markeredgewidth=0)
+                right.plot(outages, around, ".", color=colour, markersize=6, alpha=0.6, markeredgewidth=0)
                 right.plot(np.median(outages), modes.index(str(mode)), "|", color=BLACK, markersize=18)
             for ax in (middle, right):
                 ax.grid(visible=False, axis="y")
