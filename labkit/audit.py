@@ -187,6 +187,12 @@ def promised(mode: str, level: str) -> bool:
     return mode != "async" and level not in ("off", "local")
 
 
+def allowed(judged: Audit, mode: str, level: str) -> bool:
+    """Whether all that is wrong is lost rows, and nobody was promised that they survive: a finding, no failure."""
+    wrong = [name for name in WRONG if len(getattr(judged, name))]
+    return judged.verdict == "false" and wrong == ["lost"] and not promised(mode, level)
+
+
 def upper_bound(trials: int) -> float:
     """The largest rate of losing trials that `trials` trials without one leave likely, at 95 %: 1 − 0.05^(1/n).
 

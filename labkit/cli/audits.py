@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -24,7 +23,7 @@ def audit_command(context: click.Context, run_name: str, block: int | None, as_j
     """Judge the rows of RUN again: every key of its ledger against the keys that were read back.
 
     Of a durability matrix every trial is judged, one line each. Rows lost where replication promised nothing (async, or
-    a level of off or local) are what such a matrix is there to find, and no failure of it.
+    a level of off or local) are a finding, and no failure.
 
     Exit code 0: nothing lost that was promised, nothing wrong. 1: something is, or nobody can tell. 2: there is nothing
     to judge; what run.json says of the verdicts of that time is shown all the same.
@@ -37,7 +36,7 @@ def audit_command(context: click.Context, run_name: str, block: int | None, as_j
         _tell_recorded(run, list(facts.values()), as_json)
         raise RunUnreadable(f"{run.id} keeps no ledger of writes, so there is nothing to judge again")
     found = {number: _judged(run, number) for number in facts} or {0: audit.of_run(run)}
-    findings = {number for number, judged in found.items() if _is_a_finding(run, facts, number, judged)}
+    findings = {n for n, b in facts.items() if audit.allowed(found[n], b["mode"], b["level"])}
     if as_json:
         content = [{"block": n, "verdict": a.verdict, "reason": a.reason, "counts": a.counts} for n, a in found.items()]
         click.echo(json.dumps(content, indent=1))
@@ -65,14 +64,6 @@ def _judged(run: Run, number: int) -> audit.Audit:
         return audit.of_run(run, number)
     except RunUnreadable as error:
         return audit.unread(str(error))
-
-
-def _is_a_finding(run: Run, facts: Mapping[int, dict[str, Any]], number: int, judged: audit.Audit) -> bool:
-    """Whether all that is wrong with a trial of a matrix is a loss that its replication allows."""
-    if run.experiment != "durability-matrix" or judged.verdict != "false":
-        return False
-    wrong = [name for name in audit.WRONG if judged.counts[name]]
-    return wrong == ["lost"] and not audit.promised(facts[number]["mode"], facts[number]["level"])
 
 
 def _cell(run: Run, facts: dict[str, Any] | None) -> str:

@@ -30,7 +30,7 @@ def test_a_recorded_run_is_drawn_with_its_verdicts(experiment: str, tmp_path: Pa
     shown = executed.path.read_text(encoding="utf-8")
     for sentence in kind.verdicts(recorded)[:2]:
         assert json.dumps(sentence, ensure_ascii=False)[1:-1].split("`")[0][:60] in shown
-    assert kind.validity(recorded) == [] or experiment == "failover"
+    assert all(kind.validity(run) == [] for run in samples(experiment))
 
 
 def test_the_audit_of_a_recorded_failover_is_made_anew() -> None:
@@ -39,7 +39,7 @@ def test_the_audit_of_a_recorded_failover_is_made_anew() -> None:
         (judged,) = json.loads(done.stdout)
         assert judged["counts"] == recorded.blocks[0]["counts"]
         assert judged["verdict"] == recorded.blocks[0]["verdict"]
-        assert done.exit_code == (0 if judged["verdict"] == "true" else 1)
+        assert done.exit_code == 0, "rows were lost in one of them, which async replication allows"
 
 
 def test_a_recorded_loss_is_told_by_key_and_commit() -> None:
