@@ -31,6 +31,7 @@ if sys.platform != "linux":
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = resource.getpagesize()
+_ATTEMPTS = 5
 
 
 class UsageMeter:
@@ -48,24 +49,20 @@ class UsageMeter:
     def _from_proc(self) -> Usage:
         pid = self.process.pid
         try:
-            cpu_ticks, private, shared, read, written = _process(pid, with_children=True)
+            own = _process(pid, with_children=True)
+            for _ in range(_ATTEMPTS):
+                children = [counters for child in _children(pid) if (counters := _process_or_none(child))]
+                before, own = own, _process(pid, with_children=True)
+                if own == before:
+                    break  # else one may have been collected in between, and be counted twice or not at all
         except OSError as error:
             raise psutil.NoSuchProcess(pid) from error
-        for child in _children(pid):
-            try:
-                child_ticks, child_private, child_shared, child_read, child_written = _process(child)
-            except OSError:
-                continue  # ended meanwhile: the next reading finds it in the postmaster's own counters
-            cpu_ticks += child_ticks
-            private += child_private
-            shared = max(shared, child_shared)
-            read += child_read
-            written += child_written
+        ticks, private, shared, read, written = zip(own, *children, strict=True)
         return Usage(
-            cpu_s=cpu_ticks / _TICKS,
-            memory_bytes=(private + shared) * _PAGE,
-            read_bytes=read,
-            written_bytes=written,
+            cpu_s=sum(ticks) / _TICKS,
+            memory_bytes=(sum(private) + max(shared)) * _PAGE,
+            read_bytes=sum(read),
+            written_bytes=sum(written),
         )
 
     def _from_psutil(self) -> Usage:
@@ -94,6 +91,14 @@ def _process(pid: int, *, with_children: bool = False) -> tuple[int, int, int, i
     # rchar, wchar, syscr, syscw, read_bytes, write_bytes, cancelled_write_bytes: each name before its number.
     io = _read(f"/proc/{pid}/io").split()
     return ticks, int(memory[1]) - shared, shared, int(io[9]), int(io[11])
+
+
+def _process_or_none(pid: int) -> tuple[int, int, int, int, int] | None:
+    """The same of one that may have ended: its postmaster's own counters have it then."""
+    try:
+        return _process(pid)
+    except OSError:
+        return None
 
 
 def _children(pid: int) -> list[int]:

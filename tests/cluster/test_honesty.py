@@ -86,9 +86,10 @@ def test_percentiles_agree_with_pgbench_s_own_log(load: LoadSpec, cluster: Clust
     """A statement that takes a known while, 8 connections, in turns: the two see the same percentiles within 5 %.
 
     It sleeps for 4 to 12 ms, so that the distribution has a shape and its tail is the server's own and not what the
-    machine's other work adds to a microsecond.
+    machine's other work adds to a microsecond. pg_sleep waits for whole milliseconds, rounded up: with 4.4 rather than
+    4 none of the percentiles lies where one millisecond gives way to the next, and chance would decide which it is.
     """
-    statement = "SELECT pg_sleep(0.004 + 0.008 * random() ^ 3) WHERE {}::text IS NOT NULL"
+    statement = "SELECT pg_sleep(0.0044 + 0.008 * random() ^ 3) WHERE {}::text IS NOT NULL"
     script = tmp_path / "sleep.sql"
     script.write_text("\\set number random(0, 4999)\n" + statement.format(":number") + ";\n", encoding="utf-8")
     known = psycopg.conninfo.conninfo_to_dict(cluster.primary().conninfo("app"))
@@ -123,7 +124,7 @@ def test_percentiles_agree_with_pgbench_s_own_log(load: LoadSpec, cluster: Clust
 class Sleeps(GetUserByNumber):
     """The same statement, for our generator."""
 
-    statement = "SELECT pg_sleep(0.004 + 0.008 * random() ^ 3) WHERE $1::text IS NOT NULL"  # type: ignore[assignment]
+    statement = "SELECT pg_sleep(0.0044 + 0.008 * random() ^ 3) WHERE $1::text IS NOT NULL"  # type: ignore[assignment]
 
     def checker(self):  # type: ignore[no-untyped-def]
         return lambda result, _: result.ntuples == 1
@@ -131,17 +132,17 @@ class Sleeps(GetUserByNumber):
 
 @pytest.mark.slow
 def test_a_server_differs_from_itself_in_about_one_comparison_of_twenty(lab_data: Path) -> None:
-    """40 comparisons of 5 short pairs each, by `compare.paired`: about two are expected, more than six are a fault."""
+    """30 comparisons of 5 short pairs each, by `compare.paired`: one or two are expected, many more are a fault."""
     del lab_data
     p = MeasuringHonestly.build(
         {"cluster": "own-honest", "replicas": 0, "users": 2000, "connections": 8, "vus": 8, "rate": 500}
-        | {"comparisons": 40, "pairs": 5, "pair_block_s": 0.15, "warmup_s": 0.1, "block_s": 2, "little_levels": "1,8"}
+        | {"comparisons": 30, "pairs": 5, "pair_block_s": 0.15, "warmup_s": 0.1, "block_s": 2, "little_levels": "1,8"}
     )
     run = measuring_honestly(p)
     for metric in ("requests_per_s", "p50_ms"):
         same = honesty.self_comparisons(run, metric)
-        assert len(same) == 40
-        assert same["differs"].sum() <= most_by_chance(40)
+        assert len(same) == 30
+        assert same["differs"].sum() <= most_by_chance(30)
     figures = headline(run).set_index("arm")
     assert figures.loc[honesty.OPEN, "p99_ms"] > 350
     assert figures.loc[honesty.CLOSED, "p99_ms"] < 100

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from dataclasses import fields
 from pathlib import Path
@@ -47,6 +48,30 @@ def test_cpu_time_of_a_busy_backend_is_counted_and_stays_counted_when_it_ends(cl
     for _ in range(20):
         assert (server.usage().cpu_s or 0.0) >= while_open
         assert other.role() == "replica"
+
+
+def test_cpu_time_never_falls_while_backends_come_and_go(cluster: Cluster) -> None:
+    """Read in the moment when the postmaster collects one, it may be counted twice or not at all."""
+    server, done = control(cluster), threading.Event()
+
+    def come_and_go() -> None:
+        try:
+            for _ in range(60):
+                with cluster.node("pg1").connect() as connection:
+                    connection.execute("SELECT count(*) FROM generate_series(1, 100000)")
+        finally:
+            done.set()
+
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    readings = [0.0]
+    try:
+        while not done.is_set():
+            readings.append(server.usage().cpu_s or 0.0)
+            assert readings[-1] >= readings[-2]
+    finally:
+        thread.join()
+    assert len(readings) > 100
 
 
 @linux
