@@ -89,11 +89,10 @@ def rejoin(node: str, name: str, provider_name: str, as_json: bool) -> None:
     old, new = cluster.node(node), cluster.primary()
     if old is new:
         raise BadInput(f"{node} is the primary; name the one that was primary before")
-    if old.control.running() and cluster.roles()[node] == "replica":
-        with old.session() as connection:
-            if postgres.streaming_from(connection) == new.peer:
-                anew = command(f"replicas rebuild {node}", name, provider_name)
-                raise BadInput(f"{node} follows {new.name} already; `{anew}` makes it anew all the same")
+    with contextlib.suppress(ClusterError), old.session() as connection:  # as a rule it does not answer
+        if postgres.streaming_from(connection) == new.peer:
+            anew = command(f"replicas rebuild {node}", name, provider_name)
+            raise BadInput(f"{node} follows {new.name} already; `{anew}` makes it anew all the same")
     replication = rejoining.promised(cluster, old, new)
     how = rejoining.rejoin(cluster, old, new, replication)
     if as_json:

@@ -153,8 +153,8 @@ def _listed(path: Path) -> dict[str, Any]:
         recorded = read_run(path)
         kind = catalogue.experiment(recorded.experiment)
         row |= {"status": recorded.status, "when": recorded.meta["epoch"]["utc"]}
-        row |= {"problem": "the lab was killed while it drove this run" if recorded.abandoned else None}
-        row |= {"problem": recorded.meta.get("problem") or row["problem"]}
+        killed = "the lab was killed while it drove this run" if recorded.abandoned else None
+        row |= {"problem": recorded.meta.get("problem") or killed}
         row["parameters"] = {name: recorded.parameters.get(name) for name in kind.key_parameters}
         if recorded.status in _MEASURED:
             row["headline"] = _headline(recorded, kind)

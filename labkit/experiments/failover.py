@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import random
 import time
-from collections.abc import Iterator
 
 from labkit import environment, providers
 from labkit.cluster import Cluster
 from labkit.config import DurabilityMatrix, Failover
 from labkit.errors import BadInput, RunUnreadable
 from labkit.experiments.drill import FailoverDrill
-from labkit.experiments.running import alone_on, new_run, recorded
+from labkit.experiments.running import alone_on, driving, new_run, recorded
 from labkit.failover import Policy
 from labkit.failover.trials import Trial, run_trial
 from labkit.lab import open_run
@@ -45,7 +44,7 @@ def durability_matrix(parameters: DurabilityMatrix) -> Run:
         if p.resume:
             run = _cut_off(p.resume)
             p = DurabilityMatrix.build(run.parameters)
-            stack.enter_context(_resumed(run))
+            stack.enter_context(driving(run))
         else:
             run = stack.enter_context(new_run("durability-matrix", p.as_dict()))
         stack.enter_context(alone_on(p.provider, p.cluster))
@@ -105,21 +104,6 @@ def _cut_off(name: str) -> Run:
     if run.status == "complete":
         raise BadInput(f"resume: {run.id} is complete, there is nothing to go on with")
     return run
-
-
-@contextlib.contextmanager
-def _resumed(run: Run) -> Iterator[Run]:
-    """The run as new_run would hold it, its status from the end of this attempt."""
-    with run.driven():
-        run.mark("started")
-        try:
-            yield run
-        except BaseException as error:
-            run.mark(
-                "failed", "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
-            )
-            raise
-        run.mark("complete")
 
 
 def _drop_unfinished(run: Run) -> None:

@@ -59,20 +59,32 @@ def recorded(run_id: str, experiment: str) -> Run:
 @contextlib.contextmanager
 def new_run(experiment: str, parameters: dict[str, object]) -> Iterator[Run]:
     """A run directory that ends as complete, or as failed with the reason."""
-    run = RunStore(project.runs()).create(experiment, parameters, **environment.facts())
-    try:
-        with run.driven():
+    with driving(RunStore(project.runs()).create(experiment, parameters, **environment.facts())) as run:
+        yield run
+
+
+@contextlib.contextmanager
+def driving(run: Run) -> Iterator[Run]:
+    """Hold a run, new or cut off before, and end it as complete, or as failed with the reason.
+
+    Raises RunError if another process drives it.
+    """
+    with run.driven():
+        if run.status != "started":
+            run.mark("started")
+        try:
             yield run
-    except BaseException as error:
-        problem = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
-        run.mark("failed", problem)
-        kept = f"What was measured is kept in {run.path} (status: failed)."
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise RunError(f"the disk that holds {run.path} is full; free some space and run again. {kept}") from error
-        if isinstance(error, LabkitError):
-            error.add_note(kept)
-        raise
-    run.mark("complete")
+        except BaseException as error:
+            problem = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
+            run.mark("failed", problem)
+            kept = f"What was measured is kept in {run.path} (status: failed)."
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                full = f"the disk that holds {run.path} is full; free some space and run again. {kept}"
+                raise RunError(full) from error
+            if isinstance(error, LabkitError):
+                error.add_note(kept)
+            raise
+        run.mark("complete")
 
 
 @contextlib.contextmanager
