@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import statistics
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
+import psutil
 import pytest
 from fix_cluster import MakeCluster
 
@@ -110,20 +113,28 @@ def test_shared_memory_counts_once(make_cluster: MakeCluster) -> None:
 
 
 @linux
-def test_a_reading_is_cheap_with_a_hundred_backends(cluster: Cluster) -> None:
+def test_a_reading_of_a_hundred_backends_costs_less_than_half_of_what_psutil_would(cluster: Cluster) -> None:
     server = control(cluster)
     sessions = [cluster.node("pg1").connect("app") for _ in range(100)]
+    postmaster = psutil.Process(server.pid())
+
+    def through_psutil() -> None:
+        for process in [postmaster, *postmaster.children()]:
+            with process.oneshot():
+                process.cpu_times(), process.memory_info(), process.io_counters()
+
+    def cpu_s(read: Callable[[], object]) -> float:
+        started = time.thread_time()
+        read()
+        return time.thread_time() - started
+
     try:
-        server.usage()
-        took_s = []
-        for _ in range(30):
-            started = time.thread_time()
-            server.usage()
-            took_s.append(time.thread_time() - started)
+        # In turns, so that whatever slows this machine down slows both.
+        ours, theirs = zip(*[(cpu_s(server.usage), cpu_s(through_psutil)) for _ in range(20)], strict=True)
     finally:
         for session in sessions:
             session.close()
-    assert sorted(took_s)[len(took_s) // 2] < 0.003
+    assert statistics.median(ours) < statistics.median(theirs) / 2
 
 
 def test_disk_usage_is_what_du_says(cluster: Cluster) -> None:
