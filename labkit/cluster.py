@@ -23,6 +23,9 @@ User = Literal["app", "admin", "replication"]
 USERS: Mapping[User, str] = {"app": "labkit_app", "admin": "labkit_admin", "replication": "labkit_replication"}
 DATABASE = "labkit"
 
+_RELOADED_S = 2.0
+"""Within this a server acts on a setting that it was told to reload."""
+
 T = TypeVar("T")
 
 
@@ -296,7 +299,7 @@ class Cluster:
         return synchronous.apply(self, synchronous.Synchronous(mode, k, level), deadline_s)
 
     def wait_streaming(self, deadline_s: float = 60.0) -> None:
-        """Until every other node streams from the primary. Raises WaitTimeout."""
+        """Until every other node streams from the primary. Raises WaitTimeout, ClusterError if one follows nobody."""
         primary = self.primary()
         with primary.session() as connection:
             for node in self.nodes:
@@ -307,12 +310,29 @@ class Cluster:
                     rows = postgres.replication(connection)
                     return any(row["application_name"] == name and row["state"] == "streaming" for row in rows)
 
+                what = f"streaming from {primary.name}"
+                soon_s = min(deadline_s, _RELOADED_S)
+                with contextlib.suppress(WaitTimeout):
+                    wait_until(streams, soon_s, what, node)
+                    continue
+                if astray := self.astray():
+                    raise ClusterError(astray)
                 try:
-                    wait_until(streams, deadline_s, f"streaming from {primary.name}", node)
+                    wait_until(streams, deadline_s - soon_s, what, node)
                 except WaitTimeout as error:
                     if node.control.running() and (reason := _paused(node)):
                         error.message += f"; {reason}"
                     raise
+
+    def astray(self) -> str | None:
+        """What there is to say about replicas that are told to follow nobody; None if there is none."""
+        said = [
+            f"{node.name} runs, but follows nobody, as a failover leaves an old primary; "
+            f"`{command(f'rejoin {node.name}', self.name, self.provider)}` makes it a replica"
+            for node in self.nodes
+            if _alone(node)
+        ]
+        return "; ".join(said) or None
 
     def wait_for_catchup(self, deadline_s: float = 60.0) -> None:
         """Until every replica has replayed all that is committed on the primary now. Raises WaitTimeout."""
@@ -366,6 +386,14 @@ def _paused(node: Node) -> str:
         if postgres.role(connection) == "replica" and postgres.replay_paused(connection):
             return "its WAL replay is paused: SELECT pg_wal_replay_resume() on it lets it follow a new primary"
     return ""
+
+
+def _alone(node: Node) -> bool:
+    """Whether it answers, as a replica that is not told whom to follow."""
+    with contextlib.suppress(ClusterError), node.session() as connection:
+        told = postgres.settings(connection, ["primary_conninfo"]).get("primary_conninfo")  # hidden from some roles
+        return postgres.role(connection) == "replica" and told == ""
+    return False
 
 
 def _role_or_none(node: Node) -> Role | None:

@@ -128,6 +128,7 @@ def describe(cluster: Cluster) -> dict[str, Any]:
     else:
         try:
             lags = {lag.name: lag for lag in cluster.lag()}
+            problem = None if note.read(cluster) else cluster.astray()
         except ClusterError as error:
             problem = str(error)
     if cut_off := note.sentence(cluster):

@@ -38,6 +38,8 @@ def failover(
 
     Refused, with the reason, where rows could be lost; then nothing is promoted. One that was cut off goes on.
     """
+    from labkit.failover import telling  # takes a quarter of a second to load; no other command needs it
+
     cluster = found(name, provider_name)
     cluster.check_owned("failed over")
     begun = note.read(cluster)
@@ -57,7 +59,10 @@ def failover(
             return
         took_ms[kind] = details["took_ms"]
         if not as_json:
-            click.echo(f"{kind:<10} {float(str(details['took_ms'])):7.0f} ms   {_words(kind, details)}".rstrip())
+            lines = telling.words({"kind": kind, **details}).splitlines()
+            click.echo(f"{kind:<10} {float(str(details['took_ms'])):7.0f} ms   {lines[0]}")
+            for line in lines[1:]:
+                click.echo(f"{'':<24}{line}")
 
     with contextlib.closing(FailoverSteps(cluster, lost, Policy(max_lag_bytes, accept_data_loss), log=tell)) as steps:
         new = steps.run()
@@ -135,20 +140,3 @@ def _lost(cluster: Cluster, roles: Roles) -> Node:
         said = ", ".join(f"{node} {role or 'does not answer'}" for node, role in roles.items())
         raise ClusterError(f"it cannot be told which node was the primary ({said}); name it with --old")
     return cluster.node(silent[0])
-
-
-def _words(kind: str, details: dict[str, object]) -> str:
-    if kind == "decide":
-        return f"chosen: {details.get('chosen')}; {json.dumps(details.get('choices'))}"
-    if kind == "repair":
-        return f"settings: {json.dumps(details.get('settings'))}"
-    if kind == "repoint":
-        return f"followers: {details.get('followers')}"
-    if kind == "survey":
-        survivors = [dict(survivor) for survivor in details["survivors"]]  # type: ignore[attr-defined]
-        return ", ".join(
-            f"{s['name']} "
-            + (postgres.lsn_text(s["received"] or s["replayed"] or 0) if s["answers"] else "does not answer")
-            for s in survivors
-        )
-    return ""

@@ -265,7 +265,8 @@ class FailoverSteps:
         self.fence()
         new = self.promote()
         self.repair()
-        self.route(on_promoted or (lambda _: None))
+        if on_promoted is not None:
+            self.route(on_promoted)
         self.repoint()
         return new
 

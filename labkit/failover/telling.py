@@ -81,12 +81,12 @@ def _lines(event: Event) -> list[Line]:
     took_ms = event.get("took_ms")
     if took_ms is not None and math.isnan(took_ms):
         took_ms = None
-    first, *more = _words(event).splitlines()
+    first, *more = words(event).splitlines()
     return [Line(at_s, first, took_ms), *(Line(at_s, text) for text in more)]
 
 
-def _words(event: Event) -> str:
-    """What the event says; a line each for several things."""
+def words(event: Event) -> str:
+    """What an event of a failover says, its `kind` and its details; a line each for several things."""
     kind = event["kind"]
     if kind.endswith("_failed") and kind not in _WORDS:
         return f"failed: {event['problem'].splitlines()[0]}"
@@ -112,12 +112,18 @@ def _survey(event: Event) -> str:
 
 def _decide(event: Event) -> str:
     overridden = [f"overridden: {reason}" for reason in _listed(event.get("refusals"))]
-    return "\n".join([f"{event['chosen']} is chosen", *overridden])
+    others = [f"{manager} {name or 'none'}" for manager, name in _named(event.get("choices")).items()]
+    rules = f"; by each rule: {', '.join(others)}" if others else ""
+    return "\n".join([f"{event['chosen']} is chosen{rules}", *overridden])
 
 
 def _listed(value: Any) -> list[str]:
     """What an event carries; events of other kinds leave NaN in its place."""
     return value if isinstance(value, list) else []
+
+
+def _named(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _repair(event: Event) -> str:
@@ -144,7 +150,7 @@ _WORDS: dict[str, str | Callable[[Event], str]] = {
     ),
     "survey": _survey,
     "decide": _decide,
-    "preflight": lambda event: "; ".join(event["problems"]) or "nothing stands against the promotion",
+    "preflight": lambda event: "; ".join(_listed(event.get("problems"))) or "nothing stands against the promotion",
     "fence": "the old primary is ended, and its data marked as a replica's",
     "promote_called": "{node} is asked to end its recovery",
     "promote": "{node} is the primary",

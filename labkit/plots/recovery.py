@@ -59,7 +59,7 @@ def outage(rows: pd.DataFrame, steps: pd.DataFrame) -> Sheet:
         ax.set_xlabel("time since the primary was lost, ms")
         ax.set_ylabel("acknowledged rows/s")
         ax.yaxis.set_major_formatter(EngFormatter(sep=""))
-        ax.legend(loc="upper left", title="acknowledged by")
+        sheet.legend(loc="outside upper right", title="acknowledged by", ncols=3)
     sheet.alt = "Acknowledged rows a second around the loss of the primary, with the steps of the failover"
     return sheet
 

@@ -198,6 +198,9 @@ class AttachedCluster(Cluster):
         """Always refused: raises ClusterError."""
         _refuse(f"cluster {self.name}", verb)
 
+    def astray(self) -> None:
+        """Never said: whom its replicas follow, or whether they read an archive, is their owner's business."""
+
     def primary(self) -> Node:
         """The one node that is not in recovery. Raises ClusterError if there is none, or more than one."""
         primaries = [node for node, role in self.roles().items() if role == "primary"]

@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from psycopg import sql
 
 import labkit
-from labkit import cli, dataset, frames
+from labkit import cli, dataset, frames, postgres
 from labkit.cluster import Cluster
 from labkit.dataset import DatasetSpec
 from labkit.errors import BadInput, ClusterError
@@ -324,6 +324,24 @@ def test_status_says_why_servers_do_not_answer(owned: Cluster, monkeypatch: pyte
     unnamed = command("up")
     assert unnamed.exit_code == 2
     assert "set LABKIT_ATTACH to their connection strings" in unnamed.stderr
+
+
+def test_a_replica_that_is_fed_by_other_means_than_streaming_is_its_owner_s_business(
+    owned: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LABKIT_ATTACH", " ".join(uri(owned, name) for name in ("pg1", "pg3")))
+    pg3 = owned.node("pg3")
+    with pg3.session() as connection:
+        postgres.configure(connection, {"primary_conninfo": ""})
+    try:
+        assert "`labkit rejoin pg3 --name owned`" in (owned.astray() or ""), "labkit's own needs it"
+        shown = command("status").stdout
+        assert "replica" in shown
+        assert "rejoin" not in shown
+    finally:
+        with pg3.session() as connection:
+            pg3.follow(owned.node("pg1"), connection)
+        owned.wait_streaming(CATCHUP_S)
 
 
 def test_a_report_from_the_command_line(owned: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

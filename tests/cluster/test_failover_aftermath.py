@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import time
 
 import pytest
 from click.testing import CliRunner, Result
@@ -82,6 +83,27 @@ def test_one_replica_and_a_lost_disk(make_cluster: MakeCluster) -> None:
     assert done.exit_code == 0, done.output
     assert "pg2 is a replica of pg1 (pg_basebackup)" in done.output
     cluster.wait_streaming(20)
+
+
+def test_up_starts_the_old_primary_and_says_within_seconds_what_has_it_follow(own_cluster: Cluster) -> None:
+    faults.inject(own_cluster.node("pg1"), "kill")
+    done = labkit("failover").output
+    assert "by each rule: labkit pg2, Patroni pg2, pg_auto_failover pg2, repmgr pg2" in done
+    assert "pg3 streams from the new primary" in done
+    assert "writers" not in done, "a command has none to send anywhere"
+
+    began = time.monotonic()
+    up = labkit("up")
+    assert time.monotonic() - began < 20, "it waited for the old primary to stream, which nobody told it to"
+    assert up.exit_code == 2
+    advice = "pg1 runs, but follows nobody, as a failover leaves an old primary; `labkit rejoin pg1 --name own`"
+    assert advice in up.stderr
+    assert advice in labkit("status").output
+    assert own_cluster.primary().name == "pg2"
+
+    assert labkit("rejoin", "pg1").exit_code == 0
+    assert "follows nobody" not in labkit("status").output
+    assert labkit("up").exit_code == 0
 
 
 def test_a_healthy_node_is_never_failed_over_from(own_cluster: Cluster) -> None:
@@ -194,7 +216,7 @@ def test_fenced_and_started_it_is_no_second_primary_and_the_way_on_is_told(make_
     told = json.loads(labkit("failover", "--json").stdout)
     assert (told["old"], told["primary"], told["left_behind"]) == ("pg1", "pg2", {})
     assert told["took_ms"]["survey"] < 3_000, "the primary's WAL ends with a segment; nobody waits for the next one"
-    assert list(told["took_ms"]) == ["survey", "decide", "preflight", "fence", "promote", "repair", "route", "repoint"]
+    assert list(told["took_ms"]) == ["survey", "decide", "preflight", "fence", "promote", "repair", "repoint"]
     assert [row["node"] for row in told["decision"]] == ["pg2"]
     told = json.loads(labkit("rejoin", "pg1", "--json").stdout)
     assert told == {"node": "pg1", "primary": "pg2", "how": "pg_rewind", "mode": "async", "level": "off"}
