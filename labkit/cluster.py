@@ -23,8 +23,7 @@ User = Literal["app", "admin", "replication"]
 USERS: Mapping[User, str] = {"app": "labkit_app", "admin": "labkit_admin", "replication": "labkit_replication"}
 DATABASE = "labkit"
 
-_RELOADED_S = 2.0
-"""Within this a server acts on a setting that it was told to reload."""
+_RELOADED_S = 2.0  # within this a server acts on a setting that it was told to reload
 
 T = TypeVar("T")
 
@@ -302,9 +301,7 @@ class Cluster:
         """Until every other node streams from the primary. Raises WaitTimeout, ClusterError if one follows nobody."""
         primary = self.primary()
         with primary.session() as connection:
-            for node in self.nodes:
-                if node is primary:
-                    continue
+            for node in [other for other in self.nodes if other is not primary]:
 
                 def streams(name: str | None = node.application_name) -> bool:
                     rows = postgres.replication(connection)
