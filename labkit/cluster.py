@@ -312,8 +312,8 @@ class Cluster:
                 with contextlib.suppress(WaitTimeout):
                     wait_until(streams, soon_s, what, node)
                     continue
-                if astray := self.astray():
-                    raise ClusterError(astray)
+                if advice := self.astray().get(node.name):
+                    raise ClusterError(advice, node=node.name)
                 try:
                     wait_until(streams, deadline_s - soon_s, what, node)
                 except WaitTimeout as error:
@@ -321,15 +321,14 @@ class Cluster:
                         error.message += f"; {reason}"
                     raise
 
-    def astray(self) -> str | None:
-        """What there is to say about replicas that are told to follow nobody; None if there is none."""
-        said = [
-            f"{node.name} runs, but follows nobody, as a failover leaves an old primary; "
+    def astray(self) -> dict[str, str]:
+        """Replicas that are told to follow nobody, as a failover leaves an old primary, and what to do with each."""
+        return {
+            node.name: "it runs, but follows nobody, as a failover leaves an old primary; "
             f"`{command(f'rejoin {node.name}', self.name, self.provider)}` makes it a replica"
             for node in self.nodes
             if _alone(node)
-        ]
-        return "; ".join(said) or None
+        }
 
     def wait_for_catchup(self, deadline_s: float = 60.0) -> None:
         """Until every replica has replayed all that is committed on the primary now. Raises WaitTimeout."""

@@ -128,7 +128,8 @@ def describe(cluster: Cluster) -> dict[str, Any]:
     else:
         try:
             lags = {lag.name: lag for lag in cluster.lag()}
-            problem = None if note.read(cluster) else cluster.astray()
+            astray = {} if note.read(cluster) else cluster.astray()
+            problem = "; ".join(f"{node}: {advice}" for node, advice in astray.items()) or None
         except ClusterError as error:
             problem = str(error)
     if cut_off := note.sentence(cluster):

@@ -198,8 +198,9 @@ class AttachedCluster(Cluster):
         """Always refused: raises ClusterError."""
         _refuse(f"cluster {self.name}", verb)
 
-    def astray(self) -> None:
-        """Never said: whom its replicas follow, or whether they read an archive, is their owner's business."""
+    def astray(self) -> dict[str, str]:
+        """Always empty: whom its replicas follow, or whether they read an archive, is their owner's business."""
+        return {}
 
     def primary(self) -> Node:
         """The one node that is not in recovery. Raises ClusterError if there is none, or more than one."""

@@ -96,7 +96,7 @@ def test_up_starts_the_old_primary_and_says_within_seconds_what_has_it_follow(ow
     up = labkit("up")
     assert time.monotonic() - began < 20, "it waited for the old primary to stream, which nobody told it to"
     assert up.exit_code == 2
-    advice = "pg1 runs, but follows nobody, as a failover leaves an old primary; `labkit rejoin pg1 --name own`"
+    advice = "pg1: it runs, but follows nobody, as a failover leaves an old primary; `labkit rejoin pg1 --name own`"
     assert advice in up.stderr
     assert advice in labkit("status").output
     assert own_cluster.primary().name == "pg2"
