@@ -139,10 +139,16 @@ def runs_command(last: int, as_json: bool) -> None:
         words = " ".join(f"{name}={value}" for name, value in row["parameters"].items())
         click.echo(f"{row['id']}  {row['status']}  {words}")
         for line in row["headline"]:
-            rate, p99 = (tables.number(line[name]) for name in ("requests_per_s", "p99_ms"))
-            click.echo(f"    {line['workload']:<14}{line['arm']:<22}{rate:>9} requests/s   p99 {p99} ms")
+            click.echo(f"    {line['workload']:<14}{line['arm']:<22}{_loaded(line)}".rstrip())
         if row["problem"]:
             click.echo(f"    {row['problem']}")
+
+
+def _loaded(line: dict[str, Any]) -> str:
+    """Rate and p99 of a line of a headline; empty where nothing was loaded."""
+    rate, p99 = (tables.number(line[name]) for name in ("requests_per_s", "p99_ms"))
+    unit = "rows/s" if line["workload"] == "append-rows" else "requests/s"
+    return "" if rate == tables.UNKNOWN else f"{rate:>9} {unit}   p99 {p99} ms"
 
 
 def _listed(path: Path) -> dict[str, Any]:

@@ -31,7 +31,9 @@ class Failover(OnACluster):
     after_s: float = param(2.0, "seconds of writing after the new primary's first row", low=0.1, high=3600)
     max_lag_bytes: int = param(16 * 2**20, "a replica further behind is not promoted", low=0)
     accept_data_loss: bool = param(False, "promote although committed rows may be lost")
-    hold_writes: bool = param(True, "the new primary acknowledges nothing before a replica follows it")
+    hold_writes: bool = param(
+        True, "where commits waited for a replica, the new primary acknowledges none before one follows it"
+    )
     rejoin: bool = param(True, "read the old primary's own rows, then make it a replica")
     by_hand: bool = param(False, "each verb of the drill takes its step; else all are taken at once, then shown")
     seed: int = param(20230604, "seed of the payload and of every random choice", low=0, high=2**31 - 1)
@@ -65,7 +67,9 @@ class DurabilityMatrix(OnServers):
     before_s: float = param(0.7, "seconds of writing before the fault; up to half of it more at random", low=0.1)
     behind_s: float = param(0.2, "for the faults that end in -behind: seconds without receiving", low=0.01, high=60)
     after_s: float = param(0.3, "seconds of writing after the new primary's first row", low=0.05, high=3600)
-    hold_writes: bool = param(True, "the new primary acknowledges nothing before a replica follows it")
+    hold_writes: bool = param(
+        True, "where commits waited for a replica, the new primary acknowledges none before one follows it"
+    )
     seed: int = param(20230604, "seed of every random choice", low=0, high=2**31 - 1)
     timeout_s: float = param(20.0, "deadline of one transaction", low=0.1, high=600)
 

@@ -67,6 +67,8 @@ def _try(cause: str, cluster: Cluster) -> dict[str, Any]:
     try:
         with damaged(replica, cause):
             warned = promotion.preflight(replica)
+            if not warned:  # it has put an ordinary file in the place of the damaged one
+                _damage(replica, cause)
             found = promotion.attempt(replica)
             alive = replica.control.running()
     except NotAllowed as reason:
@@ -106,17 +108,25 @@ def damaged(replica: Node, cause: str) -> Iterator[None]:
     """
     if cause not in CAUSES:
         raise BadInput(f"cause: {cause!r} is not among {', '.join(CAUSES)}")
-    control = replica.control
-    if not isinstance(control, Damageable):
+    if not isinstance(replica.control, Damageable):
         raise BadInput(f"{replica.name}: its data is out of this lab's reach; take provider embedded or docker")
-    damage, remedy = (script.format(owner=control.owner) for script in _DAMAGES[cause])
     try:
-        control.as_root(damage)
+        _damage(replica, cause)
     except ClusterError as error:
         with contextlib.suppress(ClusterError):  # a part of it may have been done
-            control.as_root(remedy)
+            _set_right(replica, cause)
         raise NotAllowed(error.message) from error
     try:
         yield
     finally:
-        control.as_root(remedy)
+        _set_right(replica, cause)
+
+
+def _damage(replica: Node, cause: str) -> None:
+    assert isinstance(replica.control, Damageable)
+    replica.control.as_root(_DAMAGES[cause][0].format(owner=replica.control.owner))
+
+
+def _set_right(replica: Node, cause: str) -> None:
+    assert isinstance(replica.control, Damageable)
+    replica.control.as_root(_DAMAGES[cause][1].format(owner=replica.control.owner))

@@ -44,7 +44,7 @@ class Step:
     """What is said where there is no line."""
 
     def __str__(self) -> str:
-        rows = [f"{_number(x.at_s)} s  {x.words}" + (f"  ({_number(x.took_ms)} ms)" if x.took_ms else "") for x in self]
+        rows = [f"{x.at_s:,.3f} s  {x.words}" + (f"  ({_number(x.took_ms)} ms)" if x.took_ms else "") for x in self]
         return "\n".join([self.verb, *(f"  {row}" for row in rows or [self.otherwise])])
 
     def __iter__(self) -> Iterator[Line]:
@@ -54,7 +54,7 @@ class Step:
         if not self.lines:
             return f"<p>{html.escape(self.otherwise)}</p>"
         rows = "".join(
-            f"<tr><th>{_number(x.at_s)}</th><td>{html.escape(x.words)}</td>"
+            f"<tr><th>{x.at_s:,.3f}</th><td>{html.escape(x.words)}</td>"
             f"<td>{'' if x.took_ms is None else _number(x.took_ms)}</td></tr>"
             for x in self
         )
@@ -98,6 +98,13 @@ def _synchronous(event: Event) -> str:
     states = ", ".join(f"{node} {state}" for node, state in event["states"].items())
     who = "no replica" if event["mode"] == "async" else event["mode"]
     return f"commits wait for {who}, synchronous_commit = {event['level']}: {states}"
+
+
+def _detected(event: Event) -> str:
+    """The reason is what became of the open connection, then of a new one, in libpq's words and lines."""
+    first, _, second = event["reason"].partition("; ")
+    new = second.splitlines()[0] if second else "not tried"
+    return f"noticed: {event['node']} lets nobody in\nthe open connection: {first.splitlines()[0]}\na new one: {new}"
 
 
 def _survey(event: Event) -> str:
@@ -145,9 +152,7 @@ _WORDS: dict[str, str | Callable[[Event], str]] = {
     "writing": "{writers:.0f} writers append rows on {node}",
     "held_back": lambda event: f"{', '.join(event['nodes'])} held back: nothing more is received there",
     "fault": "{node} is lost: {fault}",
-    "detected": lambda event: (
-        f"noticed: {event['node']} lets nobody in ({event['reason'].splitlines()[0].split(';')[0]})"
-    ),
+    "detected": _detected,
     "survey": _survey,
     "decide": _decide,
     "preflight": lambda event: "; ".join(_listed(event.get("problems"))) or "nothing stands against the promotion",

@@ -70,7 +70,7 @@ def headline(run: Run) -> pd.DataFrame:
     row |= {
         "tried": len(tried),
         "crashes": len(crashed),
-        "warned": sum(1 for block in crashed if block["preflight"]),
+        "warned": sum(1 for block in tried if block["preflight"]),
         "repaired": sum(1 for block in tried if block.get("repaired") == "primary"),
     }
     return pd.DataFrame([row])
@@ -83,8 +83,8 @@ def verdicts(run: Run) -> Sentences:
     crashed = [block for block in tried if not block["promoted"] and not block["survived"]]
     same = [block for block in crashed if ORIGINAL in block["client"]]
     found.append(
-        f"{len(crashed)} of {len(tried)} set-ups make pg_promote() crash, {len(same)} of them with the message that "
-        "the original report could not explain: the server cannot delete standby.signal at the end of recovery."
+        f"{len(crashed)} of {len(tried)} set-ups make pg_promote() crash, {_of(len(same), len(crashed))} with the "
+        "message that the original report could not explain: the server cannot delete standby.signal at the end of recovery."
     )
     found += [
         f"Refused, and it stays a replica: {MEANING[block['cause']]}."
@@ -94,11 +94,15 @@ def verdicts(run: Run) -> Sentences:
     found += [f"Promoted all the same: {MEANING[block['cause']]}." for block in tried if block["promoted"]]
     failing = [block for block in tried if not block["promoted"]]
     warned = sum(1 for block in failing if block["preflight"])
-    found.append(f"The preflight names {warned} of the {len(failing)} that are not promoted beforehand.")
+    found.append(f"The preflight foresees {_of(warned, len(failing))} that fail.")
     repaired = sum(1 for block in tried if block.get("repaired") == "primary")
-    found.append(f"Put right, {repaired} of {len(failing)} were promoted after all.")
+    found.append(f"Put right, {_of(repaired, len(failing))} were promoted after all.")
     found += [f"Not tried, {MEANING[b['cause']]}: {b['reason']}." for b in run.blocks if not b["tried"]]
     return found
+
+
+def _of(some: int, every: int) -> str:
+    return f"all {every}" if some == every else f"{some} of the {every}"
 
 
 def lead(run: Run) -> Sentences:

@@ -13,6 +13,9 @@ from labkit.findings.tables import Words, number, percent
 from labkit.frames.rows import each
 from labkit.store import Run
 
+_TAIL = 30
+"""Of fewer trials a 99th percentile is not told: it would lie between the two longest."""
+
 
 def trials(run: Run) -> pd.DataFrame:
     """One row a trial: block, mode, level, fault, seed, verdict, rows by class (kept, lost, recovered, gone, wrong),
@@ -36,7 +39,8 @@ def _wrong(counts: dict[str, int]) -> int:
 def cells(run: Run) -> pd.DataFrame:
     """One row per mode, level and fault: trials, losing (trials that lost a row), lost_p50, lost_min and lost_max
     (rows, over the losing trials), bound (95 % upper bound of the rate of losing trials: exact, near 3/n where none
-    lost), rto_p50_ms, rto_p99_ms, commit_p50_ms, rate_per_s, acknowledged (rows)."""
+    lost), rto_p50_ms, rto_p99_ms (NaN with fewer than 30 trials), rto_max_ms, commit_p50_ms, rate_per_s,
+    acknowledged (rows)."""
     rows = []
     for (mode, level, fault), group in trials(run).groupby(["mode", "level", "fault"], sort=False):
         losing = group[group["lost"] > 0]
@@ -55,7 +59,8 @@ def cells(run: Run) -> pd.DataFrame:
                 "bound": bound(len(losing), len(group) - unknown),
                 "unknown": unknown,
                 "rto_p50_ms": float(rto.quantile(0.5)) if len(rto) else np.nan,
-                "rto_p99_ms": float(rto.quantile(0.99)) if len(rto) else np.nan,
+                "rto_p99_ms": float(rto.quantile(0.99)) if len(rto) >= _TAIL else np.nan,
+                "rto_max_ms": float(rto.max()) if len(rto) else np.nan,
                 "commit_p50_ms": float(group["commit_p50_ms"].median()),
                 "rate_per_s": float(group["rate_per_s"].median()),
                 "acknowledged": int((group["kept"] + group["lost"]).sum()),
@@ -81,10 +86,11 @@ def table(run: Run) -> pd.DataFrame:
             "trials": f"{row.trials}",
             "trials that lost": f"{row.losing}",
             "rate of losing at most (95 %)": percent(row.bound, signed=False),
-            "lost rows: median, most": f"{number(row.lost_p50)}, {row.lost_max:,}" if row.losing else "0",
+            "rows lost by these, median": number(row.lost_p50),
+            "rows lost, most": f"{row.lost_max:,}",
             "acknowledged rows": f"{row.acknowledged:,}",
             "RTO p50, ms": number(row.rto_p50_ms),
-            "RTO p99, ms": number(row.rto_p99_ms),
+            "RTO longest, ms": number(row.rto_max_ms),
             "commit p50, ms": number(row.commit_p50_ms),
             "rows/s": number(row.rate_per_s),
         }
@@ -116,23 +122,36 @@ def verdicts(run: Run) -> Sentences:
             f"{len(safe)} of {len(every)} cells lost nothing; with {weakest.trials} trials of one, a rate of losing "
             f"trials of up to {percent(weakest.bound, signed=False)} would still look like that."
         )
-    killed = trials(run)
-    rto = killed.loc[(killed["fault"] == "kill") & killed["rto_ms"].notna(), "rto_ms"].to_numpy(dtype=float)
-    if len(rto):
-        p50, p99 = (number(float(np.percentile(rto, q))) for q in (50, 99))
-        found.append(
-            f"RTO over {len(rto)} trials of kill: p50 {p50} ms, p99 {p99} ms, longest {number(float(rto.max()))} ms."
-        )
-    took_s = killed["took_s"].dropna()
+    found += [outage for fault in dict.fromkeys(every["fault"]) for outage in _outages(run, str(fault))]
+    took_s = trials(run)["took_s"].dropna()
     if len(took_s):
         found.append(
             f"A trial took {number(took_s.median())} s in the median, from its new cluster to its verdict; the longest "
             f"{number(took_s.max())} s."
         )
-    found.append(
-        "Killing processes cannot show what an operating system's crash would lose: remote_write looks as safe as on "
-        "here, and is not."
-    )
+    seen = ": remote_write looks as safe as on here, and is not" if "remote_write" in set(every["level"]) else ""
+    found.append(f"Killing processes cannot show what an operating system's crash would lose{seen}.")
+    return found
+
+
+def _outages(run: Run, fault: str) -> list[str]:
+    """The outages of a fault's trials: where commits waited for a replica, and where they did not."""
+    of_fault = trials(run).query("fault == @fault and rto_ms.notna()")
+    waits = np.array([audit.promised(row.mode, row.level) for row in each(of_fault)], dtype=bool)
+    found = []
+    for group, who in ((of_fault[waits], "waited for a replica"), (of_fault[~waits], "waited for none")):
+        rto = group["rto_ms"].to_numpy(dtype=float)
+        if len(rto):
+            tail = f"p99 {number(float(np.percentile(rto, 99)))} ms, " if len(rto) >= _TAIL else ""
+            found.append(
+                f"RTO over {len(rto)} trials of {fault} in which commits {who}: "
+                f"p50 {number(float(np.median(rto)))} ms, {tail}longest {number(float(rto.max()))} ms."
+            )
+    if fault.endswith("all-behind") and waits.any():
+        found.append(
+            f"Before {fault} replicas receive nothing for {number(run.parameters['behind_s'])} s: commits that wait "
+            "for one stop then, and their RTO counts from there."
+        )
     return found
 
 

@@ -16,7 +16,7 @@ from labkit.store import Run
 VIEW_WORDS = {
     "promoted": "the promoted replica",
     "other": "the other replica, had it been promoted",
-    "old": "the dead primary itself",
+    "old": "the old primary itself",
 }
 CLASS_WORDS = {
     "kept": "acknowledged and there",
@@ -74,7 +74,10 @@ def steps(run: Run) -> pd.DataFrame:
             at = float(found["t_ns"].iloc[-1]) if len(found) else None
         if at is not None:
             took = found["took_ms"].iloc[-1] if len(found) and "took_ms" in found else np.nan
-            rows.append({"step": kind, "words": _STEPS[kind], "at_ms": (at - block["fault_ns"]) / 1e6, "took_ms": took})
+            words = _STEPS[kind]
+            if kind == "repair" and not found["settings"].iloc[-1]:
+                words = "inherited settings looked at: nothing to repair"
+            rows.append({"step": kind, "words": words, "at_ms": (at - block["fault_ns"]) / 1e6, "took_ms": took})
     return pd.DataFrame(rows).sort_values("at_ms", ignore_index=True)
 
 
@@ -104,7 +107,7 @@ def decision(run: Run) -> pd.DataFrame:
                 "received": _lsn(row["received"]),
                 "replayed": _lsn(row["replayed"]),
                 "behind the best, bytes": _count(row["behind_best_bytes"]),
-                "behind the primary when last asked, bytes": _count(row["behind_primary_bytes"]),
+                "behind the primary's last answer, bytes": _count(row["behind_primary_bytes"]),
                 "timeline": _count(row["timeline"]),
                 "replay paused": _yes(row["replay_paused"]),
                 "priority": _count(row["priority"]),
@@ -145,8 +148,8 @@ def written(run: Run) -> pd.DataFrame:
 
 
 def audits(run: Run) -> dict[str, audit.Audit]:
-    """View -> audit, for each view that was read. The other replica and the dead primary are judged by what was
-    sent to the dead primary: they never got what was written after it."""
+    """View -> audit, for each view that was read. The other replica and the old primary are judged by what was
+    sent to the old primary: they never got what was written after it."""
     block = facts(run)
     found = {"promoted": audit.of_run(run, block["block"])}
     writes = audit.ledger_of(run)
@@ -167,17 +170,19 @@ def classes(run: Run) -> pd.DataFrame:
 
 
 def lost(run: Run, most: int = 20) -> pd.DataFrame:
-    """The first lost keys with their commits; empty if nothing was lost."""
-    block = facts(run)["block"]
+    """The first lost keys with their commits, times since the primary was lost; empty if nothing was lost."""
+    block, lost_ms = facts(run)["block"], facts(run)["fault_ns"] / 1e6
     found = audit.lost_rows(run, audit.of_run(run, block), block).head(most)
     if "commit_lsn" in found:
         found = found.assign(commit_lsn=found["commit_lsn"].map(lambda lsn: _lsn(int(lsn)) if lsn > 0 else "–"))
-    found = found.round({"intent_ms": 3, "acknowledged_ms": 3})
-    return found.set_index("key")
+    names = {"intent_ms": "sent, ms after", "acknowledged_ms": "acknowledged, ms after"}
+    found = found.assign(**{name: (found[name] - lost_ms).round(3) for name in names})
+    names |= {"commit_lsn": "commit LSN", "commit_utc": "committed"}
+    return found.rename(columns=names).set_index("key")
 
 
 def ghosts(run: Run) -> pd.DataFrame:
-    """One row a transaction that only the dead primary has: xid, commit_lsn, commit_utc, rows, first and last key."""
+    """One row a transaction that only the old primary has: xid, commit_lsn, commit_utc, rows, first and last key."""
     if not run.has("ghosts"):
         return pd.DataFrame(columns=["commit LSN", "committed", "rows", "first key", "last key"])
     found = run.table("ghosts")
@@ -240,8 +245,8 @@ def verdicts(run: Run) -> Sentences:
     unknown = len(judged["promoted"].recovered) + len(judged["promoted"].gone)
     if unknown:
         found.append(
-            f"{unknown:,} rows were under way when the primary died: {len(judged['promoted'].recovered):,} of them are "
-            "there. Their writers were told nothing, so neither is a loss."
+            f"{unknown:,} rows were under way when the primary was lost: {len(judged['promoted'].recovered):,} of them "
+            "are on the new primary. Their writers were told nothing, so those that are not there are no loss."
         )
     alone = run.events().query("kind == 'repoint'")
     if len(alone) and not any(alone["followers"]):
@@ -251,7 +256,7 @@ def verdicts(run: Run) -> Sentences:
         )
     if block.get("ghosts"):
         found.append(
-            f"{block['ghosts']:,} rows existed on the dead primary alone; {block['rejoined']} took them back when it "
+            f"{block['ghosts']:,} rows existed on the old primary alone; {block['rejoined']} took them back when it "
             "rejoined as a replica."
         )
     agree = {name for name in block["choices"].values() if name}
@@ -269,7 +274,8 @@ def lead(run: Run) -> Sentences:
     """The verdict and the outage."""
     block = facts(run)
     judged = audit.of_run(run, block["block"])
-    what = {"true": "Nothing that was acknowledged is lost", "false": "Rows are lost or wrong"}.get(
+    wrong = "Acknowledged rows are lost" if len(judged.lost) else "Rows are wrong"
+    what = {"true": "Nothing that was acknowledged is lost", "false": wrong}.get(
         judged.verdict, "Whether anything is lost is unknown"
     )
     found = Sentences([f"{what} ({block['mode']}, synchronous_commit = {block['level']}): {judged.reason}."])

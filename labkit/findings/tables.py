@@ -33,7 +33,7 @@ _OPEN_FIGURES = {
     "service_p50_ms": "service p50, ms",
     "service_p99_ms": "service p99, ms",
 }
-_UNKNOWN = "–"
+UNKNOWN = "–"
 
 
 class Words(pd.DataFrame):
@@ -50,7 +50,7 @@ class Words(pd.DataFrame):
 def number(value: float, *, signed: bool = False) -> str:
     """Three significant digits, thousands apart, a real minus sign; a dash for what is unknown."""
     if value is None or math.isnan(value):
-        return _UNKNOWN
+        return UNKNOWN
     size = abs(value)
     digits = 0 if size >= 100 or size == int(size) else 1 if size >= 10 else 2 if size >= 1 else 3
     return f"{value:{'+' if signed else ''},.{digits}f}".replace("-", "−")
@@ -58,19 +58,19 @@ def number(value: float, *, signed: bool = False) -> str:
 
 def whole(value: float) -> str:
     """No decimals; a dash for what is unknown."""
-    return _UNKNOWN if math.isnan(value) else f"{value:,.0f}"
+    return UNKNOWN if math.isnan(value) else f"{value:,.0f}"
 
 
 def percent(share: float, *, signed: bool = True) -> str:
     """A share as percent with one decimal: 0.031 is +3.1 %."""
     if math.isnan(share):
-        return _UNKNOWN
+        return UNKNOWN
     return f"{100 * share:{'+' if signed else ''}.1f} %".replace("-", "−")
 
 
 def interval(low: float, high: float) -> str:
     """Relative limits: −5.0 … −1.2 %; a dash if there is no interval."""
-    return _UNKNOWN if math.isnan(low) else f"{percent(low).removesuffix(' %')} … {percent(high)}"
+    return UNKNOWN if math.isnan(low) else f"{percent(low).removesuffix(' %')} … {percent(high)}"
 
 
 def headline(run: Run) -> pd.DataFrame:
@@ -224,7 +224,7 @@ def replication(run: Run) -> pd.DataFrame:
 
 
 def _lags(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _UNKNOWN if row[name] is None else row[name] for name in row if name.endswith("_lag")}
+    return {name: UNKNOWN if row[name] is None else row[name] for name in row if name.endswith("_lag")}
 
 
 def conditions(run: Run, *others: Run) -> pd.DataFrame:
@@ -254,4 +254,4 @@ def _conditions(run: Run) -> dict[str, str]:
         else None,
     }
     facts |= {name: value for name, value in run.parameters.items() if name != "run_id"}
-    return {name: _UNKNOWN if value is None else str(value) for name, value in facts.items()}
+    return {name: UNKNOWN if value is None else str(value) for name, value in facts.items()}

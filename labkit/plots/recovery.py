@@ -29,7 +29,13 @@ from labkit.plots.style import (
 _MODE_COLOURS = {"async": VERMILLION, "FIRST 1": ORANGE, "ANY 1": BLUE, "ANY 2": GREEN}
 _LEVEL_MARKS = {"off": "x", "local": "v", "remote_write": "s", "on": "o", "remote_apply": "D"}
 _MATRIX_IN = 7.3  # as wide as a report shows figures
-_MARKED = {"fault": "lost", "promote": "promoted", "first_write": "first row", "repoint": "replica follows"}
+_MARKED = {
+    "fault": "lost",
+    "detected": "noticed",
+    "promote": "promoted",
+    "first_write": "first row",
+    "repoint": "replica follows",
+}
 
 
 def outage(rows: pd.DataFrame, steps: pd.DataFrame) -> Sheet:
@@ -43,18 +49,21 @@ def outage(rows: pd.DataFrame, steps: pd.DataFrame) -> Sheet:
         for node, line in rows.groupby("node", sort=False):
             ax.step(line["at_ms"], line["rows_per_s"], where="mid", label=str(node), **node_style(str(node)))
         top = float(rows["rows_per_s"].max()) if len(rows) else 1.0
-        ax.set_ylim(0, top * 1.45)
+        ax.set_ylim(0, top * 1.57)
+        late = float(rows["at_ms"].max()) * 0.55 if len(rows) else np.inf
         marked = [row for row in each(steps) if row.step in _MARKED]
         for place, row in enumerate(marked):
             ax.axvline(row.at_ms, color=GREY, linewidth=0.8)
             ax.annotate(
-                f"{_MARKED[row.step]} {row.at_ms:.0f} ms",
-                (row.at_ms, top * (1.38 - 0.09 * place)),
-                (4, 0),
+                f"{_MARKED[row.step]} {row.at_ms:,.0f} ms",
+                (row.at_ms, top * (1.5 - 0.1 * place)),
+                (4, 0) if row.at_ms < late else (-4, 0),
                 textcoords="offset points",
                 color=BLACK,
                 fontsize=9,
                 va="center",
+                ha="left" if row.at_ms < late else "right",
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
             )
         ax.set_xlabel("time since the primary was lost, ms")
         ax.set_ylabel("acknowledged rows/s")
@@ -69,7 +78,7 @@ def durability(cells: pd.DataFrame, trials: pd.DataFrame) -> Sheet:
 
     Left, a heat map of the acknowledged rows that were lost at most, a column a level; in each cell the trials that
     lost and how much (the median, least and most of these), or the bound of the rate where none lost. Beside it the
-    commit latency, and the outage of every single trial.
+    commit latency, and the outage of every single trial, a line a level.
     """
     faults, modes, levels = (_names(cells, column) for column in ("fault", "mode", "level"))
     most = max(2.0, float(cells["lost_max"].max()))
@@ -81,16 +90,17 @@ def durability(cells: pd.DataFrame, trials: pd.DataFrame) -> Sheet:
         for (left, middle, right), fault in zip(bands, faults, strict=True):
             _losses(left, cells[cells["fault"] == fault], modes, levels, most)
             left.set_title(f"rows lost: median (least–most), fault: {fault}", loc="left")
+            of_fault = trials[(trials["fault"] == fault) & trials["rto_ms"].notna()]
             for row in each(cells[cells["fault"] == fault]):
-                colour, mark = _MODE_COLOURS.get(row.mode, PURPLE), _LEVEL_MARKS.get(row.level, "o")
-                middle.plot(row.commit_p50_ms, modes.index(row.mode), mark, color=colour, markersize=6, alpha=0.8)
-            for mode, group in trials[(trials["fault"] == fault) & trials["rto_ms"].notna()].groupby("mode"):
-                outages = group["rto_ms"].to_numpy(dtype=float)
-                # Side by side in the order of the trials, so that equal ones do not hide each other.
-                around = modes.index(str(mode)) + np.linspace(-0.25, 0.25, len(outages) + 2)[1:-1]
-                colour = _MODE_COLOURS.get(str(mode), PURPLE)
-                right.plot(outages, around, ".", color=colour, markersize=6, alpha=0.6, markeredgewidth=0)
-                right.plot(np.median(outages), modes.index(str(mode)), "|", color=BLACK, markersize=18)
+                lane = _lane(modes.index(row.mode), levels.index(row.level), len(levels))
+                drawn = {"color": _MODE_COLOURS.get(row.mode, PURPLE), "marker": _LEVEL_MARKS.get(row.level, "o")}
+                middle.plot(row.commit_p50_ms, lane, markersize=6, alpha=0.8, **drawn)
+                mine = of_fault[(of_fault["mode"] == row.mode) & (of_fault["level"] == row.level)]
+                outages = mine["rto_ms"].to_numpy(dtype=float)
+                lanes = np.full(len(outages), lane)
+                right.plot(outages, lanes, linestyle="", markersize=4, alpha=0.4, markeredgewidth=0, **drawn)
+                if len(outages):
+                    right.plot(np.median(outages), lane, "|", color=BLACK, markersize=9)
             for ax in (middle, right):
                 ax.grid(visible=False, axis="y")
         left, middle, right = bands[-1]
@@ -106,6 +116,11 @@ def durability(cells: pd.DataFrame, trials: pd.DataFrame) -> Sheet:
         "Lost acknowledged rows by replication mode, synchronous_commit and fault, beside commit latency and RTO"
     )
     return sheet
+
+
+def _lane(mode: int, level: int, levels: int) -> float:
+    """Where a level has its line within the row of its mode."""
+    return mode + (level - (levels - 1) / 2) * 0.72 / levels
 
 
 def _losses(ax: Axes, cells: pd.DataFrame, modes: list[str], levels: list[str], most: float) -> None:
@@ -131,7 +146,9 @@ def _losses(ax: Axes, cells: pd.DataFrame, modes: list[str], levels: list[str], 
 
 
 def _short(rows: float) -> str:
-    return f"{rows:,.1f}".removesuffix(".0") if rows < 10_000 else f"{rows / 1000:,.0f}k"
+    if rows < 1000:
+        return f"{rows:.1f}".removesuffix(".0")
+    return f"{rows / 1000:.1f}k" if rows < 10_000 else f"{rows / 1000:,.0f}k"
 
 
 def _names(cells: pd.DataFrame, column: str) -> list[str]:

@@ -46,7 +46,7 @@ def test_a_recorded_loss_is_told_by_key_and_commit() -> None:
     (losing,) = [run for run in samples("failover") if run.blocks[0]["counts"]["lost"]]
     lost = recovery.lost(losing)
     assert len(lost) > 0
-    assert lost["commit_lsn"].str.match(r"[0-9A-F]+/[0-9A-F]+").all()
+    assert lost["commit LSN"].str.match(r"[0-9A-F]+/[0-9A-F]+").all()
     assert len(recovery.ghosts(losing)) > 0
 
 
