@@ -254,7 +254,7 @@ class Cluster:
             raise ClusterError(f"cluster {self.name} has no primary ({said}); {stopped}`{failover}` promotes a replica")
         raise ClusterError(
             f"cluster {self.name} has more than one primary ({said}): the old one came back after a failover; "
-            "stop it, or rebuild it as a replica"
+            f"`{command('rejoin NODE', self.name, self.provider)}` makes NODE, the old one, a replica"
         )
 
     def replicas(self) -> list[Node]:
@@ -394,6 +394,7 @@ def _alone(node: Node) -> bool:
 
 def _role_or_none(node: Node) -> Role | None:
     try:
-        return node.role()
+        with node.session(connect_timeout=2) as connection:  # one that hangs keeps everybody waiting
+            return postgres.role(connection)
     except ClusterError:
         return None

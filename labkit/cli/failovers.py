@@ -8,11 +8,12 @@ from collections.abc import Mapping
 
 import click
 
-from labkit import postgres
+from labkit import postgres, synchronous
 from labkit.cli.clusters import as_json_option, cluster_name, found, provider_option
 from labkit.cluster import Cluster, Node, command
 from labkit.errors import BadInput, ClusterError
 from labkit.failover import OVERRIDE, FailoverSteps, Policy, note, rejoining
+from labkit.failover.survivors import healthy
 from labkit.postgres import Role
 
 Roles = Mapping[str, Role | None]
@@ -91,9 +92,18 @@ def failover(
 def rejoin(node: str, name: str, provider_name: str, as_json: bool) -> None:
     """Make NODE, an old primary, a replica of the new one: by pg_rewind, or by a base backup where that cannot."""
     cluster = found(name, provider_name)
-    old, new = cluster.node(node), cluster.primary()
-    if old is new:
+    cluster.check_owned("changed")
+    old = cluster.node(node)
+    if list(cluster.roles().values()).count("primary") == 1 and cluster.primary() is old:
         raise BadInput(f"{node} is the primary; name the one that was primary before")
+    with note.alone_on(cluster):
+        _rejoin(cluster, old, cluster.source_for(node), as_json)
+
+
+def _rejoin(cluster: Cluster, old: Node, new: Node, as_json: bool) -> None:
+    node, name, provider_name = old.name, cluster.name, cluster.provider
+    with new.session() as connection:
+        before = synchronous.current(connection)
     with contextlib.suppress(ClusterError), old.session() as connection:  # as a rule it does not answer
         if postgres.streaming_from(connection) == new.peer:
             anew = command(f"replicas rebuild {node}", name, provider_name)
@@ -104,7 +114,8 @@ def rejoin(node: str, name: str, provider_name: str, as_json: bool) -> None:
         content = {"node": node, "primary": new.name, "how": how}
         click.echo(json.dumps(content | {"mode": str(replication), "level": replication.level}, indent=1))
         return
-    click.echo(f"{node} is a replica of {new.name} ({how}); replication is {replication}, {replication.level}")
+    raised = f" as before the failover (it was {before}, {before.level})" if before != replication else ""
+    click.echo(f"{node} is a replica of {new.name} ({how}); replication is {replication}, {replication.level}{raised}")
 
 
 commands: list[click.Command] = [failover, rejoin]
@@ -120,9 +131,9 @@ def _answers_again(lost: Node, roles: Roles, begun: note.Note | None) -> bool:
         return False
     if mine:
         return roles[lost.name] == "primary"
-    if roles[lost.name] == "primary":
-        raise ClusterError("it answers as the primary; stop it first, or it would be killed", node=lost.name)
-    raise ClusterError("it is a replica, and answers; name the node that was the primary", node=lost.name)
+    role = roles[lost.name]
+    assert role is not None
+    raise healthy(lost, role)
 
 
 def _lost(cluster: Cluster, roles: Roles) -> Node:

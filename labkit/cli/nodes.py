@@ -30,7 +30,7 @@ def rebuild(node: str | None, name: str, provider_name: str) -> None:
     For a replica whose slot was lost, and for an old primary after a failover.
     """
     cluster, keeper = found(name, provider_name), _keeper(provider_name)
-    primary = cluster.primary()
+    primary = cluster.source_for(node) if node else cluster.primary()
     for each in [node] if node else [other.name for other in cluster.nodes if other is not primary]:
         keeper.rebuild(name, each)
         click.echo(f"{each} is a new replica of {primary.name}")

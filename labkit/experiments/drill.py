@@ -16,7 +16,7 @@ from labkit import providers
 from labkit.cluster import Cluster
 from labkit.config import Failover
 from labkit.errors import ClusterError, LabkitError, RunError
-from labkit.experiments.running import cluster_of, new_run, recorded
+from labkit.experiments.running import cluster_of, new_run, recorded, replication_restored
 from labkit.failover import Policy, note, telling
 from labkit.failover.telling import Step
 from labkit.failover.trials import FAILOVER, VERBS, Trial, TrialSteps
@@ -230,14 +230,13 @@ def _trial(p: Failover) -> Trial:
 @contextlib.contextmanager
 def _noted(p: Failover, run: Run, cluster: Cluster, generators: Generators) -> Iterator[None]:
     """Commits wait for replicas meanwhile; samples are taken, and who follows whom is noted before and after."""
-    with Sampler(cluster.nodes, run, p.sample_interval_s, pids={"generator": generators.pids}) as sampler:
-        cluster.synchronous(p.replication.mode, p.replication.k, p.replication.level)
-        run.update(replication=cluster.replication())
-        yield
-    run.update(not_measured=sampler.not_measured, sampler=sampler.summary())
-    run.update(replication_after=cluster.replication())
-    if all(node.control.running() for node in cluster.nodes):  # without `rejoin` there is no old primary to tell
-        cluster.synchronous("off", level="off")
+    with replication_restored(cluster):
+        with Sampler(cluster.nodes, run, p.sample_interval_s, pids={"generator": generators.pids}) as sampler:
+            cluster.synchronous(p.replication.mode, p.replication.k, p.replication.level)
+            run.update(replication=cluster.replication())
+            yield
+        run.update(not_measured=sampler.not_measured, sampler=sampler.summary())
+        run.update(replication_after=cluster.replication())
 
 
 _left_open: dict[str, FailoverDrill] = {}

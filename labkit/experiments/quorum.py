@@ -11,7 +11,7 @@ from psycopg import pq
 from labkit import outage, postgres
 from labkit.cluster import Cluster, Node, wait_until
 from labkit.config import QuorumCommit
-from labkit.experiments.running import cluster_of, new_run, recorded
+from labkit.experiments.running import cluster_of, new_run, recorded, replication_restored
 from labkit.load import writing
 from labkit.load.shards import Generators
 from labkit.progress import Progress
@@ -31,7 +31,12 @@ def quorum_commit(parameters: QuorumCommit) -> Run:
     p = parameters
     if p.run_id:
         return recorded(p.run_id, "quorum-commit")
-    with new_run("quorum-commit", p.as_dict()) as run, cluster_of(p, run) as cluster, Generators() as generators:
+    with (
+        new_run("quorum-commit", p.as_dict()) as run,
+        cluster_of(p, run) as cluster,
+        replication_restored(cluster),
+        Generators() as generators,
+    ):
         plan = [(r, *arm) for r in range(p.rounds) for arm in (p.arms if r % 2 == 0 else p.arms[::-1])]
         with Progress("measuring", len(plan), "blocks") as bar:
             for number, (r, mode, level) in enumerate(plan):
@@ -39,7 +44,6 @@ def quorum_commit(parameters: QuorumCommit) -> Run:
                 run.update(blocks=[*run.blocks, {"block": number, "round": r, **facts}])
                 bar.update(number + 1)
         run.update(demonstrations=_demonstrate(p, cluster))
-        cluster.synchronous("off", level="off")
     return run
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from labkit import environment, project, providers
+from labkit import environment, project, providers, synchronous
 from labkit.cluster import Cluster, Node
 from labkit.config.shared import SPARE_CONNECTIONS
 from labkit.errors import BadInput, ClusterError, LabkitError, RunError, WaitTimeout
@@ -155,3 +155,13 @@ def check_connections(groups: Iterable[Sequence[Node]], connections: int) -> Non
             )
     if problems:
         raise BadInput(problems)
+
+
+@contextlib.contextmanager
+def replication_restored(cluster: Cluster) -> Iterator[None]:
+    """What commits waited for before, they wait for again afterwards; not after an error, nor with a node down."""
+    with cluster.primary().session() as connection:
+        before = synchronous.current(connection)
+    yield
+    if all(node.control.running() for node in cluster.nodes):
+        cluster.synchronous(before.mode, before.k, before.level)

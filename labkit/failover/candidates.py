@@ -128,6 +128,11 @@ def _refusals(
             f"{max(s.has for s in ahead) - chosen.has:,} bytes of WAL more and is not eligible"
             + (": its replay is paused" if any(s.replay_paused for s in ahead) else "")
         )
+    if primary_lsn is None and not replication.promises:
+        found.append(
+            f"how far {chosen.name} is behind is not known: the primary's WAL cannot be read, and commits waited for "
+            "nobody"
+        )
     behind = max(0, primary_lsn - chosen.has) if primary_lsn is not None else 0
     if behind > max_lag_bytes:
         found.append(

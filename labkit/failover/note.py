@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from labkit import project
 from labkit.cluster import Cluster, command
+from labkit.errors import ClusterError, WaitTimeout
+from labkit.providers import state
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,19 @@ def sentence(cluster: Cluster) -> str | None:
         f"a failover from {found.old}{chosen} is at, or was cut off in, step {found.step}{fenced}; "
         f"`{on}` goes on, `{off}` gives up"
     )
+
+
+@contextlib.contextmanager
+def alone_on(cluster: Cluster) -> Iterator[None]:
+    """The right to be the only failover or rejoin of a cluster. Raises ClusterError if another is under way."""
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(state.locked(root(cluster), f"{cluster.name}.failover", 0))
+        except WaitTimeout as error:
+            raise ClusterError(
+                f"a failover or rejoin of cluster {cluster.name} is under way already; wait for its end"
+            ) from error
+        yield
 
 
 def root(cluster: Cluster) -> Path:

@@ -137,8 +137,9 @@ def rejoin(
         for (slot,) in connection.execute("SELECT slot_name FROM pg_replication_slots WHERE NOT active").fetchall():
             postgres.drop_slot(connection, slot)
     if replication is not None:
+        roles = cluster.roles()
         for node in cluster.nodes:
-            if node.control.running():
+            if roles[node.name] is not None:  # one that hangs can be told nothing
                 others = [other.name for other in cluster.nodes if other is not node]
                 node.configure(synchronous.settings(replication, others))
     if log is not None:
@@ -150,19 +151,19 @@ def promised(cluster: Cluster, old: Node, new: Node) -> Synchronous:
     """What commits are to wait for when `old` is back: as much as before the failover, which lowered it to the replicas
     that were left, but for no more replicas than stream from `new` then.
 
-    The strictest of what the nodes are set to, `old` included, whose files are asked if it does not answer. Raises
-    ClusterError, BadInput.
+    The strictest of what the nodes that answer are set to, and of what the files of `old` say. Raises ClusterError,
+    BadInput.
     """
     replicas = [node for node in cluster.replicas() if node is not old]
     with new.session() as connection:
         streaming = {row["application_name"] for row in postgres.replication(connection) if row["state"] == "streaming"}
     found = []
-    for node in (new, *replicas, *([old] if old.control.running() else [])):
+    for node in (new, *replicas):
         with node.session() as connection:
             found.append(synchronous.current(connection))
-    if not old.control.running() and (before := remains.promised(old)) is not None:
+    if (before := remains.promised(old)) is not None:
         found.append(before)
-    strictest = max(found, key=lambda each: each.promises)  # the first, which is the new primary's, among equals
+    strictest = synchronous.strictest(found)  # the new primary's among equals
     return replace(strictest, k=min(strictest.k, len(streaming - {old.name}) + 1))
 
 

@@ -28,15 +28,18 @@ def last_lsn(node: Node) -> int | None:
         redo, timeline, segment = (pattern.search(found) for pattern in (_REDO, _TIMELINE, _SEGMENT))
         if redo is None or timeline is None or segment is None:
             return None
-        end = behind_last_segment(control.names("pg_wal"), int(timeline[1]), int(segment[1]))
-        if end is None:
+        written = segments(control.names("pg_wal"), int(timeline[1]), int(segment[1]))
+        if written is None:
             return None
+        newest, first, end = written
+        # A promoted server writes its new timeline into the control file only with the checkpoint that follows.
+        start = postgres.parse_lsn(redo[1]) if newest == int(timeline[1]) else first
         control.program(
             "pg_waldump",
             "--quiet",
             f"--path={control.data}/pg_wal",
-            f"--timeline={timeline[1]}",
-            f"--start={redo[1]}",
+            f"--timeline={newest}",
+            f"--start={postgres.lsn_text(start)}",
             # Without an end it would wait 5 s for a segment that is not there yet.
             f"--end={postgres.lsn_text(end)}",
         )
@@ -46,24 +49,29 @@ def last_lsn(node: Node) -> int | None:
     return end
 
 
-def behind_last_segment(names: Iterable[str], timeline: int, segment_bytes: int) -> int | None:
-    """Where the last WAL segment of a timeline ends; None if there is none, or if there are some of a later timeline.
+def segments(names: Iterable[str], timeline: int, segment_bytes: int) -> tuple[int, int, int] | None:
+    """The newest timeline, where its first WAL segment begins and its last one ends; None if there is none, or if it
+    is older than `timeline`, that of the control file.
 
     `names` are those of pg_wal. A segment's name is its timeline and its number, the latter in two parts: which 4 GiB,
     and which segment of these (PostgreSQL's XLogFileName); each has eight hexadecimal digits.
     """
-    segments = [(int(name[:8], 16), name) for name in names if re.fullmatch("[0-9A-F]{24}", name)]
-    newest, last = max(segments, default=(0, ""))
-    if newest != timeline:
+    there = [name for name in names if re.fullmatch("[0-9A-F]{24}", name)]
+    newest = max((int(name[:8], 16) for name in there), default=0)
+    if newest < max(1, timeline):
         return None
-    number = int(last[8:16], 16) * (2**32 // segment_bytes) + int(last[16:], 16)
-    return (number + 1) * segment_bytes
+    numbers = [
+        int(name[8:16], 16) * (2**32 // segment_bytes) + int(name[16:], 16)
+        for name in there
+        if int(name[:8], 16) == newest
+    ]
+    return newest, min(numbers) * segment_bytes, (max(numbers) + 1) * segment_bytes
 
 
 def promised(node: Node) -> Synchronous | None:
     """What its commits waited for, as its files set it; None if they cannot be read."""
     control = node.control
-    if not isinstance(control, Repairable) or control.running():
+    if not isinstance(control, Repairable):
         return None
     try:
         names, level = (

@@ -26,11 +26,10 @@ import psycopg
 
 from labkit import postgres, synchronous
 from labkit.cluster import Cluster, Node
-from labkit.errors import ClusterError, WaitTimeout
+from labkit.errors import ClusterError
 from labkit.failover import candidates, note, promotion, remains, survivors
 from labkit.failover.candidates import Decision, Survivor
 from labkit.failover.note import Note
-from labkit.providers import state
 from labkit.providers.base import Killable, Repairable
 from labkit.synchronous import Synchronous
 
@@ -114,12 +113,10 @@ class FailoverSteps:
         self._sessions = dict(sessions or {})
         self._held = contextlib.ExitStack()
         try:
-            self._held.enter_context(state.locked(note.root(cluster), f"{cluster.name}.failover", 0))
-        except WaitTimeout as error:
+            self._held.enter_context(note.alone_on(cluster))
+        except ClusterError:
             self.close()
-            raise ClusterError(
-                f"a failover of cluster {cluster.name} is under way already; wait for its end"
-            ) from error
+            raise
         before = note.read(cluster)
         self._note_on_disk = before if before is not None and before.old == old.name else Note(old.name, "survey")
 
@@ -127,6 +124,8 @@ class FailoverSteps:
 
     def survey(self) -> list[Survivor]:
         """What every other node has: LSNs, timeline, replay. Nothing more can arrive on any of them afterwards."""
+        if self.replication is None:  # nobody has watched it
+            survivors.check_lost(self.old, fenced=self._note_on_disk.fenced)
         with self._step("survey") as details:
             others = [node for node in self.cluster.nodes if node is not self.old]
             survivors.connect(others, self._sessions)
@@ -180,14 +179,16 @@ class FailoverSteps:
 
         The same goes for every node that does not answer: an earlier failover may have promoted it.
         """
-        with self._step("fence"):
+        with self._step("fence") as details:
+            unfenced: list[str] = []
             if not (self._note_on_disk.fenced and self.cluster.roles()[self.old.name] == "replica"):
-                self._fence(self.old)
+                unfenced += self._fence(self.old)
             for survivor in self._survivors:
                 begun = survivor.name == self._note_on_disk.promoting
                 node = self.cluster.node(survivor.name)
                 if not survivor.answers and (begun or not node.control.running()):
-                    self._fence(node)
+                    unfenced += self._fence(node)
+            details["unfenced"] = unfenced
 
     def promote(self) -> Node:
         """The candidate becomes primary. Raises ClusterError with its log's last lines, WaitTimeout."""
@@ -317,12 +318,14 @@ class FailoverSteps:
         return self.cluster.node(primaries[0]) if primaries else None
 
     def _promised(self) -> Synchronous:
-        """What the old primary's commits waited for, from a survivor's settings: labkit gives all nodes the same."""
-        # One that was promoted before may wait for fewer already.
-        replicas = [name for name in self._sessions if self._promoted is None or name != self._promoted.name]
-        for name in [*replicas, *self._sessions]:
-            return synchronous.current(self._sessions[name])
-        return Synchronous("off")
+        """What the old primary's commits waited for: the strictest of what the survivors are set to, and its files say.
+
+        labkit gives all nodes the same, but one that was down at that time has kept what it had before.
+        """
+        found = [synchronous.current(session) for session in self._sessions.values()]
+        if (own := remains.promised(self.old)) is not None:
+            found.append(own)
+        return synchronous.strictest(found)
 
     def _standbys(self) -> list[str]:
         """The new primary's possible replicas, those that can follow at once first."""
@@ -360,7 +363,8 @@ class FailoverSteps:
         )
         return replace(decision, refusals=(reason, *decision.refusals))
 
-    def _fence(self, node: Node) -> None:
+    def _fence(self, node: Node) -> list[str]:
+        """Why it is not fenced, where that is overridden; else nothing. Raises Refused."""
         control = node.control
         if control.running():
             if not isinstance(control, Killable):
@@ -370,11 +374,14 @@ class FailoverSteps:
         problem = f"{node.name} cannot be fenced by its provider: it could come back as a second primary"
         if isinstance(control, Repairable):
             if node is self.old:
-                self._write_note(fenced=True)
+                self._write_note(fenced=True)  # before it is: whatever cuts this off, the next one looks at it anew
             try:
                 control.put("standby.signal", "")
-                return
+                return []
             except ClusterError as error:
+                if node is self.old:
+                    self._write_note(fenced=False)
                 problem = f"{node.name} cannot be fenced, it could come back as a second primary: {error}"
         if not self.policy.accept_data_loss:
             self._refuse([problem], overridable=True)
+        return [problem]

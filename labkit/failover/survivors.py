@@ -14,8 +14,27 @@ from labkit.failover import candidates
 from labkit.failover.candidates import Survivor
 
 _ENDING_BY_ITSELF_S = 0.1
+_PATIENCE_S = 2.0  # with a survivor that was there before
 
 Sessions = dict[str, postgres.Connection]
+
+
+def healthy(node: Node, role: postgres.Role) -> ClusterError:
+    """Why nobody fails over from a node that answers."""
+    if role == "primary":
+        return ClusterError("it answers as the primary; stop it first, or it would be killed", node=node.name)
+    return ClusterError("it is a replica, and answers; name the node that was the primary", node=node.name)
+
+
+def check_lost(old: Node, *, fenced: bool) -> None:
+    """Raises ClusterError if `old` answers: a failover would kill it. One that is `fenced` may run, as a replica."""
+    if not old.control.running():
+        return
+    role = None
+    with contextlib.suppress(ClusterError), old.session(connect_timeout=2) as connection:
+        role = postgres.role(connection)
+    if role is not None and not (role == "replica" and fenced):
+        raise healthy(old, role)
 
 
 def connect(nodes: Sequence[Node], sessions: Sessions) -> None:
@@ -77,7 +96,8 @@ def _is_open(connection: postgres.Connection | None) -> bool:
     if connection is None:
         return False
     try:
-        connection.execute("SELECT 1")
-    except psycopg.Error:
+        postgres.answer(connection, b"SELECT 1", _PATIENCE_S)
+    except (psycopg.Error, ClusterError):
+        connection.close()
         return False
     return True

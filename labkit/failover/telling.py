@@ -156,7 +156,9 @@ _WORDS: dict[str, str | Callable[[Event], str]] = {
     "survey": _survey,
     "decide": _decide,
     "preflight": lambda event: "; ".join(_listed(event.get("problems"))) or "nothing stands against the promotion",
-    "fence": "the old primary is ended, and its data marked as a replica's",
+    "fence": lambda event: (
+        "; ".join(_listed(event.get("unfenced"))) or "the old primary is ended, and its data marked as a replica's"
+    ),
     "promote_called": "{node} is asked to end its recovery",
     "promote": "{node} is the primary",
     "repair": _repair,

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import select
 import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
 import psycopg
-from psycopg import pq
 
 from labkit import postgres, synchronous
 from labkit.cluster import Node
@@ -40,23 +38,11 @@ class Watch:
 
     def probe(self) -> str:
         """Ask once; empty if it answered, else what went wrong."""
-        pgconn = self._connection.pgconn
-        give_up = time.monotonic() + self.patience_s
         try:
-            pgconn.send_query(_QUESTION)
-            while pgconn.is_busy():
-                left_s = give_up - time.monotonic()
-                if left_s <= 0 or not select.select([pgconn.socket], [], [], left_s)[0]:
-                    return f"no answer within {self.patience_s:g} s"
-                pgconn.consume_input()
-            result = pgconn.get_result()
-            while pgconn.get_result() is not None:
-                continue
-        except psycopg.Error as error:
+            lsn = postgres.answer(self._connection, _QUESTION, self.patience_s)
+        except (psycopg.Error, ClusterError) as error:
             return str(error).strip().splitlines()[0]
-        if result is None or result.status != pq.ExecStatus.TUPLES_OK:
-            return result.error_message.decode(errors="replace").strip() if result else "the connection was closed"
-        self.primary_lsn = postgres.parse_lsn((result.get_value(0, 0) or b"0/0").decode())
+        self.primary_lsn = postgres.parse_lsn(lsn)
         return ""
 
     def wait_for_failure(self, deadline_s: float = 30.0) -> str:

@@ -84,7 +84,8 @@ def verdicts(run: Run) -> Sentences:
     same = [block for block in crashed if ORIGINAL in block["client"]]
     found.append(
         f"{len(crashed)} of {len(tried)} set-ups make pg_promote() crash, {_of(len(same), len(crashed))} with the "
-        "message that the original report could not explain: the server cannot delete standby.signal at the end of recovery."
+        "message that the original report could not explain: the server cannot delete standby.signal at the end of "
+        "recovery."
     )
     found += [
         f"Refused, and it stays a replica: {MEANING[block['cause']]}."

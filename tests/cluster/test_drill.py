@@ -15,13 +15,14 @@ import pytest
 from click.testing import CliRunner
 
 import labkit
-from labkit import audit, faults, providers
+from labkit import audit, faults, providers, synchronous
 from labkit.cli import main
 from labkit.errors import ClusterError, RunUnreadable
 from labkit.experiments.drill import FailoverDrill
 from labkit.failover import Refused
 from labkit.failover.telling import Step
 from labkit.findings import recovery
+from labkit.providers.base import ClusterSpec
 from labkit.providers.embedded import EmbeddedProvider
 from labkit.store import RunStore
 
@@ -188,3 +189,17 @@ def test_killed_with_its_lab_no_writer_is_left_and_the_run_says_what_became_of_i
     assert (audit.ledger_of(run)["outcome"] == "ok").sum() > 100, "the ledger of the writers is kept"
     provider.down(NAME, purge=True)
     assert running() == []
+
+
+def test_a_cluster_that_was_there_waits_for_the_same_replicas_afterwards(provider: EmbeddedProvider) -> None:
+    cluster = provider.up(ClusterSpec(NAME))
+    try:
+        cluster.synchronous("FIRST", 2, "remote_write", deadline_s=20)
+        with FailoverDrill(labkit.Failover.build(SMALL | {"by_hand": False, "mode": "ANY 1"})) as drill:
+            drill.take_all()
+        with cluster.primary().session() as connection:
+            found = synchronous.current(connection)
+        assert (str(found), found.level) == ("FIRST 2", "remote_write")
+        assert cluster.primary().name != "pg1"
+    finally:
+        provider.down(NAME, purge=True)

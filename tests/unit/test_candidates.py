@@ -50,7 +50,16 @@ def test_any_2_survives_one_missing_replica() -> None:
 
 
 def test_asynchronous_replication_promised_nothing_to_prove() -> None:
-    assert not decide([Survivor("pg2", received=100), Survivor("pg3", answers=False)], ASYNC).refusals
+    survivors = [Survivor("pg2", received=100), Survivor("pg3", answers=False)]
+    assert not decide(survivors, ASYNC, primary_lsn=100).refusals
+
+
+def test_a_position_that_nobody_knows_is_no_lag_of_nothing() -> None:
+    survivors = [Survivor("pg2", received=100), Survivor("pg3", received=100)]
+    (refusal,) = decide(survivors, ASYNC).refusals
+    assert "how far pg2 is behind is not known" in refusal
+    assert not decide(survivors, Synchronous("ANY", 1, "on")).refusals, "the quorum proves what the position would"
+    assert decide(survivors, Synchronous("ANY", 1, "local")).refusals, "local waits for nobody"
 
 
 def test_a_replica_too_far_behind_is_refused() -> None:

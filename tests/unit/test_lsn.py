@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit.failover.remains import behind_last_segment
+from labkit.failover.remains import segments
 from labkit.postgres import WalPosition, lsn_text, parse_lsn
 
 lsns = st.integers(0, 2**64 - 1)
@@ -52,17 +52,24 @@ def segment(timeline: int, lsn: int, segment_bytes: int) -> str:
     return f"{timeline:08X}{lsn >> 32:08X}{(lsn & 0xFFFFFFFF) // segment_bytes:08X}"
 
 
-def test_the_end_of_the_segment_of_the_manual() -> None:
-    assert behind_last_segment(["000000010000000000000002", "000000010000000000000001"], 1, 2**24) == 0x3000000
-    assert behind_last_segment(["0000000100000000000000FF"], 1, 2**24) == 2**32
+def test_the_segments_of_the_manual() -> None:
+    found = segments(["000000010000000000000002", "000000010000000000000001"], 1, 2**24)
+    assert found == (1, 0x1000000, 0x3000000)
+    assert segments(["0000000100000000000000FF"], 1, 2**24) == (1, 0xFF000000, 2**32)
 
 
 @given(st.lists(st.integers(0, 2**60), min_size=1), SEGMENT_BYTES, st.integers(1, 9))
-def test_wal_ends_within_the_last_segment(lsns: list[int], segment_bytes: int, timeline: int) -> None:
+def test_wal_ends_within_the_last_segment_of_the_newest_timeline(
+    lsns: list[int], segment_bytes: int, timeline: int
+) -> None:
     names = [segment(timeline, lsn, segment_bytes) for lsn in lsns]
     others = ["archive_status", f"{timeline:08X}.history", names[0] + ".partial", segment(timeline - 1, 2**62, 2**24)]
-    end = behind_last_segment([*others, *names], timeline, segment_bytes)
-    assert end is not None
-    assert max(lsns) < end <= max(lsns) + segment_bytes
-    assert behind_last_segment([*names, segment(timeline + 1, 0, segment_bytes)], timeline, segment_bytes) is None
-    assert behind_last_segment(["archive_status"], timeline, segment_bytes) is None
+    for known in range(1, timeline + 1):  # the control file may not know of a promotion yet
+        found = segments([*others, *names], known, segment_bytes)
+        assert found is not None
+        newest, first, end = found
+        assert newest == timeline
+        assert first <= min(lsns) < first + segment_bytes
+        assert max(lsns) < end <= max(lsns) + segment_bytes
+    assert segments(names, timeline + 1, segment_bytes) is None
+    assert segments(["archive_status"], timeline, segment_bytes) is None
