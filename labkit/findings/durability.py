@@ -84,15 +84,14 @@ def table(run: Run) -> pd.DataFrame:
     for row in each(cells(run)):
         rows[f"{row.mode}/{row.level}", row.fault] = {
             "trials": f"{row.trials}",
-            "trials that lost": f"{row.losing}",
-            "rate of losing at most (95 %)": percent(row.bound, signed=False),
-            "rows lost by these, median": number(row.lost_p50),
-            "rows lost, most": f"{row.lost_max:,}",
-            "acknowledged rows": f"{row.acknowledged:,}",
+            "that lost": f"{row.losing}",
+            "rate at most, %": f"{100 * row.bound:.1f}",
+            "rows lost, median": number(row.lost_p50),
+            "most": f"{row.lost_max:,}",
+            "of rows": f"{row.acknowledged:,}",
             "RTO p50, ms": number(row.rto_p50_ms),
-            "RTO longest, ms": number(row.rto_max_ms),
+            "longest, ms": number(row.rto_max_ms),
             "commit p50, ms": number(row.commit_p50_ms),
-            "rows/s": number(row.rate_per_s),
         }
     return Words(pd.DataFrame.from_dict(rows, orient="index"))
 
