@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -58,8 +59,9 @@ def up(
     """
     source = provider(provider_name)
     if replicas is None:
-        there = source.find(name)
-        replicas = max(ClusterSpec(name).replicas, len(there.nodes) - 1 if there else 0)
+        replicas = ClusterSpec(name).replicas
+        with contextlib.suppress(ClusterError):  # what keeps it from being found is told by `up`
+            replicas = max(replicas, len(there.nodes) - 1 if (there := source.find(name)) else 0)
     spec = ClusterSpec(name, replicas, base_port, assignments(pairs))
     _show([describe(source.up(spec))], as_json)
 
