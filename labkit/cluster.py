@@ -23,8 +23,6 @@ User = Literal["app", "admin", "replication"]
 USERS: Mapping[User, str] = {"app": "labkit_app", "admin": "labkit_admin", "replication": "labkit_replication"}
 DATABASE = "labkit"
 
-_RELOADED_S = 2.0  # within this a server acts on a setting that it was told to reload
-
 T = TypeVar("T")
 
 
@@ -231,10 +229,11 @@ class Cluster:
     def source_for(self, name: str) -> Node:
         """The primary that a node can be made anew from. Raises ClusterError if no other node is one."""
         target, others = self.node(name), self.without(name)
-        if "primary" not in others.roles().values():
+        primaries = [node for node, role in others.roles().items() if role == "primary"]
+        if not primaries:
             is_it = "it is the primary itself" if _role_or_none(target) == "primary" else "no other node is primary"
             raise ClusterError(f"it cannot be made anew as a replica: {is_it}; promote another node first", node=name)
-        return others.primary()
+        return self.node(primaries[0]) if len(primaries) == 1 else others.primary()
 
     def roles(self) -> dict[str, Role | None]:
         """Node name -> role as the server says; None if it does not answer."""
@@ -308,7 +307,7 @@ class Cluster:
                     return any(row["application_name"] == name and row["state"] == "streaming" for row in rows)
 
                 what = f"streaming from {primary.name}"
-                soon_s = min(deadline_s, _RELOADED_S)
+                soon_s = min(deadline_s, 2.0)  # within this a server acts on a setting that it was told to reload
                 with contextlib.suppress(WaitTimeout):
                     wait_until(streams, soon_s, what, node)
                     continue

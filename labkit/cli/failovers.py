@@ -94,7 +94,8 @@ def rejoin(node: str, name: str, provider_name: str, as_json: bool) -> None:
     cluster = found(name, provider_name)
     cluster.check_owned("changed")
     old = cluster.node(node)
-    if list(cluster.roles().values()).count("primary") == 1 and cluster.primary() is old:
+    roles = cluster.roles()
+    if roles[node] == "primary" and list(roles.values()).count("primary") == 1:
         raise BadInput(f"{node} is the primary; name the one that was primary before")
     with note.alone_on(cluster):
         _rejoin(cluster, old, cluster.source_for(node), as_json)
