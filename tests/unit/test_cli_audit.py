@@ -74,6 +74,20 @@ def test_a_trial_that_cannot_be_judged_keeps_no_other_from_its_verdict(tmp_path:
     assert set(told["counts"].values()) == {None}, "nothing read back is never 0 lost"
 
 
+def test_a_damaged_ledger_is_the_verdict_of_its_own_trial_only(tmp_path: Path) -> None:
+    run = matrix(tmp_path, [(SAFE, [0, 1, 2]), (SAFE, [0, 1, 2])])
+    damaged = run.path / "ledger" / "block-00000.ledger"
+    damaged.write_bytes(b"no ledger at all")
+    done = audited(str(run.path))
+    assert done.exit_code == 1
+    first, second = done.stdout.splitlines()
+    assert first.startswith("trial 0 ANY 1/on kill: unknown, ")
+    assert second == "trial 1 ANY 1/on kill: true, all 3 acknowledged rows are there"
+    assert done.stderr == ""
+    assert audited(str(run.path), "--json").exit_code == 1
+    assert audited(str(run.path), "--block", "1").exit_code == 0
+
+
 @pytest.mark.parametrize("path", sorted((project.sample_runs() / "durability-matrix").iterdir()), ids=lambda p: p.name)
 def test_a_matrix_without_its_ledger_tells_what_run_json_knows_and_that_it_is_not_judged_again(path: Path) -> None:
     recorded = json.loads((path / "run.json").read_text(encoding="utf-8"))["blocks"]
