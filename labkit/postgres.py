@@ -282,13 +282,10 @@ def answer(connection: Connection, question: bytes, patience_s: float) -> str:
 
     After a failure the connection is of no more use. Raises ClusterError, psycopg.Error if it is broken.
     """
-    pgconn, give_up = connection.pgconn, time.monotonic() + patience_s
+    pgconn = connection.pgconn
     pgconn.send_query(question)
-    while pgconn.is_busy():
-        left_s = give_up - time.monotonic()
-        if left_s <= 0 or not select.select([pgconn.socket], [], [], left_s)[0]:
-            raise ClusterError(f"no answer within {patience_s:g} s")
-        pgconn.consume_input()
+    if not answered(connection, patience_s):
+        raise ClusterError(f"no answer within {patience_s:g} s")
     result = pgconn.get_result()
     while pgconn.get_result() is not None:
         continue
@@ -296,3 +293,14 @@ def answer(connection: Connection, question: bytes, patience_s: float) -> str:
         said = result.error_message.decode(errors="replace").strip() if result else ""
         raise ClusterError(said or "the connection was closed")
     return (result.get_value(0, 0) or b"").decode()
+
+
+def answered(connection: Connection, patience_s: float) -> bool:
+    """Wait until what was sent is answered, no longer than `patience_s`. Raises psycopg.Error if it is broken."""
+    pgconn, give_up = connection.pgconn, time.monotonic() + patience_s
+    while pgconn.is_busy():
+        left_s = give_up - time.monotonic()
+        if left_s <= 0 or not select.select([pgconn.socket], [], [], left_s)[0]:
+            return False
+        pgconn.consume_input()
+    return True

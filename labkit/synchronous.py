@@ -105,14 +105,11 @@ def apply(cluster: Cluster, wanted: Synchronous, deadline_s: float = 15.0) -> di
             node.configure(settings(wanted, [other.name for other in cluster.nodes if other is not node]))
 
         def agreed() -> bool:
-            rows = postgres.replication(connection)
-            states = {row["application_name"]: row["sync_state"] for row in rows if row["application_name"] in expected}
-            streaming = all(row["state"] == "streaming" for row in rows if row["application_name"] in expected)
-            return (
-                streaming
-                and states == expected
-                and postgres.settings(connection, ["synchronous_commit"]) == {"synchronous_commit": wanted.level}
-            )
+            rows = [row for row in postgres.replication(connection) if row["application_name"] in expected]
+            states = {row["application_name"]: row["sync_state"] for row in rows if row["state"] == "streaming"}
+            return states == expected and postgres.settings(connection, ["synchronous_commit"]) == {
+                "synchronous_commit": wanted.level
+            }
 
         wait_until(agreed, give_up - time.monotonic(), f"replicas to stream with sync_state {expected}", primary)
     fresh = {n for n, state in expected.items() if state in _COUNTING and before.get(n) not in _COUNTING}

@@ -13,7 +13,6 @@ from labkit.cli.clusters import as_json_option, cluster_name, found, provider_op
 from labkit.cluster import Cluster, Node, command
 from labkit.errors import BadInput, ClusterError
 from labkit.failover import OVERRIDE, FailoverSteps, Policy, note, rejoining
-from labkit.failover.survivors import healthy
 from labkit.postgres import Role
 
 Roles = Mapping[str, Role | None]
@@ -123,18 +122,9 @@ commands: list[click.Command] = [failover, rejoin]
 
 
 def _answers_again(lost: Node, roles: Roles, begun: note.Note | None) -> bool:
-    """Whether a failover was cut off, and the primary that it had given up serves as the only one.
-
-    Raises ClusterError if the node that is named as lost answers, and no failover from it has begun.
-    """
+    """Whether a failover was cut off, and the primary that it had given up serves as the only one."""
     mine = begun is not None and begun.old == lost.name
-    if roles[lost.name] is None or (mine and list(roles.values()).count("primary") != 1):
-        return False
-    if mine:
-        return roles[lost.name] == "primary"
-    role = roles[lost.name]
-    assert role is not None
-    raise healthy(lost, role)
+    return mine and roles[lost.name] == "primary" and list(roles.values()).count("primary") == 1
 
 
 def _lost(cluster: Cluster, roles: Roles) -> Node:

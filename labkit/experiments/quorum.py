@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import time
 from typing import Any
 
@@ -128,13 +127,8 @@ class _Commit:
 
     def wait(self, deadline_s: float) -> float | None:
         """Milliseconds until the server answered; None if it has not within the deadline."""
-        pgconn, give_up = self._connection.pgconn, time.monotonic() + deadline_s
-        while pgconn.is_busy():
-            left_s = give_up - time.monotonic()
-            if left_s <= 0 or not select.select([pgconn.socket], [], [], left_s)[0]:
-                return None
-            pgconn.consume_input()
-        return (time.monotonic() - self._began) * 1e3
+        answered = postgres.answered(self._connection, deadline_s)
+        return (time.monotonic() - self._began) * 1e3 if answered else None
 
     def cancel(self, deadline_s: float) -> str:
         """Ask the server to cancel, and what it says to that."""

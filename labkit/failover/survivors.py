@@ -19,13 +19,6 @@ _PATIENCE_S = 2.0  # with a survivor that was there before
 Sessions = dict[str, postgres.Connection]
 
 
-def healthy(node: Node, role: postgres.Role) -> ClusterError:
-    """Why nobody fails over from a node that answers."""
-    if role == "primary":
-        return ClusterError("it answers as the primary; stop it first, or it would be killed", node=node.name)
-    return ClusterError("it is a replica, and answers; name the node that was the primary", node=node.name)
-
-
 def check_lost(old: Node, *, fenced: bool) -> None:
     """Raises ClusterError if `old` answers: a failover would kill it. One that is `fenced` may run, as a replica."""
     if not old.control.running():
@@ -33,8 +26,10 @@ def check_lost(old: Node, *, fenced: bool) -> None:
     role = None
     with contextlib.suppress(ClusterError), old.session(connect_timeout=2) as connection:
         role = postgres.role(connection)
-    if role is not None and not (role == "replica" and fenced):
-        raise healthy(old, role)
+    if role == "primary":
+        raise ClusterError("it answers as the primary; stop it first, or it would be killed", node=old.name)
+    if role == "replica" and not fenced:
+        raise ClusterError("it is a replica, and answers; name the node that was the primary", node=old.name)
 
 
 def connect(nodes: Sequence[Node], sessions: Sessions) -> None:
