@@ -175,7 +175,7 @@ def headline(run: Run) -> pd.DataFrame:
 def verdicts(run: Run) -> Sentences:
     """What the run shows, in sentences."""
     found = lead(run)
-    every = list(each(steps(run)))
+    every = [row for row in each(steps(run)) if not np.isnan(row.low)]  # one round cannot tell
     slower = [row for row in every if row.low > 1]
     if every:
         said = "; ".join(f"{row.before} → {row.after} × {number(row.ratio)}" for row in slower) or "none"
