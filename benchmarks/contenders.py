@@ -63,11 +63,11 @@ class Meter:
 
 def labkit(job: Job) -> dict[str, float]:
     """labkit's event loop, recording everything that a run records."""
-    from labkit.dataset import DatasetSpec
-    from labkit.load.arrivals import Closed
-    from labkit.load.engine import run_load
-    from labkit.load.spec import LoadSpec, Target
-    from labkit.workloads import GetUserByNumber
+    from labkit.lab.dataset import DatasetSpec
+    from labkit.lab.load.arrivals import Closed
+    from labkit.lab.load.engine import run_load
+    from labkit.lab.load.spec import LoadSpec, Target
+    from labkit.lab.workloads import GetUserByNumber
 
     with tempfile.TemporaryDirectory() as folder:
         result = run_load(

@@ -22,10 +22,11 @@ import psycopg
 from matplotlib.figure import Figure
 
 from benchmarks.contenders import WARMUP_S, Job
-from labkit import dataset, environment, project, providers
-from labkit.cluster import Cluster
-from labkit.providers.base import ClusterSpec
-from labkit.workloads import GetUserByNumber
+from labkit import paths as project
+from labkit.lab import dataset, environment, providers
+from labkit.lab.cluster.cluster import Cluster
+from labkit.lab.cluster.powers import ClusterSpec
+from labkit.lab.workloads import GetUserByNumber
 
 LABELS = {
     "labkit": "labkit",

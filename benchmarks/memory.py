@@ -25,9 +25,9 @@ USERS, SECOND = 1000, 1_000_000_000
 
 def record(folder: Path, requests: int) -> dict[str, Any]:
     """Write a run of so many requests, as 1,000 users at 40,000 requests a second would make them."""
-    from labkit.config import ReadScaling
-    from labkit.load.records import DTYPE, Recorder
-    from labkit.store import RunStore
+    from labkit.experiments.declared import ReadScaling
+    from labkit.lab.load.records import DTYPE, Recorder
+    from labkit.run.store import RunStore
 
     rng = np.random.default_rng(1)
     blocks: list[dict[str, Any]] = []
@@ -76,7 +76,7 @@ def read(folder: Path, _: int) -> dict[str, Any]:
 
     import nbformat
 
-    from labkit import project
+    from labkit import paths as project
 
     cells = nbformat.read(project.notebooks() / "read_scaling.ipynb", as_version=4).cells
     namespace: dict[str, Any] = {}

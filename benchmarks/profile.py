@@ -15,12 +15,12 @@ from types import FrameType
 
 import click
 
-from labkit import dataset, environment, providers
-from labkit.load.arrivals import Closed
-from labkit.load.engine import run_load
-from labkit.load.spec import LoadSpec, Target
-from labkit.providers.base import ClusterSpec
-from labkit.workloads import GetUserByNumber
+from labkit.lab import dataset, environment, providers
+from labkit.lab.cluster.powers import ClusterSpec
+from labkit.lab.load.arrivals import Closed
+from labkit.lab.load.engine import run_load
+from labkit.lab.load.spec import LoadSpec, Target
+from labkit.lab.workloads import GetUserByNumber
 
 # What a line is for, by what stands in it; the first that matches.
 KINDS = (

@@ -19,11 +19,11 @@ import numpy as np
 import psutil
 from psycopg import pq
 
-from labkit import providers
-from labkit.load.arrivals import Closed
-from labkit.load.shards import Generators
-from labkit.load.spec import LoadSpec, Target, merge
-from labkit.providers.base import ClusterSpec
+from labkit.lab import providers
+from labkit.lab.cluster.powers import ClusterSpec
+from labkit.lab.load.arrivals import Closed
+from labkit.lab.load.shards import Generators
+from labkit.lab.load.spec import LoadSpec, Target, merge
 
 INT4_OID = 23
 

@@ -16,8 +16,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from labkit.cluster import Cluster, Node
-    from labkit.config import (
+    from labkit.analysis.frames import bottleneck, ecdf, headline, littles_law, per_second, reference, resources, rounds
+    from labkit.errors import BadInput, ClusterError, LabkitError, RunNotFound, RunUnreadable
+    from labkit.experiments.cpu_budget.drive import cpu_budget
+    from labkit.experiments.declared import (
         ConcurrencySweep,
         CpuBudget,
         DurabilityMatrix,
@@ -29,26 +31,24 @@ if TYPE_CHECKING:
         ReadScaling,
         StreamingReplication,
     )
-    from labkit.dataset import DatasetSpec, seed
-    from labkit.errors import BadInput, ClusterError, LabkitError, RunNotFound, RunUnreadable
-    from labkit.experiments.budgets import cpu_budget
-    from labkit.experiments.crashes import promotion_crash
-    from labkit.experiments.drill import FailoverDrill
-    from labkit.experiments.failover import durability_matrix, run_failover
-    from labkit.experiments.load import concurrency_sweep, max_throughput, measuring_honestly
-    from labkit.experiments.quorum import quorum_commit
-    from labkit.experiments.read_scaling import read_scaling
-    from labkit.experiments.streaming import streaming_replication
-    from labkit.failover import FailoverSteps, Policy, Refused
-    from labkit.findings.conclusions import verdicts
-    from labkit.frames import bottleneck, ecdf, headline, littles_law, per_second, reference, resources, rounds
-    from labkit.lab import down, open_run, runs, up
-    from labkit.store import Run, RunStore
+    from labkit.experiments.durability_matrix.drive import durability_matrix, run_failover
+    from labkit.experiments.failover.drill import FailoverDrill
+    from labkit.experiments.max_throughput.drive import concurrency_sweep, max_throughput, measuring_honestly
+    from labkit.experiments.promotion_crash.drive import promotion_crash
+    from labkit.experiments.quorum_commit.drive import quorum_commit
+    from labkit.experiments.read_scaling.drive import read_scaling
+    from labkit.experiments.read_scaling.findings import verdicts
+    from labkit.experiments.streaming_replication.drive import streaming_replication
+    from labkit.lab.cluster.cluster import Cluster, Node
+    from labkit.lab.clusters import down, open_run, runs, up
+    from labkit.lab.dataset import DatasetSpec, seed
+    from labkit.lab.failover import FailoverSteps, Policy, Refused
+    from labkit.run.store import Run, RunStore
 
 _HOME = {
-    "labkit.cluster": ("Cluster", "Node"),
-    "labkit.findings.conclusions": ("verdicts",),
-    "labkit.config": (
+    "labkit.lab.cluster.cluster": ("Cluster", "Node"),
+    "labkit.experiments.read_scaling.findings": ("verdicts",),
+    "labkit.experiments.declared": (
         "ConcurrencySweep",
         "CpuBudget",
         "DurabilityMatrix",
@@ -60,17 +60,17 @@ _HOME = {
         "ReadScaling",
         "StreamingReplication",
     ),
-    "labkit.experiments.budgets": ("cpu_budget",),
-    "labkit.dataset": ("DatasetSpec", "seed"),
+    "labkit.experiments.cpu_budget.drive": ("cpu_budget",),
+    "labkit.lab.dataset": ("DatasetSpec", "seed"),
     "labkit.errors": ("BadInput", "ClusterError", "LabkitError", "RunNotFound", "RunUnreadable"),
-    "labkit.experiments.crashes": ("promotion_crash",),
-    "labkit.experiments.quorum": ("quorum_commit",),
-    "labkit.failover": ("FailoverSteps", "Policy", "Refused"),
-    "labkit.experiments.drill": ("FailoverDrill",),
-    "labkit.experiments.failover": ("durability_matrix", "run_failover"),
-    "labkit.experiments.read_scaling": ("read_scaling",),
-    "labkit.experiments.load": ("concurrency_sweep", "max_throughput", "measuring_honestly"),
-    "labkit.frames": (
+    "labkit.experiments.promotion_crash.drive": ("promotion_crash",),
+    "labkit.experiments.quorum_commit.drive": ("quorum_commit",),
+    "labkit.lab.failover": ("FailoverSteps", "Policy", "Refused"),
+    "labkit.experiments.failover.drill": ("FailoverDrill",),
+    "labkit.experiments.durability_matrix.drive": ("durability_matrix", "run_failover"),
+    "labkit.experiments.read_scaling.drive": ("read_scaling",),
+    "labkit.experiments.max_throughput.drive": ("concurrency_sweep", "max_throughput", "measuring_honestly"),
+    "labkit.analysis.frames": (
         "bottleneck",
         "ecdf",
         "headline",
@@ -80,9 +80,9 @@ _HOME = {
         "resources",
         "rounds",
     ),
-    "labkit.lab": ("down", "open_run", "runs", "up"),
-    "labkit.store": ("Run", "RunStore"),
-    "labkit.experiments.streaming": ("streaming_replication",),
+    "labkit.lab.clusters": ("down", "open_run", "runs", "up"),
+    "labkit.run.store": ("Run", "RunStore"),
+    "labkit.experiments.streaming_replication.drive": ("streaming_replication",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

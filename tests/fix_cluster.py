@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from labkit import project
-from labkit.cluster import Cluster
-from labkit.providers.base import ClusterSpec
-from labkit.providers.embedded import EmbeddedProvider
+from labkit import paths as project
+from labkit.lab.cluster.cluster import Cluster
+from labkit.lab.cluster.powers import ClusterSpec
+from labkit.lab.providers.embedded.provider import EmbeddedProvider
 
 MakeCluster = Callable[..., Cluster]
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from labkit import dataset
-from labkit.cluster import Cluster, Node
-from labkit.load.arrivals import Closed
-from labkit.load.engine import run_load
-from labkit.load.spec import LoadResult, LoadSpec, Target
-from labkit.store import Run
-from labkit.workloads import GetUser
+from labkit.lab import dataset
+from labkit.lab.cluster.cluster import Cluster, Node
+from labkit.lab.load.arrivals import Closed
+from labkit.lab.load.engine import run_load
+from labkit.lab.load.spec import LoadResult, LoadSpec, Target
+from labkit.lab.workloads import GetUser
+from labkit.run.store import Run
 
 DATA = dataset.DatasetSpec(5_000, "ru_RU")
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from labkit.cluster import Cluster
 from labkit.errors import ProviderUnavailable
-from labkit.providers import provider
-from labkit.providers.base import ClusterSpec, Provider
-from labkit.providers.compose import DEFAULT_IMAGE, IMAGE
+from labkit.lab.cluster.cluster import Cluster
+from labkit.lab.cluster.powers import ClusterSpec, Provider
+from labkit.lab.providers import provider
+from labkit.lab.providers.docker.provider import DEFAULT_IMAGE, IMAGE
 
 EVERY_PROVIDER = [pytest.param("embedded"), pytest.param("docker", marks=pytest.mark.docker)]
 
@@ -20,8 +20,8 @@ EVERY_PROVIDER = [pytest.param("embedded"), pytest.param("docker", marks=pytest.
 @pytest.fixture(scope="session")
 def docker_engine() -> str:
     """The image to run. Skip without a Docker engine and an image to run; in CI that is a failure."""
-    from labkit.providers import compose_cli
-    from labkit.providers.engine import Engine
+    from labkit.lab.providers.docker import compose_cli
+    from labkit.lab.providers.docker.engine import Engine
 
     try:
         compose_cli.command()

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from labkit.config import ReadScaling
-from labkit.load.records import WRONG_ANSWER
-from labkit.store import OUTCOMES, Run, RunStore
+from labkit.experiments.declared import ReadScaling
+from labkit.lab.load.records import WRONG_ANSWER
+from labkit.run.store import OUTCOMES, Run, RunStore
 
 SECOND = 1_000_000_000
 ARMS = ("primary-only", "replicas-round-robin")

@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
-from labkit import audit
+from labkit.checkers import audit
 from labkit.errors import BadInput, RunUnreadable
-from labkit.findings.recovery import CLASS_WORDS
-from labkit.lab import open_run
-from labkit.store import Run
+from labkit.experiments.failover.findings import CLASS_WORDS
+from labkit.lab.clusters import open_run
+from labkit.run.store import Run
 
 
 @click.command("audit")

@@ -10,13 +10,14 @@ from typing import Any
 
 import click
 
-from labkit import doctor, postgres
-from labkit.cluster import Cluster, Node, ReplicaLag, command
-from labkit.config import assignments
 from labkit.errors import BadInput, ClusterError
-from labkit.failover import note
-from labkit.providers import PROVIDERS, provider
-from labkit.providers.base import ClusterSpec
+from labkit.experiments.declared import assignments
+from labkit.lab import doctor
+from labkit.lab.cluster import sql as postgres
+from labkit.lab.cluster.cluster import Cluster, Node, ReplicaLag, command
+from labkit.lab.cluster.powers import ClusterSpec
+from labkit.lab.failover import note
+from labkit.lab.providers import PROVIDERS, provider
 
 cluster_name = click.option("--name", default="lab", show_default=True, help="Name of the cluster.")
 provider_option = click.option(

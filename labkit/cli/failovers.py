@@ -8,12 +8,13 @@ from collections.abc import Mapping
 
 import click
 
-from labkit import postgres, synchronous
 from labkit.cli.clusters import as_json_option, cluster_name, found, provider_option
-from labkit.cluster import Cluster, Node, command
 from labkit.errors import BadInput, ClusterError
-from labkit.failover import OVERRIDE, FailoverSteps, Policy, note, rejoining
-from labkit.postgres import Role
+from labkit.lab.cluster import sql as postgres
+from labkit.lab.cluster import synchronize as synchronous
+from labkit.lab.cluster.cluster import Cluster, Node, command
+from labkit.lab.cluster.sql import Role
+from labkit.lab.failover import OVERRIDE, FailoverSteps, Policy, note, rejoining
 
 Roles = Mapping[str, Role | None]
 
@@ -38,7 +39,9 @@ def failover(
 
     Refused, with the reason, where rows could be lost; then nothing is promoted. One that was cut off goes on.
     """
-    from labkit.failover import telling  # takes a quarter of a second to load; no other command needs it
+    from labkit.experiments.failover import (
+        step_summary as telling,  # takes a quarter of a second to load; no other command needs it
+    )
 
     cluster = found(name, provider_name)
     cluster.check_owned("failed over")

@@ -12,13 +12,16 @@ from typing import Any
 import click
 import pandas as pd
 
-from labkit import catalogue, compare, project
-from labkit.catalogue import Experiment
-from labkit.config import Parameters, assignments, read_yaml
+from labkit import paths as project
+from labkit.analysis.report import tables
+from labkit.analysis.statistics import compare
 from labkit.errors import BadInput, LabkitError, RunUnreadable
-from labkit.findings import conclusions, tables
-from labkit.lab import open_run
-from labkit.store import Run, RunStore, read_run
+from labkit.experiments import catalogue
+from labkit.experiments.catalogue import Experiment
+from labkit.experiments.declared import Parameters, assignments, read_yaml
+from labkit.experiments.read_scaling import findings as conclusions
+from labkit.lab.clusters import open_run
+from labkit.run.store import Run, RunStore, read_run
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for a script instead of tables.")
 _MEASURED = ("measured", "complete")
@@ -50,7 +53,7 @@ def run(context: click.Context, experiment: str, pairs: tuple[str, ...], file: P
 
 def _report() -> Any:
     """papermill and nbconvert take seconds to load: wrong parameters are refused before, and lists do without."""
-    from labkit import report
+    from labkit.analysis.report import report
 
     return report
 
@@ -217,7 +220,7 @@ def export_command(run_name: str, name: str, output: Path | None) -> None:
 
     hlog: latencies as HdrHistogram log. k6: the summary in k6's shape. trials: of a durability matrix, a CSV row each.
     """
-    from labkit import interchange
+    from labkit.analysis import export as interchange
 
     click.echo(interchange.export(_measured(open_run(run_name)), name, output))
 

@@ -13,11 +13,11 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from labkit import faults, postgres
 from labkit.cli import main
-from labkit.cluster import Node
-from labkit.failover import FailoverSteps, candidates, promotion, survivors
-from labkit.providers.server import EmbeddedServer
+from labkit.lab.cluster import sql as postgres
+from labkit.lab.cluster.cluster import Node
+from labkit.lab.failover import FailoverSteps, candidates, faults, promotion, survivors
+from labkit.lab.providers.embedded.server import EmbeddedServer
 
 PLACES: dict[str, tuple[Any, str, bool]] = {
     # what stands for the step in the tests: whose attribute, its name, whether it is still called

@@ -12,12 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from labkit import project
+from labkit import paths as project
 from labkit.errors import ClusterError, ProviderUnavailable
-from labkit.providers import account, binaries, processes, state
-from labkit.providers.base import ClusterSpec
-from labkit.providers.embedded import EmbeddedProvider
-from labkit.providers.server import EmbeddedServer
+from labkit.lab.cluster.powers import ClusterSpec
+from labkit.lab.providers.embedded import account, binaries, processes, state
+from labkit.lab.providers.embedded.provider import EmbeddedProvider
+from labkit.lab.providers.embedded.server import EmbeddedServer
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="only where the lab is root do servers run as another user")
 

@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from labkit import ledger, postgres
-from labkit.cluster import Cluster, wait_until
 from labkit.errors import LoadError, WaitTimeout
-from labkit.load import writing
-from labkit.load.shards import Generators
-from labkit.load.writing import WriteLoad
-from labkit.store import Run, RunStore
-from labkit.workloads import AppendRows
+from labkit.lab.cluster import sql as postgres
+from labkit.lab.cluster.cluster import Cluster, wait_until
+from labkit.lab.load import writing
+from labkit.lab.load.shards import Generators
+from labkit.lab.load.writing import WriteLoad
+from labkit.lab.workloads import AppendRows
+from labkit.run import ledger
+from labkit.run.store import Run, RunStore
 
 Begin = Callable[..., WriteLoad]
 

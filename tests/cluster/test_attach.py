@@ -17,16 +17,27 @@ from click.testing import CliRunner, Result
 from psycopg import sql
 
 import labkit
-from labkit import cli, dataset, frames, postgres
-from labkit.cluster import Cluster
-from labkit.dataset import DatasetSpec
+from labkit import cli
+from labkit.analysis import frames
 from labkit.errors import BadInput, ClusterError
-from labkit.failover.steps import FailoverSteps
-from labkit.providers.attach import AttachProvider
-from labkit.providers.base import ClusterSpec, Isolatable, Killable, Limitable, Measurable, Repairable, ReplicaKeeper
-from labkit.providers.embedded import EmbeddedProvider
-from labkit.sampling.node import DISK_METRICS, USAGE_METRICS
-from labkit.store import Run, read_run
+from labkit.lab import dataset
+from labkit.lab.cluster import sql as postgres
+from labkit.lab.cluster.cluster import Cluster
+from labkit.lab.cluster.powers import (
+    ClusterSpec,
+    Isolatable,
+    Killable,
+    Limitable,
+    Measurable,
+    Repairable,
+    ReplicaKeeper,
+)
+from labkit.lab.dataset import DatasetSpec
+from labkit.lab.failover.steps import FailoverSteps
+from labkit.lab.providers.attach.provider import AttachProvider
+from labkit.lab.providers.embedded.provider import EmbeddedProvider
+from labkit.lab.sampling.node import DISK_METRICS, USAGE_METRICS
+from labkit.run.store import Run, read_run
 
 LABKIT = str(Path(sys.executable).parent / "labkit")
 CATCHUP_S = 30
@@ -172,7 +183,7 @@ def test_replicas_of_one_application_name_are_told_apart_in_all_but_lag(owned: C
         kept[name] = node.settings(["primary_conninfo"])["primary_conninfo"]
         node.configure({"primary_conninfo": f"{kept[name]} application_name=walreceiver"})
     try:
-        labkit.cluster.wait_until(
+        labkit.lab.cluster.cluster.wait_until(
             lambda: [row["application_name"] for row in owned.replication()] == ["walreceiver"] * 2, 30, "the new names"
         )
         found = AttachProvider().up(ClusterSpec())

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from labkit.providers.embedded import EmbeddedProvider
+from labkit.lab.providers.embedded.provider import EmbeddedProvider
 
 LABKIT = str(Path(sys.executable).parent / "labkit")
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from labkit import project
-from labkit.providers import checks
+from labkit import paths as project
+from labkit.lab.providers import checks
 
 pytestmark = pytest.mark.docker
 Compose = Callable[..., str]

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from labkit import project
-from labkit.cluster import Cluster, Node, wait_until
+from labkit import paths as project
 from labkit.errors import BadInput, ClusterError, WaitTimeout
-from labkit.providers.base import ClusterSpec, Killable, Measurable, NodeControl, Provider, ReplicaKeeper
+from labkit.lab.cluster.cluster import Cluster, Node, wait_until
+from labkit.lab.cluster.powers import ClusterSpec, Killable, Measurable, NodeControl, Provider, ReplicaKeeper
 
 MB = 2**20
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 from fix_load import DATA, drive, targets
 
-from labkit import dataset
-from labkit.cluster import Cluster, wait_until
-from labkit.load.spec import LoadSpec
-from labkit.workloads import GetUser, SearchUsers, Workload
+from labkit.lab import dataset
+from labkit.lab.cluster.cluster import Cluster, wait_until
+from labkit.lab.load.spec import LoadSpec
+from labkit.lab.workloads import GetUser, SearchUsers, Workload
 
 
 def test_records_are_as_many_as_the_server_counted(load: LoadSpec, seeded: Cluster) -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from labkit import frames
-from labkit.config import CpuBudget
+from labkit.analysis import frames
 from labkit.errors import BadInput
-from labkit.experiments.budgets import cpu_budget
-from labkit.findings import speedup
-from labkit.providers import provider
+from labkit.experiments.cpu_budget import findings as speedup
+from labkit.experiments.cpu_budget.drive import cpu_budget
+from labkit.experiments.declared import CpuBudget
+from labkit.lab.providers import provider
 
 
 @pytest.mark.docker

@@ -16,13 +16,13 @@ import psutil
 import pytest
 from fix_cluster import MakeCluster
 
-from labkit import project
-from labkit.cluster import Cluster, wait_until
+from labkit import paths as project
 from labkit.errors import ClusterError
-from labkit.providers import processes
-from labkit.providers.base import ClusterSpec
-from labkit.providers.embedded import EmbeddedProvider
-from labkit.providers.server import EmbeddedServer
+from labkit.lab.cluster.cluster import Cluster, wait_until
+from labkit.lab.cluster.powers import ClusterSpec
+from labkit.lab.providers.embedded import processes
+from labkit.lab.providers.embedded.provider import EmbeddedProvider
+from labkit.lab.providers.embedded.server import EmbeddedServer
 
 LABKIT = [str(Path(sys.executable).parent / "labkit")]
 Labkit = Callable[..., subprocess.Popen[str]]
@@ -209,7 +209,7 @@ def test_a_postmaster_that_stays_a_zombie_counts_as_dead(make_cluster: MakeClust
     server.stop()
     script = (
         "import signal, sys\n"
-        "from labkit.providers.embedded import EmbeddedProvider\n"
+        "from labkit.lab.providers.embedded.provider import EmbeddedProvider\n"
         "EmbeddedProvider().find('own').node('pg1').control.start()\n"
         "print('started', flush=True)\n"
         "signal.pause()\n"

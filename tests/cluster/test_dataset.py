@@ -5,9 +5,9 @@ import time
 import psycopg
 import pytest
 
-from labkit import dataset
-from labkit.dataset import seeding
 from labkit.errors import ClusterError
+from labkit.lab import dataset
+from labkit.lab.dataset import seeding
 from labkit.progress import Progress
 
 SPEC = dataset.DatasetSpec(users=20_000, locale="ru_RU", seed=11)

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from fix_load import DATA
 
-from labkit.config import ReadScaling
-from labkit.experiments.read_scaling import read_scaling
-from labkit.load.arrivals import Closed
-from labkit.load.clocks import Clock, host_id
-from labkit.load.shards import Generators, run_elsewhere
-from labkit.load.spec import LoadSpec, merge
-from labkit.store import Run
+from labkit.experiments.declared import ReadScaling
+from labkit.experiments.read_scaling.drive import read_scaling
+from labkit.lab.load.arrivals import Closed
+from labkit.lab.load.clocks import Clock, host_id
+from labkit.lab.load.shards import Generators, run_elsewhere
+from labkit.lab.load.spec import LoadSpec, merge
+from labkit.run.store import Run
 
 
 @pytest.fixture

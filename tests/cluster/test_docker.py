@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from labkit import project
-from labkit.cluster import Cluster
+from labkit import paths as project
 from labkit.errors import BadInput, ClusterError, ProviderUnavailable
-from labkit.providers.base import ClusterSpec, Isolatable, Limitable
-from labkit.providers.compose import IMAGE, ComposeProvider
-from labkit.providers.container import DATA, ContainerServer
+from labkit.lab.cluster.cluster import Cluster
+from labkit.lab.cluster.powers import ClusterSpec, Isolatable, Limitable
+from labkit.lab.providers.docker.container import DATA, ContainerServer
+from labkit.lab.providers.docker.provider import IMAGE, ComposeProvider
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("docker_engine", "lab_data")]
 NAME = f"docker-{os.getpid()}"

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from labkit import doctor
 from labkit.errors import ProviderUnavailable
-from labkit.providers.base import ClusterSpec
-from labkit.providers.compose import ComposeProvider
-from labkit.providers.engine import Engine
+from labkit.lab import doctor
+from labkit.lab.cluster.powers import ClusterSpec
+from labkit.lab.providers.docker.engine import Engine
+from labkit.lab.providers.docker.provider import ComposeProvider
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("docker_engine", "lab_data")]
 ENGINE_SOCKET = "/var/run/docker.sock"

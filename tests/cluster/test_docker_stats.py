@@ -11,10 +11,10 @@ from statistics import fmean
 
 import pytest
 
-from labkit.cluster import Node, wait_until
-from labkit.providers.base import ClusterSpec, Usage
-from labkit.providers.compose import ComposeProvider
-from labkit.providers.container import ContainerServer
+from labkit.lab.cluster.cluster import Node, wait_until
+from labkit.lab.cluster.powers import ClusterSpec, Usage
+from labkit.lab.providers.docker.container import ContainerServer
+from labkit.lab.providers.docker.provider import ComposeProvider
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("docker_engine", "lab_data")]
 NAME = f"stats-{os.getpid()}"

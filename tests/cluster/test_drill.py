@@ -15,16 +15,18 @@ import pytest
 from click.testing import CliRunner
 
 import labkit
-from labkit import audit, faults, providers, synchronous
+from labkit.checkers import audit
 from labkit.cli import main
 from labkit.errors import ClusterError, RunUnreadable
-from labkit.experiments.drill import FailoverDrill
-from labkit.failover import Refused
-from labkit.failover.telling import Step
-from labkit.findings import recovery
-from labkit.providers.base import ClusterSpec
-from labkit.providers.embedded import EmbeddedProvider
-from labkit.store import RunStore
+from labkit.experiments.failover import findings as recovery
+from labkit.experiments.failover.drill import FailoverDrill
+from labkit.experiments.failover.step_summary import Step
+from labkit.lab import providers
+from labkit.lab.cluster import synchronize as synchronous
+from labkit.lab.cluster.powers import ClusterSpec
+from labkit.lab.failover import Refused, faults
+from labkit.lab.providers.embedded.provider import EmbeddedProvider
+from labkit.run.store import RunStore
 
 NAME = "drill-test"
 SMALL = {"cluster": NAME, "by_hand": True, "writers": 4, "before_s": 0.4, "after_s": 0.2, "sample_interval_s": 0.2}

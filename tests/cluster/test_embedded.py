@@ -17,13 +17,14 @@ import psycopg
 import pytest
 from fix_cluster import MakeCluster
 
-from labkit import project
-from labkit.cluster import Cluster
+from labkit import paths as project
 from labkit.errors import BadInput, ClusterError, ProviderUnavailable, WaitTimeout
-from labkit.providers import checks, processes, state
-from labkit.providers.base import ClusterSpec, Killable, Measurable, NodeControl
-from labkit.providers.embedded import EmbeddedProvider
-from labkit.providers.server import EmbeddedServer
+from labkit.lab.cluster.cluster import Cluster
+from labkit.lab.cluster.powers import ClusterSpec, Killable, Measurable, NodeControl
+from labkit.lab.providers import checks
+from labkit.lab.providers.embedded import processes, state
+from labkit.lab.providers.embedded.provider import EmbeddedProvider
+from labkit.lab.providers.embedded.server import EmbeddedServer
 
 
 def server(cluster: Cluster, name: str) -> EmbeddedServer:

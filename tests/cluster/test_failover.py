@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from labkit import audit, faults
-from labkit.cluster import USERS, Cluster
+from labkit.checkers import audit
 from labkit.errors import BadInput
-from labkit.failover import FailoverSteps, Policy, Refused, readback, rejoining
-from labkit.failover.watching import Watch
-from labkit.load import writing
-from labkit.load.shards import Generators
-from labkit.providers.base import Isolatable
-from labkit.store import Run, RunStore
-from labkit.synchronous import Synchronous
-from labkit.workloads import AppendRows
+from labkit.lab.cluster.cluster import USERS, Cluster
+from labkit.lab.cluster.powers import Isolatable
+from labkit.lab.cluster.synchronize import Synchronous
+from labkit.lab.failover import FailoverSteps, Policy, Refused, faults, readback, rejoining
+from labkit.lab.failover.watching import Watch
+from labkit.lab.load import writing
+from labkit.lab.load.shards import Generators
+from labkit.lab.workloads import AppendRows
+from labkit.run.store import Run, RunStore
 
 
 @pytest.fixture

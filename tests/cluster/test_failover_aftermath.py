@@ -11,12 +11,12 @@ import pytest
 from click.testing import CliRunner, Result
 from fix_cluster import MakeCluster
 
-from labkit import faults, synchronous
 from labkit.cli import main
-from labkit.cluster import Cluster
 from labkit.errors import ClusterError, WaitTimeout
-from labkit.failover import FailoverSteps, Policy
-from labkit.providers.base import Killable, Repairable
+from labkit.lab.cluster import synchronize as synchronous
+from labkit.lab.cluster.cluster import Cluster
+from labkit.lab.cluster.powers import Killable, Repairable
+from labkit.lab.failover import FailoverSteps, Policy, faults
 
 
 def invoke(*arguments: str) -> Result:

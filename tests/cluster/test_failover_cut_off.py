@@ -15,15 +15,15 @@ import failover_cut_off
 import pytest
 from click.testing import CliRunner, Result
 
-from labkit import faults, project
+from labkit import paths as project
 from labkit.cli import main
-from labkit.cluster import Cluster
-from labkit.failover import FailoverSteps, Policy, note
-from labkit.providers import processes, state
-from labkit.providers.base import ClusterSpec, Killable
-from labkit.providers.embedded import EmbeddedProvider
-from labkit.providers.server import EmbeddedServer
-from labkit.synchronous import Synchronous
+from labkit.lab.cluster.cluster import Cluster
+from labkit.lab.cluster.powers import ClusterSpec, Killable
+from labkit.lab.cluster.synchronize import Synchronous
+from labkit.lab.failover import FailoverSteps, Policy, faults, note
+from labkit.lab.providers.embedded import processes, state
+from labkit.lab.providers.embedded.provider import EmbeddedProvider
+from labkit.lab.providers.embedded.server import EmbeddedServer
 
 STEPS = ("survey", "decide", "preflight", "fence", "promote_called", "promote", "repair", "route", "repoint")
 PAUSED = "survey, one receiver stopped"  # only while the primary hangs

@@ -10,13 +10,14 @@ import pytest
 from click.testing import CliRunner, Result
 from fix_cluster import MakeCluster
 
-from labkit import faults, postgres, synchronous
 from labkit.cli import main
-from labkit.cluster import Cluster, Node
 from labkit.errors import ClusterError
-from labkit.failover import FailoverSteps, note
-from labkit.failover.watching import Watch
-from labkit.providers.base import Killable, Repairable
+from labkit.lab.cluster import sql as postgres
+from labkit.lab.cluster import synchronize as synchronous
+from labkit.lab.cluster.cluster import Cluster, Node
+from labkit.lab.cluster.powers import Killable, Repairable
+from labkit.lab.failover import FailoverSteps, faults, note
+from labkit.lab.failover.watching import Watch
 
 
 def labkit(*arguments: str) -> Result:

@@ -7,16 +7,16 @@ import contextlib
 import pytest
 from click.testing import CliRunner
 
-from labkit import audit, faults
+from labkit.checkers import audit
 from labkit.cli import main
-from labkit.cluster import Cluster
-from labkit.config import DurabilityMatrix, Failover
 from labkit.errors import BadInput, ClusterError
-from labkit.experiments import crashes
-from labkit.failover import FailoverSteps, Policy, Refused, promotion, readback
-from labkit.load import writing
-from labkit.synchronous import Synchronous
-from labkit.workloads import AppendRows
+from labkit.experiments.declared import DurabilityMatrix, Failover
+from labkit.experiments.promotion_crash import drive as crashes
+from labkit.lab.cluster.cluster import Cluster
+from labkit.lab.cluster.synchronize import Synchronous
+from labkit.lab.failover import FailoverSteps, Policy, Refused, faults, promotion, readback
+from labkit.lab.load import writing
+from labkit.lab.workloads import AppendRows
 
 
 def test_one_failover_at_a_time(own_cluster: Cluster) -> None:

@@ -14,18 +14,20 @@ import psycopg
 import pytest
 from fix_load import DATA, targets
 
-from labkit import dataset
-from labkit.cluster import Cluster
-from labkit.config import MaxThroughput, MeasuringHonestly
-from labkit.experiments.load import max_throughput, measuring_honestly
-from labkit.findings.conclusions_load import most_by_chance
-from labkit.frames import headline, honesty, trials
-from labkit.load.arrivals import Closed, Open
-from labkit.load.engine import run_load
-from labkit.load.spec import LoadSpec
-from labkit.providers.base import Killable
-from labkit.store import Run
-from labkit.workloads import GetUserByNumber
+from labkit.analysis.frames import headline
+from labkit.experiments.declared import MaxThroughput, MeasuringHonestly
+from labkit.experiments.max_throughput import trials
+from labkit.experiments.max_throughput.drive import max_throughput, measuring_honestly
+from labkit.experiments.max_throughput.findings import most_by_chance
+from labkit.experiments.measuring_honestly import frames as honesty
+from labkit.lab import dataset
+from labkit.lab.cluster.cluster import Cluster
+from labkit.lab.cluster.powers import Killable
+from labkit.lab.load.arrivals import Closed, Open
+from labkit.lab.load.engine import run_load
+from labkit.lab.load.spec import LoadSpec
+from labkit.lab.workloads import GetUserByNumber
+from labkit.run.store import Run
 
 
 @pytest.fixture
@@ -154,7 +156,7 @@ def test_the_highest_rate_is_found_where_the_server_s_pace_is_known(
 ) -> None:
     """4 connections, 10 ms a request: 400 a second are possible, and just below that p99 grows beyond the limit."""
     del lab_data
-    monkeypatch.setattr("labkit.experiments.load.workload", lambda _, data: Slow(data))
+    monkeypatch.setattr("labkit.experiments.max_throughput.drive.workload", lambda _, data: Slow(data))
     p = MaxThroughput.build(
         {"cluster": "own-search", "replicas": 0, "users": 2000, "connections": 4, "rate_low": 50, "rate_high": 3000}
         | {"p99_limit_ms": 60, "trial_s": 2, "arrival": "constant", "precision": 0.1, "confirm": 1}

@@ -13,18 +13,18 @@ import psutil
 import pytest
 from fix_load import DATA, drive, in_background, targets
 
-from labkit import dataset
-from labkit.cluster import Cluster, Node, wait_until
 from labkit.errors import LoadError
-from labkit.load import records
-from labkit.load.arrivals import Closed, Open
-from labkit.load.engine import run_load
-from labkit.load.shards import Generators, LoadInterrupted, stop_file
-from labkit.load.spec import LoadResult, LoadSpec, Target, merge
-from labkit.providers.base import Killable
-from labkit.routing import nodes_for
-from labkit.store import Run
-from labkit.workloads import GetUser, GetUserByNumber, SearchUsers
+from labkit.lab import dataset
+from labkit.lab.cluster.cluster import Cluster, Node, wait_until
+from labkit.lab.cluster.powers import Killable
+from labkit.lab.load import records
+from labkit.lab.load.arrivals import Closed, Open
+from labkit.lab.load.engine import run_load
+from labkit.lab.load.shards import Generators, LoadInterrupted, stop_file
+from labkit.lab.load.spec import LoadResult, LoadSpec, Target, merge
+from labkit.lab.routing import nodes_for
+from labkit.lab.workloads import GetUser, GetUserByNumber, SearchUsers
+from labkit.run.store import Run
 
 INT4_OID = 23
 

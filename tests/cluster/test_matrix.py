@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from labkit import audit, project
-from labkit.config import DurabilityMatrix
+from labkit import paths as project
+from labkit.checkers import audit
 from labkit.errors import BadInput, LabkitError
-from labkit.experiments import failover
-from labkit.findings import durability
-from labkit.providers.embedded import EmbeddedProvider
-from labkit.store import RunStore
+from labkit.experiments.declared import DurabilityMatrix
+from labkit.experiments.durability_matrix import drive as failover
+from labkit.experiments.durability_matrix import findings as durability
+from labkit.lab.providers.embedded.provider import EmbeddedProvider
+from labkit.run.store import RunStore
 
 SMALL = {
     "modes": "async,ANY 1",

@@ -9,9 +9,9 @@ import psycopg
 import pytest
 from fix_cluster import MakeCluster
 
-from labkit.cluster import Cluster, wait_until
 from labkit.errors import ClusterError, WaitTimeout
-from labkit.postgres import lsn_text
+from labkit.lab.cluster.cluster import Cluster, wait_until
+from labkit.lab.cluster.sql import lsn_text
 
 
 def test_a_connection_string_is_complete_for_each_user(cluster: Cluster) -> None:

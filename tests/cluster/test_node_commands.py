@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from labkit.cluster import Cluster
-from labkit.providers.base import Provider
+from labkit.lab.cluster.cluster import Cluster
+from labkit.lab.cluster.powers import Provider
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -6,11 +6,11 @@ import os
 
 import pytest
 
-from labkit.config.failover import CAUSES, PromotionCrash
-from labkit.experiments.crashes import promotion_crash
-from labkit.findings import crash
-from labkit.providers import provider
-from labkit.providers.base import Provider
+from labkit.experiments.failover.parameters import CAUSES, PromotionCrash
+from labkit.experiments.promotion_crash import findings as crash
+from labkit.experiments.promotion_crash.drive import promotion_crash
+from labkit.lab.cluster.powers import Provider
+from labkit.lab.providers import provider
 
 CRASHES = {
     "deleted": "No such file or directory",

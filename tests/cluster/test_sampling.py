@@ -6,10 +6,10 @@ import time
 import psutil
 import pytest
 
-from labkit.cluster import wait_until
-from labkit.providers.base import Killable
-from labkit.sampling import Sampler
-from labkit.store import RunStore
+from labkit.lab.cluster.cluster import wait_until
+from labkit.lab.cluster.powers import Killable
+from labkit.lab.sampling import Sampler
+from labkit.run.store import RunStore
 
 MB = 1_000_000
 ANSWER_S = 20.0  # the deadline of every wait

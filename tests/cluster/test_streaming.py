@@ -6,11 +6,11 @@ import os
 
 import pytest
 
-from labkit.config import StreamingReplication
-from labkit.experiments.streaming import streaming_replication
-from labkit.findings import replication
-from labkit.providers.base import Provider
-from labkit.store import Run
+from labkit.experiments.declared import StreamingReplication
+from labkit.experiments.streaming_replication import findings as replication
+from labkit.experiments.streaming_replication.drive import streaming_replication
+from labkit.lab.cluster.powers import Provider
+from labkit.run.store import Run
 
 
 @pytest.fixture(scope="module")

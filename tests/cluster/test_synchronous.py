@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from labkit import faults
-from labkit.cluster import Cluster
 from labkit.errors import BadInput, WaitTimeout
-from labkit.synchronous import announced
+from labkit.lab.cluster.cluster import Cluster
+from labkit.lab.cluster.synchronize import announced
+from labkit.lab.failover import faults
 
 
 def standby_names(cluster: Cluster) -> str:

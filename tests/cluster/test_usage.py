@@ -14,10 +14,10 @@ import psutil
 import pytest
 from fix_cluster import MakeCluster
 
-from labkit.cluster import Cluster
 from labkit.errors import ClusterError
-from labkit.providers.base import Usage
-from labkit.providers.server import EmbeddedServer
+from labkit.lab.cluster.cluster import Cluster
+from labkit.lab.cluster.powers import Usage
+from labkit.lab.providers.embedded.server import EmbeddedServer
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /proc")
 

@@ -8,7 +8,7 @@ import pytest
 from fix_cluster import MakeCluster
 
 from labkit.errors import ClusterError
-from labkit.providers import binaries
+from labkit.lab.providers.embedded import binaries
 
 
 def others() -> list[Path]:

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from fix_driven import command, nodes_running, with_parameters
 
-from labkit import frames
-from labkit.store import Run, RunStore
+from labkit.analysis import frames
+from labkit.run.store import Run, RunStore
 
 RUN_S = 240
 BEGIN_S = 120

@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from fix_driven import command, nodes_running, with_parameters
 
-from labkit.store import Run, RunStore
+from labkit.run.store import Run, RunStore
 
 RUN_S = 150
 BEGIN_S = 90

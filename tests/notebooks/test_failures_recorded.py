@@ -9,10 +9,13 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from labkit import catalogue, project, report
+from labkit import paths as project
+from labkit.analysis.report import report
 from labkit.cli import main
-from labkit.findings import durability, recovery
-from labkit.store import Run, RunStore
+from labkit.experiments import catalogue
+from labkit.experiments.durability_matrix import findings as durability
+from labkit.experiments.failover import findings as recovery
+from labkit.run.store import Run, RunStore
 
 EXPERIMENTS = ("failover", "durability-matrix", "quorum-commit", "promotion-crash")
 

@@ -15,11 +15,11 @@ import pytest
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import KernelManager
 
-from labkit import live
-from labkit.cluster import Cluster
-from labkit.load.live import LiveReader, LiveWriter
-from labkit.load.records import FAIL, OK, Recorder
-from labkit.store import PartWriter
+from labkit.lab.cluster.cluster import Cluster
+from labkit.lab.load import live_view as live
+from labkit.lab.load.live import LiveReader, LiveWriter
+from labkit.lab.load.records import FAIL, OK, Recorder
+from labkit.run.store import PartWriter
 
 RUN = """
 import labkit

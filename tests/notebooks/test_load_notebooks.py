@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from labkit import catalogue, report
-from labkit.frames import trials
+from labkit.analysis.report import report
+from labkit.experiments import catalogue
+from labkit.experiments.max_throughput import trials
 
 SMALL = {"cluster": "load-notebooks", "replicas": 1, "users": 2000, "connections": 4, "warmup_s": 0.1, "seed": 7}
 RUNS: dict[str, tuple[dict[str, Any], int]] = {

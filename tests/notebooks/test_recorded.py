@@ -13,10 +13,11 @@ import pytest
 from click.testing import CliRunner
 from fix_runs import UNMEASURED, Recipe, build
 
-from labkit import project, report
+from labkit import paths as project
+from labkit.analysis.report import report
 from labkit.cli import main
 from labkit.errors import LabkitError
-from labkit.store import Run
+from labkit.run.store import Run
 
 EXECUTION_S = 180
 ANYWHERE_ELSE = re.compile(r"""(?:src|href)\s*=\s*["'](?!data:|\#)|url\(\s*["']?(?!data:)|@import""", re.IGNORECASE)

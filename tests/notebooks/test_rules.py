@@ -8,8 +8,8 @@ import dataclasses
 import nbformat
 import pytest
 
-from labkit import project
-from labkit.catalogue import EXPERIMENTS
+from labkit import paths as project
+from labkit.experiments.catalogue import EXPERIMENTS
 
 NOTEBOOKS = sorted(project.notebooks().glob("*.ipynb"))
 MOST_LINES = 10

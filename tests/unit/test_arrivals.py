@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit.errors import BadInput
-from labkit.load.arrivals import Closed, Open, Schedule
+from labkit.lab.load.arrivals import Closed, Open, Schedule
 
 values = st.floats(0, 1000)
 stages = st.lists(st.tuples(values, st.floats(0, 100)), max_size=5)

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labkit import audit, ledger
-from labkit.store import RunStore
+from labkit.checkers import audit
+from labkit.run import ledger
+from labkit.run.store import RunStore
 
 OUTCOMES = st.sampled_from(ledger.OUTCOMES)
 

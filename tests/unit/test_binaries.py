@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from labkit.errors import ProviderUnavailable
-from labkit.providers import binaries
+from labkit.lab.providers.embedded import binaries
 
 
 def pretend(folder: Path, version: str, without: str = "") -> Path:

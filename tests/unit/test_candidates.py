@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit.failover.candidates import Survivor, decide
-from labkit.synchronous import Synchronous
+from labkit.lab.cluster.synchronize import Synchronous
+from labkit.lab.failover.candidates import Survivor, decide
 
 ANY_1 = Synchronous("ANY", 1, "on")
 ASYNC = Synchronous("off")

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from labkit import ledger, project
+from labkit import paths as project
 from labkit.cli import main
-from labkit.failover import readback
-from labkit.store import Run, RunStore
+from labkit.lab.failover import readback
+from labkit.run import ledger
+from labkit.run.store import Run, RunStore
 
 ASYNC, SAFE = ("async", "on"), ("ANY 1", "on")
 

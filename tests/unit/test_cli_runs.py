@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from fix_runs import Recipe, build
 
 from labkit.cli import main
-from labkit.store import Run, RunStore
+from labkit.run.store import Run, RunStore
 
 
 @pytest.fixture

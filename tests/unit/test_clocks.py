@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from labkit.errors import LoadError
-from labkit.load import clocks, shards
-from labkit.load.clocks import Clock, exchange, host_id, read_clock
+from labkit.lab.load import clocks, shards
+from labkit.lab.load.clocks import Clock, exchange, host_id, read_clock
 
 HOUR_NS = 3_600_000_000_000
 

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from labkit import bootstrap, compare, frames
+from labkit.analysis import frames
+from labkit.analysis.statistics import bootstrap, compare
 from labkit.errors import BadInput
-from labkit.findings import conclusions
-from labkit.store import Run
+from labkit.experiments.read_scaling import findings as conclusions
+from labkit.run.store import Run
 
 MakeRun = Callable[..., Run]
 rates = st.floats(1.0, 1e5)

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit import project
-from labkit.catalogue import EXPERIMENTS, experiment
-from labkit.config import Parameters, ReadScaling, assignments
-from labkit.config.shared import SPARE_CONNECTIONS, max_connections
+from labkit import paths as project
 from labkit.errors import BadInput
+from labkit.experiments.catalogue import EXPERIMENTS, experiment
+from labkit.experiments.declared import Parameters, ReadScaling, assignments
+from labkit.experiments.shared import SPARE_CONNECTIONS, max_connections
 
 
 def test_every_problem_is_named_in_one_error() -> None:

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from labkit import dataset
-from labkit.config import LOCALES
-from labkit.dataset import rows
-from labkit.dataset.rows import BLOCK_ROWS
 from labkit.errors import BadInput
+from labkit.experiments.declared import LOCALES
+from labkit.lab import dataset
+from labkit.lab.dataset import rows
+from labkit.lab.dataset.rows import BLOCK_ROWS
 
 SPEC = dataset.DatasetSpec(users=5000, locale="ru_RU", seed=7)
 # With the versions of Faker and numpy in constraints.txt. If it has to change although they have not, so does _FORMAT.
@@ -32,7 +32,7 @@ def checksum(spec: dataset.DatasetSpec) -> str:
 
 def test_the_same_spec_gives_the_same_bytes_in_another_process_and_another_year():
     script = (
-        "import hashlib; from labkit import dataset;"
+        "import hashlib; from labkit.lab import dataset;"
         f"print(hashlib.sha256(b''.join(dataset.copy_text(dataset.{SPEC!r}))).hexdigest())"
     )
     elsewhere = subprocess.run(

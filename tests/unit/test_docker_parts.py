@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit.errors import BadInput, ClusterError, ProviderUnavailable
-from labkit.providers import compose_cli, limits, stats
-from labkit.providers.connection_strings import connection_strings
-from labkit.providers.engine import Engine
-from labkit.providers.limits import Capacity
+from labkit.lab.providers.attach.connection_strings import connection_strings
+from labkit.lab.providers.docker import compose_cli, limits, stats
+from labkit.lab.providers.docker.engine import Engine
+from labkit.lab.providers.docker.limits import Capacity
 
 GIB = 2**30
 

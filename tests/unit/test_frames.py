@@ -13,12 +13,13 @@ from fix_runs import NODES, SECOND, UNMEASURED
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from labkit import frames
+from labkit.analysis import frames
+from labkit.analysis.frames.diagnosis import WRONG_ANSWER
+from labkit.analysis.report import tables
 from labkit.errors import RunUnreadable
-from labkit.findings import conclusions, tables
-from labkit.frames.diagnosis import WRONG_ANSWER
-from labkit.load import records
-from labkit.store import Run, RunStore
+from labkit.experiments.read_scaling import findings as conclusions
+from labkit.lab.load import records
+from labkit.run.store import Run, RunStore
 
 MakeRun = Callable[..., Run]
 

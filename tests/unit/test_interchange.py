@@ -13,11 +13,14 @@ from click.testing import CliRunner
 from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader
 
-from labkit import frames, interchange, open_run, project
+from labkit import open_run
+from labkit import paths as project
+from labkit.analysis import export as interchange
+from labkit.analysis import frames
+from labkit.analysis.frames.requests import measured
 from labkit.cli import main
 from labkit.errors import BadInput
-from labkit.frames.requests import measured
-from labkit.store import Run
+from labkit.run.store import Run
 
 
 def read_back(path: Path) -> dict[str, HdrHistogram]:

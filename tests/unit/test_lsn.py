@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit.failover.remains import segments
-from labkit.postgres import WalPosition, lsn_text, parse_lsn
+from labkit.lab.cluster.sql import WalPosition, lsn_text, parse_lsn
+from labkit.lab.failover.offline_state import segments
 
 lsns = st.integers(0, 2**64 - 1)
 

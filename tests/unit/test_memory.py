@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from labkit import project
+from labkit import paths as project
 
 
 @pytest.mark.slow

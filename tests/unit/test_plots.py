@@ -12,11 +12,12 @@ import pytest
 from fix_runs import UNMEASURED
 from matplotlib.figure import Figure
 
-from labkit import compare, frames, plots
-from labkit.findings import tables
-from labkit.plots import panels
-from labkit.plots.style import arm_colour
-from labkit.store import Run
+from labkit.analysis import frames, plots
+from labkit.analysis.plots import panels
+from labkit.analysis.plots.style import arm_colour
+from labkit.analysis.report import tables
+from labkit.analysis.statistics import compare
+from labkit.run.store import Run
 
 MakeRun = Callable[..., Run]
 SMALLEST_PT = 9

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.transforms import BboxBase
 
-from labkit import plots
+from labkit.analysis import plots
 
 LEVELS = ("local", "remote_write", "on", "remote_apply")
 MODES = ("async", "FIRST 1", "ANY 1", "ANY 2")

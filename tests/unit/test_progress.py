@@ -88,5 +88,5 @@ def test_another_process_is_followed_from_one_bar_to_the_next(tmp_path, monkeypa
 
 
 def test_progress_does_not_bring_the_reading_side_along():
-    script = "import sys, labkit.progress, labkit.dataset; print({'pandas', 'matplotlib'} & set(sys.modules))"
+    script = "import sys, labkit.progress, labkit.lab.dataset; print({'pandas', 'matplotlib'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", script], text=True, timeout=60).strip() == "set()"

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 import labkit
-from labkit import project
-from labkit.config import ReadScaling
+from labkit import paths as project
+from labkit.experiments.declared import ReadScaling
 
 ROOT = project.home()
 MODULES = sorted((ROOT / "labkit").rglob("*.py"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from labkit.errors import BadInput
-from labkit.synchronous import Synchronous, parse_names
+from labkit.lab.cluster.synchronize import Synchronous, parse_names
 
 REPLICAS = ["pg2", "pg3"]
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labkit.load import records
-from labkit.store import OUTCOMES, PartWriter, Run
+from labkit.lab.load import records
+from labkit.run.store import OUTCOMES, PartWriter, Run
 
 record = st.tuples(
     st.integers(0, 2**60),

@@ -11,10 +11,10 @@ import pytest
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from labkit import catalogue, report
+from labkit.analysis.report import report, tables
 from labkit.errors import BadInput
-from labkit.findings import tables
-from labkit.store import Run
+from labkit.experiments import catalogue
+from labkit.run.store import Run
 
 MakeRun = Callable[..., Run]
 SVG = '<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"><text>drawn</text></svg>'

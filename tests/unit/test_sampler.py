@@ -8,8 +8,8 @@ import psutil
 import pytest
 
 from labkit.errors import ClusterError
-from labkit.sampling import Sampler, sampler
-from labkit.store import RunStore
+from labkit.lab.sampling import Sampler, sampler
+from labkit.run.store import RunStore
 
 
 class Probe:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from labkit.errors import ClusterError, WaitTimeout
-from labkit.providers import state
-from labkit.providers.state import ClusterState, NodeState
+from labkit.lab.providers.embedded import state
+from labkit.lab.providers.embedded.state import ClusterState, NodeState
 
 
 def make(tmp_path: Path) -> ClusterState:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from labkit.errors import RunNotFound, RunUnreadable
-from labkit.store import PartWriter, Run, RunStore
+from labkit.run.store import PartWriter, Run, RunStore
 
 OPS = {
     "block": [0, 0],

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labkit import usl
+from labkit.analysis.statistics import usl
 
 USERS = np.array([1, 2, 5, 10, 20, 50, 100, 200, 500, 1000], float)
 

@@ -1,0 +1,258 @@
+"""Frames as tables to read: numbers rounded, units in the labels, one DataFrame of text each.
+
+pandas escapes the cells when it shows such a frame as HTML, so text that a server sent is safe in it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from labkit.analysis import frames
+from labkit.analysis.frames.rows import each, matching
+from labkit.analysis.statistics import compare
+from labkit.run.store import Run
+
+ARM_WORDS = {"primary-only": "primary only", "replicas-round-robin": "replicas"}
+_FIGURES = {
+    "requests": "requests",
+    "requests_per_s": "requests/s",
+    "mean_ms": "mean, ms",
+    "p50_ms": "p50, ms",
+    "p90_ms": "p90, ms",
+    "p95_ms": "p95, ms",
+    "p99_ms": "p99, ms",
+    "max_ms": "max, ms",
+    "errors": "errors",
+}
+_OPEN_FIGURES = {
+    "offered_per_s": "asked for/s",
+    "dropped": "dropped",
+    "service_p50_ms": "service p50, ms",
+    "service_p99_ms": "service p99, ms",
+}
+UNKNOWN = "–"
+
+
+class Words(pd.DataFrame):
+    """A table of words rather than numbers: a report sets it flush left."""
+
+    @property
+    def _constructor(self) -> type[pd.DataFrame]:
+        return Words
+
+    def _repr_html_(self) -> str:
+        return str(self.to_html(classes="words"))
+
+
+def number(value: float, *, signed: bool = False) -> str:
+    """Three significant digits, thousands apart, a real minus sign; a dash for what is unknown."""
+    if value is None or math.isnan(value):
+        return UNKNOWN
+    size = abs(value)
+    digits = 0 if size >= 100 or size == int(size) else 1 if size >= 10 else 2 if size >= 1 else 3
+    return f"{value:{'+' if signed else ''},.{digits}f}".replace("-", "−")
+
+
+def whole(value: float) -> str:
+    """No decimals; a dash for what is unknown."""
+    return UNKNOWN if math.isnan(value) else f"{value:,.0f}"
+
+
+def percent(share: float, *, signed: bool = True) -> str:
+    """A share as percent with one decimal: 0.031 is +3.1 %."""
+    if math.isnan(share):
+        return UNKNOWN
+    return f"{100 * share:{'+' if signed else ''}.1f} %".replace("-", "−")
+
+
+def interval(low: float, high: float) -> str:
+    """Relative limits: −5.0 … −1.2 %; a dash if there is no interval."""
+    return UNKNOWN if math.isnan(low) else f"{percent(low).removesuffix(' %')} … {percent(high)}"
+
+
+def headline(run: Run) -> pd.DataFrame:
+    """Every figure of every arm, the difference with its 95 % interval, and the original report's figures.
+
+    Rows: workload and figure. Columns: the arms of this run, `difference`, `95 % interval` (of paired rounds, in
+    percent of the first arm), then the same of the original report, whose single runs give no interval. An open
+    workload adds what was asked for, what was dropped, and the service time (latency without waiting).
+    """
+    labels = _FIGURES | (_OPEN_FIGURES if frames.is_open(run) else {})
+    here, there = frames.headline(run), frames.reference()
+    compared = compare.arms(run)
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for workload in dict.fromkeys(here["workload"]):
+        mine = here[here["workload"] == workload].set_index("arm")
+        original = there[there["workload"] == workload].set_index("arm")
+        for figure, label in labels.items():
+            row = {_arm(arm): number(value) for arm, value in mine[figure].items()}
+            for found in _found(compared, workload, figure):
+                row |= {"difference": percent(found.relative)}
+                row |= {"95 % interval": interval(found.relative_low, found.relative_high)}
+            if figure in original:
+                row |= {f"original: {_arm(arm)}": number(value) for arm, value in original[figure].items()}
+            if figure in compare.METRICS and set(compare.ARMS) <= set(original.index):
+                row["original: difference"] = percent(_relative(*(original[figure][arm] for arm in compare.ARMS)))
+            rows[workload, label] = row
+    table = pd.DataFrame.from_dict(rows, orient="index").fillna("")
+    table.index = pd.MultiIndex.from_tuples(table.index)
+    original_last = sorted(table.columns, key=lambda name: str(name).startswith("original"))
+    return table[original_last]
+
+
+def original_differences() -> pd.DataFrame:
+    """What replicas changed in the original report: workload, arm, metric, relative (a share)."""
+    there = frames.reference().set_index(["workload", "arm"])
+    baseline, other = compare.ARMS
+    rows = [
+        {"workload": workload, "arm": other, "metric": metric}
+        | {"relative": _relative(there[metric][workload, baseline], there[metric][workload, other])}
+        for workload in dict.fromkeys(there.index.get_level_values("workload"))
+        for metric in compare.METRICS
+    ]
+    return pd.DataFrame(rows)
+
+
+def _relative(before: float, after: float) -> float:
+    return after / before - 1 if before else float("nan")
+
+
+def _found(compared: pd.DataFrame, workload: str, figure: str) -> list[Any]:
+    """The row of a comparison of two arms; none where three or more arms would need more columns."""
+    rows = list(each(matching(compared, workload=workload, metric=figure)))
+    return rows if len(rows) == 1 else []
+
+
+def _arm(arm: str) -> str:
+    return ARM_WORDS.get(arm, arm)
+
+
+def two_runs(a: Run, b: Run) -> pd.DataFrame:
+    """Both runs' figures and what b changed, with 95 % intervals over their rounds; rows: workload, arm, figure."""
+    compared = compare.runs(a, b)
+    sides = [frames.headline(run).set_index(["workload", "arm"]) for run in (a, b)]
+    rows = {}
+    for key in (key for key in sides[0].index if key in sides[1].index):
+        for figure, label in _FIGURES.items():
+            row = {"A": number(sides[0].loc[key, figure]), "B": number(sides[1].loc[key, figure])}
+            for found in each(matching(compared, workload=key[0], arm=key[1], metric=figure)):
+                row["difference"] = percent(found.relative)
+                row["95 % interval"] = interval(found.relative_low, found.relative_high)
+            rows[key[0], _arm(key[1]), label] = row
+    table = pd.DataFrame.from_dict(rows, orient="index").fillna("")
+    table.index = pd.MultiIndex.from_tuples(table.index)
+    return table
+
+
+def bottleneck(run: Run) -> pd.DataFrame:
+    """How busy everything was and what was at its limit; rows: workload and arm."""
+    found = frames.bottleneck(run)
+    named = ("client_cpu_percent", "servers_cpu_percent", "host_cpu_percent")
+    servers = [column for column in found.columns if column.endswith("_cpu_percent") and column not in named]
+    table = pd.DataFrame(
+        {
+            "workload": found["workload"],
+            "arm": found["arm"].map(_arm),
+            "generator, % of a core": found["client_cpu_percent"].map(whole),
+            **{f"{c.removesuffix('_cpu_percent')}, % of a core": found[c].map(whole) for c in servers},
+            "host, % of all cores": found["host_cpu_percent"].map(whole),
+            "connections in use": found["pool_busy"].map(lambda share: percent(share, signed=False)),
+            "wait, share of latency": found["wait_share"].map(lambda share: percent(share, signed=False)),
+            "limit": found["limit"],
+        }
+    )
+    return table.set_index(["workload", "arm"]).rename_axis([None, None])
+
+
+def littles_law(run: Run) -> pd.DataFrame:
+    """Users against throughput × mean time of a request; rows: workload and arm."""
+    found = frames.littles_law(run)
+    if found.empty:
+        return Words({"": ["the workload was open: there are no users to account for"]}, index=["users"])
+    return (
+        pd.DataFrame(
+            {
+                "workload": found["workload"],
+                "arm": found["arm"].map(_arm),
+                "users": found["vus"].map(number),
+                "answers/s": found["answers_per_s"].map(number),
+                "mean time, s": found["mean_s"].map(number),
+                "answers/s × mean time": found["in_flight"].map(number),
+                "deviation": (found["deviation_percent"] / 100).map(percent),
+                "within 5 %": found["ok"].map({True: "yes", False: "no"}),
+            }
+        )
+        .set_index(["workload", "arm"])
+        .rename_axis([None, None])
+    )
+
+
+def errors(run: Run) -> pd.DataFrame:
+    """What went wrong, by SQLSTATE; says so if nothing did."""
+    found = frames.errors(run)
+    if found.empty:
+        return Words({"": ["none"]}, index=["errors"])
+    return Words(found.assign(arm=found["arm"].map(_arm)).set_index(["workload", "arm"]).rename_axis([None, None]))
+
+
+def disk_space(run: Run) -> pd.DataFrame:
+    """MiB on disk at the first and the last sample; one row a server."""
+    found = frames.disk_space(run)
+    words = {"data_directory_bytes": "data directory", "pg_wal_bytes": "of it pg_wal"}
+    columns = {
+        f"{words[str(metric)]}, {moment}, MiB": rows.set_index("node")[moment].map(lambda size: number(size / 2**20))
+        for metric, rows in found.groupby("metric")
+        for moment in ("first", "last")
+    }
+    return pd.DataFrame(columns).rename_axis(None) if columns else Words({"": ["not measured"]}, index=["servers"])
+
+
+_REPLICATION = ("application_name", "state", "sync_state", "sent_lsn", "write_lsn", "flush_lsn", "replay_lsn")
+
+
+def replication(run: Run) -> pd.DataFrame:
+    """`pg_stat_replication` on the primary before and after the load: one row a replica and moment."""
+    rows = [
+        {"when": when} | {name: row[name] for name in _REPLICATION if name in row} | _lags(row)
+        for when, recorded in (("before", "replication"), ("after", "replication_after"))
+        for row in run.meta.get(recorded) or []
+    ]
+    return Words(pd.DataFrame(rows).astype(str).set_index("when") if rows else [])
+
+
+def _lags(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: UNKNOWN if row[name] is None else row[name] for name in row if name.endswith("_lag")}
+
+
+def conditions(run: Run, *others: Run) -> pd.DataFrame:
+    """Where and with what runs were made: one row a fact, one column a run."""
+    columns = [_conditions(each_run) for each_run in (run, *others)]
+    names = ["value"] if not others else [chr(ord("A") + place) for place in range(len(columns))]
+    return Words(dict(zip(names, (pd.Series(column) for column in columns), strict=True)), index=list(columns[0]))
+
+
+def _conditions(run: Run) -> dict[str, str]:
+    meta = run.meta
+    host, versions, git = meta.get("host") or {}, meta.get("versions") or {}, meta.get("git")
+    facts = {
+        "run": run.id,
+        "status": run.status,
+        "when": meta["epoch"]["utc"],
+        "host": f"{host.get('cores')} cores ({host.get('cpu')}), {host.get('memory_bytes', 0) / 2**30:.1f} GiB, "
+        f"{host.get('os')}",
+        "PostgreSQL": (meta.get("postgresql") or {}).get("version"),
+        "labkit": f"{versions.get('labkit')}, commit {git['commit'][:10]}{' + changes' * git['dirty']}"
+        if git
+        else versions.get("labkit"),
+        "servers": ", ".join(f"{n['name']} ({n['role']})" if n["role"] else n["name"] for n in meta.get("nodes", []))
+        + f", {meta.get('provider')}",
+        "sampling cost": f"{number(100 * meta['sampler']['cost_fraction'])} % of a core"
+        if (meta.get("sampler") or {}).get("cost_fraction") is not None
+        else None,
+    }
+    facts |= {name: value for name, value in run.parameters.items() if name != "run_id"}
+    return {name: UNKNOWN if value is None else str(value) for name, value in facts.items()}

@@ -1,0 +1,178 @@
+"""Differences with their uncertainty: the arms of one run in paired rounds, or two runs.
+
+What is compared is what `frames.headline` shows: figures of all requests of all rounds pooled. Their 95 % intervals
+come from drawing whole rounds again (with both arms' rounds of a pair drawn together), pooling the requests of the
+drawn rounds and taking the figure of those; see `labkit.analysis.statistics.bootstrap`. So percentiles are never averaged. For that, the
+requests of a round are kept as counts in latency classes 1 % wide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from labkit.analysis.frames import headline
+from labkit.analysis.frames.per_run_cache import once_a_run
+from labkit.analysis.frames.requests import Block, figures, groups
+from labkit.analysis.frames.rows import each
+from labkit.analysis.statistics import bootstrap
+from labkit.analysis.statistics.bootstrap import Vector
+from labkit.errors import BadInput
+from labkit.run.store import Run
+
+ARMS = ("primary-only", "replicas-round-robin")  # those of the original report, the baseline first
+METRICS = ("requests_per_s", "mean_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms", "max_ms", "errors")
+_PERCENTILES = {"p50_ms": 0.5, "p90_ms": 0.9, "p95_ms": 0.95, "p99_ms": 0.99}
+_CLASS = np.log(1.01)  # width of a latency class
+FIELDS = list(bootstrap.Difference.__dataclass_fields__)
+
+
+@dataclass(frozen=True)
+class _Rounds:
+    """Sums over the requests of each round: what pooled figures are made of. Vectors have one value a round."""
+
+    seconds: Vector
+    right: Vector
+    errors: Vector
+    total_ms: Vector
+    classes: npt.NDArray[np.float64]  # (rounds, classes): right answers in each latency class
+    edges_ms: Vector  # (classes + 1,)
+
+    @classmethod
+    def of(cls, blocks: Sequence[Block], span_ms: tuple[float, float]) -> _Rounds:
+        latencies = [block.latency_ms[block.ok].astype(np.float64) for block in blocks]
+        count = int(np.ceil(np.log(span_ms[1] / span_ms[0]) / _CLASS)) + 1
+        edges = span_ms[0] * np.exp(_CLASS * np.arange(count + 1))
+        number = [(np.log(values / span_ms[0]) / _CLASS).astype(np.int64).clip(0, count - 1) for values in latencies]
+        return cls(
+            seconds=np.array([block.measured_s for block in blocks]),
+            right=np.array([float(len(values)) for values in latencies]),
+            errors=np.array([float(len(block.ok) - block.ok.sum()) for block in blocks]),
+            total_ms=np.array([float(values.sum()) for values in latencies]),
+            classes=np.array([np.bincount(n, minlength=count) for n in number], dtype=np.float64),
+            edges_ms=edges,
+        )
+
+    def resampled(self, metrics: Sequence[str], seed: int) -> dict[str, Vector]:
+        """The pooled figures of every resample of these rounds, by metric."""
+        pieces = [self._pooled(metrics, drawn) for drawn in bootstrap.draws(len(self.seconds), seed)]
+        return {metric: np.concatenate([piece[metric] for piece in pieces]) for metric in pieces[0]}
+
+    def _pooled(self, metrics: Sequence[str], drawn: Vector) -> dict[str, Vector]:
+        right = drawn @ self.right
+        upto = np.cumsum(drawn @ self.classes, axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):  # resamples without a right answer have no latency
+            found = {
+                "requests_per_s": right / (drawn @ self.seconds),
+                "mean_ms": drawn @ self.total_ms / right,
+                "errors": drawn @ self.errors,
+            }
+            for metric in _PERCENTILES.keys() & set(metrics):
+                found[metric] = self._percentile(_PERCENTILES[metric] * right, upto)
+        return found
+
+    def _percentile(self, wanted: Vector, upto: npt.NDArray[np.float64]) -> Vector:
+        """The latency that `wanted` requests did not exceed: linear between the edges of the class that holds it."""
+        place = (upto < wanted[:, None]).sum(axis=1).clip(max=upto.shape[1] - 1)
+        row = np.arange(len(place))
+        below = np.where(place > 0, upto[row, place - 1], 0.0)
+        within = (wanted - below) / (upto[row, place] - below)
+        return np.asarray(self.edges_ms[place] + within * np.diff(self.edges_ms)[place])
+
+
+def _compared(
+    before: Sequence[Block], after: Sequence[Block], metrics: Sequence[str], *, as_pairs: bool
+) -> list[dict[str, Any]]:
+    """One row a metric: `after` against `before`, rounds drawn together if they are pairs."""
+    latencies = np.concatenate([block.latency_ms[block.ok] for block in (*before, *after)])
+    span_ms = (max(float(latencies.min()), 1e-3), max(float(latencies.max()), 2e-3)) if len(latencies) else (1.0, 2.0)
+    sides = [_Rounds.of(side, span_ms) for side in (before, after)]
+    observed = [figures(side) for side in (before, after)]
+    n = min(len(before), len(after))
+    seeds = (0, 0 if as_pairs else 1)  # the same seed draws the same rounds
+    drawn = [side.resampled(metrics, seed) if n > 1 else {} for side, seed in zip(sides, seeds, strict=True)]
+    rows = []
+    for metric in metrics:
+        # Bootstrap says nothing about extremes, so max_ms has no interval: no resample can show a slower request.
+        resampled = (drawn[0][metric], drawn[1][metric]) if metric in drawn[0] else None
+        found = bootstrap.difference(float(observed[0][metric]), float(observed[1][metric]), resampled, n)
+        rows.append({"metric": metric, **asdict(found)})
+    return rows
+
+
+def paired(before: Sequence[Block], after: Sequence[Block], metrics: Sequence[str] = METRICS) -> list[dict[str, Any]]:
+    """`after` against `before`, blocks that are pairs: one dictionary a metric, with `FIELDS`."""
+    return _compared(before, after, metrics, as_pairs=True)
+
+
+def arms(run: Run, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
+    """Every other arm against the first, in paired rounds.
+
+    One row per workload, arm and metric. workload, arm, against, metric: str; baseline, other, difference, low, high:
+    float, in the metric's unit; relative, relative_low, relative_high: float, shares; n: int, pairs. A round that an
+    arm did not finish makes no pair and is left out of all of this.
+    """
+    every = _all_arms(run)
+    wanted = every[every["metric"].isin(list(metrics))]
+    return wanted.reset_index(drop=True)
+
+
+@once_a_run
+def _all_arms(run: Run) -> pd.DataFrame:
+    found = {(workload, arm): blocks for workload, arm, blocks in groups(run)}
+    names = list(dict.fromkeys(arm for _, arm in found))
+    against = ARMS[0] if ARMS[0] in names else names[0]
+    rows = []
+    for (workload, arm), blocks in found.items():
+        before, after = _pairs(found.get((workload, against), []), blocks)
+        if arm != against and before:
+            rows += [{"workload": workload, "arm": arm, "against": against, **row} for row in paired(before, after)]
+    return pd.DataFrame(rows, columns=["workload", "arm", "against", "metric", *FIELDS])
+
+
+def _pairs(before: Sequence[Block], after: Sequence[Block]) -> tuple[list[Block], list[Block]]:
+    by_round = [{block.facts["round"]: block for block in side} for side in (before, after)]
+    both = [number for number in by_round[0] if number in by_round[1]]
+    return [by_round[0][number] for number in both], [by_round[1][number] for number in both]
+
+
+def runs(a: Run, b: Run, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
+    """Run b against run a, for each workload and arm that both have; columns as in `arms`, `against` is "run A".
+
+    Rounds of different runs are no pairs: each run's are drawn on their own, and n is the smaller number of them.
+    """
+    others = {(workload, arm): blocks for workload, arm, blocks in groups(b)}
+    rows = [
+        {"workload": workload, "arm": arm, "against": "run A", **row}
+        for workload, arm, blocks in groups(a)
+        if (workload, arm) in others
+        for row in _compared(blocks, others[workload, arm], metrics, as_pairs=False)
+    ]
+    return pd.DataFrame(rows, columns=["workload", "arm", "against", "metric", *FIELDS])
+
+
+def parameters(a: Run, b: Run) -> pd.DataFrame:
+    """What the two runs were asked to do differently: parameter, a, b; empty if nothing."""
+    left, right = a.parameters, b.parameters
+    names = [name for name in {**left, **right} if left.get(name) != right.get(name) and name != "run_id"]
+    rows = [{"parameter": name, "A": left.get(name), "B": right.get(name)} for name in names]
+    return pd.DataFrame(rows, columns=["parameter", "A", "B"], dtype=object)
+
+
+def together(frame_of: Callable[[Run], pd.DataFrame], a: Run, b: Run) -> pd.DataFrame:
+    """The same frame of both runs, told apart by the column run: "A" or "B"."""
+    return pd.concat([frame_of(a).assign(run="A"), frame_of(b).assign(run="B")], ignore_index=True)
+
+
+def same_experiment(a: Run, b: Run) -> None:
+    """Refuse to lay runs of different experiments, or with nothing in common, side by side. Raises BadInput."""
+    if a.experiment != b.experiment:
+        raise BadInput(f"{a.id} and {b.id} are runs of different experiments; only runs of the same one compare")
+    measured = [{(row.workload, row.arm) for row in each(headline(run))} for run in (a, b)]
+    if not measured[0] & measured[1]:
+        raise BadInput(f"{a.id} and {b.id} have no workload and arm in common")

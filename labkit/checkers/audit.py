@@ -1,0 +1,219 @@
+"""Was anything lost? Set arithmetic on the keys that were written and those that were read back. Pure.
+
+Every row of the ledger falls into one class, by how its transaction ended for the writer and whether it is there:
+
+    acknowledged, there       kept
+    acknowledged, not there   LOST
+    unknown, there            recovered: the connection died before the answer, the commit had succeeded
+    unknown, not there        gone; nobody was told that it was kept
+    failed, there             CONTRADICTED: the server had refused it
+    failed, not there         refused
+
+An acknowledgement that came with the server's warning "canceling wait for synchronous replication" is unknown, not
+acknowledged. Besides: DUPLICATED rows are there more than once, UNEXPECTED ones were never attempted.
+
+A verdict is `true` (nothing lost, nothing wrong), `false`, or `unknown`: nothing was read back, the rows were read
+before the last of them was acknowledged, or nothing was ever acknowledged. Nothing read back is never "0 lost".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from labkit.errors import RunUnreadable
+from labkit.run.store import Run, part_name
+
+Keys = np.ndarray[Any, np.dtype[np.int64]]
+WRONG = ("lost", "contradicted", "duplicated", "unexpected")
+VERDICTS = ("true", "false", "unknown")
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The classes, as sorted arrays of keys, and the verdict with its reason."""
+
+    verdict: str
+    reason: str
+    kept: Keys
+    lost: Keys
+    recovered: Keys
+    gone: Keys
+    contradicted: Keys
+    refused: Keys
+    duplicated: Keys
+    unexpected: Keys
+    was_read: bool = True
+    """Without that nobody knows a row's class: all of them are empty."""
+
+    @property
+    def counts(self) -> dict[str, int | None]:
+        """Class -> rows; None where nothing was read back."""
+        return {name: len(getattr(self, name)) if self.was_read else None for name in CLASSES}
+
+    @property
+    def acknowledged(self) -> int:
+        return len(self.kept) + len(self.lost)
+
+
+CLASSES = ("kept", "lost", "recovered", "gone", "contradicted", "refused", "duplicated", "unexpected")
+
+
+def judge(writes: pd.DataFrame, present: Keys | None, read_ns: int | None = None) -> Audit:
+    """Judge a ledger (key, rows, outcome, done_ns) against the keys that were read back, None if none could be.
+
+    `read_ns` is when they were read, on the ledger's clock; a row acknowledged later makes the verdict unknown.
+    """
+    ok = writes["outcome"] == "ok"
+    acknowledged = _spread(writes[ok])
+    failed = _spread(writes[writes["outcome"] == "fail"])
+    unknown = _spread(writes[~ok & (writes["outcome"] != "fail")])
+    there, copies = np.unique(present if present is not None else _none(), return_counts=True)
+    attempted = np.concatenate([acknowledged, failed, unknown])
+    classes: dict[str, Any] = {
+        "kept": np.intersect1d(acknowledged, there),
+        "lost": np.setdiff1d(acknowledged, there),
+        "recovered": np.intersect1d(unknown, there),
+        "gone": np.setdiff1d(unknown, there),
+        "contradicted": np.intersect1d(failed, there),
+        "refused": np.setdiff1d(failed, there),
+        "duplicated": there[copies > 1],
+        "unexpected": np.setdiff1d(there, attempted),
+    }
+    late = int((writes.loc[ok, "done_ns"] > read_ns).sum()) if read_ns is not None else 0
+    if present is None:
+        return unread(f"nothing was read back, of {len(acknowledged):,} acknowledged rows")
+    if late:
+        return Audit("unknown", f"{late} rows were acknowledged after the rows were read back", **classes)
+    if wrong := [f"{len(classes[name]):,} {name}" for name in WRONG if len(classes[name])]:
+        return Audit("false", ", ".join(wrong), **classes)
+    if not len(acknowledged):
+        return Audit("unknown", "no row was acknowledged, so none could be lost", **classes)
+    return Audit("true", f"all {len(acknowledged):,} acknowledged rows are there", **classes)
+
+
+def unread(reason: str) -> Audit:
+    """The audit of rows that nobody looked up, and why."""
+    nothing: dict[str, Any] = dict.fromkeys(CLASSES, _none())
+    return Audit("unknown", reason, **nothing, was_read=False)
+
+
+def of_run(run: Run, block: int | None = None, view: str = "promoted") -> Audit:
+    """Judge a recorded run anew, or one block of it. Raises RunUnreadable if it holds no ledger.
+
+    `view` is what is judged: `promoted`, what the new primary had; `other`, what promoting the other replica would
+    have kept; `old`, what the dead primary itself had.
+    """
+    writes = ledger_of(run, block)
+    facts = [b for b in run.blocks if block is None or b["block"] == block]
+    present = present_keys(run, view, block)
+    read = [b["read_ns"] for b in facts if b.get("read_ns") is not None and view == "promoted"]
+    return judge(writes, present, min(read) if read else None)
+
+
+def ledger_of(run: Run, block: int | None = None) -> pd.DataFrame:
+    """The table `writes`, or one block's part of it; where the lab was killed before it was made, what ledger is left.
+
+    Raises RunUnreadable if there is neither.
+    """
+    from labkit.run import ledger
+
+    prefix = "" if block is None else part_name(block)
+    frames = [run.table("writes", prefix=prefix)] if run.has("writes", prefix) else []
+    for path in sorted((run.path / "ledger").glob(f"{prefix}*.ledger")):
+        columns, _ = ledger.read(path)
+        plain = {
+            name: pd.Categorical.from_codes(value[0], value[1]) if isinstance(value, tuple) else value
+            for name, value in columns.items()
+        }
+        frames.append(pd.DataFrame({"block": int(path.stem.removeprefix("block-")), **plain}))
+    if not frames:
+        what = "ledger of writes" if block is None else f"ledger of trial {block}"
+        raise RunUnreadable(f"{run.id} holds no {what}, so there is nothing to audit")
+    return pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
+
+
+def left_open(run: Run) -> int:
+    """Transactions whose outcome nobody noted: the lab was killed while they were under way."""
+    from labkit.run import ledger
+
+    writes = ledger_of(run)
+    return int((writes["sqlstate"] == ledger.LAB_KILLED).sum())
+
+
+def present_keys(run: Run, view: str, block: int | None = None) -> Keys | None:
+    """The keys that were read back in a view; None if they were not read."""
+    prefix = "" if block is None else part_name(block, view)
+    if not run.has("survivors", prefix):
+        return None
+    survivors = run.table("survivors", ["view", "key"], prefix)
+    mine = survivors[survivors["view"] == view]
+    # An empty table that was read has no rows either: run.json says that it was read.
+    was_read = any(view in b.get("views", []) for b in run.blocks if block is None or b["block"] == block)
+    return mine["key"].to_numpy(dtype=np.int64) if was_read or len(mine) else None
+
+
+def lost_rows(run: Run, found: Audit, block: int | None = None) -> pd.DataFrame:
+    """One row a lost key: key, node, intent_ms and acknowledged_ms since the run began, and where the dead primary's
+    own rows were read: xid, commit_lsn, commit_utc."""
+    writes = ledger_of(run, block)
+    writes = writes[writes["outcome"] == "ok"]
+    keys = _spread(writes)
+    rows = pd.DataFrame(
+        {
+            "key": keys,
+            "node": np.repeat(writes["node"].astype(str).to_numpy(), writes["rows"]),
+            "intent_ms": np.repeat(writes["intent_ns"].to_numpy() / 1e6, writes["rows"]),
+            "acknowledged_ms": np.repeat(writes["done_ns"].to_numpy() / 1e6, writes["rows"]),
+        }
+    )
+    lost = rows[rows["key"].isin(found.lost)]
+    prefix = "" if block is None else part_name(block)
+    if run.has("ghosts", prefix):
+        ghosts = run.table("ghosts", prefix=prefix)
+        lost = lost.merge(ghosts.drop(columns="block"), on="key", how="left")
+    return lost.sort_values("key", ignore_index=True)
+
+
+def promised(mode: str, level: str) -> bool:
+    """Whether commits waited for a replica, so that a row lost in a failover breaks a promise.
+
+    `mode` is async, FIRST k or ANY k, `level` synchronous_commit; off and local wait for no replica in any mode.
+    """
+    return mode != "async" and level not in ("off", "local")
+
+
+def allowed(judged: Audit, mode: str, level: str) -> bool:
+    """Whether all that is wrong is lost rows, and nobody was promised that they survive: a finding, no failure."""
+    wrong = [name for name in WRONG if len(getattr(judged, name))]
+    return judged.verdict == "false" and wrong == ["lost"] and not promised(mode, level)
+
+
+def upper_bound(trials: int) -> float:
+    """The largest rate of losing trials that `trials` trials without one leave likely, at 95 %: 1 − 0.05^(1/n).
+
+    The exact form of the rule of three, 3/n; 1 if nothing was tried.
+    """
+    return 1.0 - 0.05 ** (1.0 / trials) if trials else 1.0
+
+
+def _spread(writes: pd.DataFrame) -> Keys:
+    """Every key of every transaction: the first key and those that follow it."""
+    first, rows = writes["key"].to_numpy(dtype=np.int64), writes["rows"].to_numpy(dtype=np.int64)
+    if not len(first):
+        return _none()
+    offsets = np.arange(int(rows.sum())) - np.repeat(np.cumsum(rows) - rows, rows)
+    spread: Keys = np.repeat(first, rows) + offsets
+    return spread
+
+
+def _none() -> Keys:
+    return np.empty(0, dtype=np.int64)
+
+
+def keys(values: Sequence[int]) -> Keys:
+    return np.array(values, dtype=np.int64)

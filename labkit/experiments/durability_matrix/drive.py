@@ -1,0 +1,117 @@
+"""The composer of the experiments about losing a primary: validated parameters in, a run out."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+
+from labkit.errors import BadInput, RunUnreadable
+from labkit.experiments.declared import DurabilityMatrix, Failover
+from labkit.experiments.failover.drill import FailoverDrill
+from labkit.experiments.failover.trial import Trial, run_trial
+from labkit.experiments.stage import alone_on, driving, new_run, recorded
+from labkit.lab import environment, providers
+from labkit.lab.cluster.cluster import Cluster
+from labkit.lab.cluster.powers import ClusterSpec
+from labkit.lab.cluster.synchronize import Synchronous
+from labkit.lab.clusters import open_run
+from labkit.lab.failover import Policy
+from labkit.lab.load.shards import Generators
+from labkit.lab.workloads import AppendRows
+from labkit.progress import Progress
+from labkit.run.store import Run, part_name
+
+
+def run_failover(parameters: Failover) -> Run:
+    """Write, lose the primary, promote a replica, audit every row, and bring the old primary back.
+
+    With `run_id` nothing is driven: the recorded run is returned. Raises LabkitError; Refused, a ClusterError, if the
+    failover would lose data: the run is then marked failed.
+    """
+    return FailoverDrill(parameters.replace(by_hand=False)).run
+
+
+def durability_matrix(parameters: DurabilityMatrix) -> Run:
+    """Every mode, level and fault, `kills` times, each on a cluster made for it; in rounds over all cells.
+
+    Interrupted, it keeps every finished trial, and `resume` goes on behind the last. Raises LabkitError.
+    """
+    p = parameters
+    if p.run_id:
+        return recorded(p.run_id, "durability-matrix")
+    with contextlib.ExitStack() as stack:
+        if p.resume:
+            run = _cut_off(p.resume)
+            p = DurabilityMatrix.build(run.parameters)
+            stack.enter_context(driving(run))
+        else:
+            run = stack.enter_context(new_run("durability-matrix", p.as_dict()))
+        stack.enter_context(alone_on(p.provider, p.cluster))
+        _drop_unfinished(run)
+        provider = providers.provider(p.provider)
+        stack.callback(provider.down, p.cluster, purge=True)
+        generators = stack.enter_context(Generators())
+        plan = [(number, *cell) for number, cell in enumerate(p.cells * p.kills)]
+        bar = stack.enter_context(Progress("trials", len(plan), "trials"))
+        done = {block["block"] for block in run.blocks}
+        for number, mode, level, fault in plan:
+            if number not in done:
+                trial = _trial(p, number, Synchronous.parse(mode, level), fault)
+                began = time.monotonic()
+                provider.down(p.cluster, purge=True)
+                cluster = provider.up(ClusterSpec(p.cluster, p.replicas))
+                _note_conditions(run, p, cluster)
+                facts = run_trial(trial, cluster, run, generators)
+                run.update(blocks=[*run.blocks, facts | {"took_s": time.monotonic() - began}])
+            bar.update(number + 1)
+    return run
+
+
+def _trial(p: DurabilityMatrix, number: int, replication: Synchronous, fault: str) -> Trial:
+    rng = random.Random(f"{p.seed}:{number}")
+    return Trial(
+        replication=replication,
+        fault=fault,
+        workload=AppendRows(p.rows_per_tx, p.payload_bytes),
+        # What is lost is what is measured here; a refusal would only hide it.
+        policy=Policy(accept_data_loss=True, hold_writes=p.hold_writes),
+        writers=p.writers,
+        before_s=p.before_s * (1 + rng.random() / 2),
+        behind_s=p.behind_s,
+        after_s=p.after_s,
+        timeout_s=p.timeout_s,
+        seed=rng.randrange(2**31),
+        block=number,
+    )
+
+
+def _note_conditions(run: Run, p: DurabilityMatrix, cluster: Cluster) -> None:
+    if "postgresql" not in run.meta:
+        run.update(
+            provider=p.provider,
+            cluster=cluster.name,
+            postgresql={"version": cluster.version, "binaries": environment.place(cluster.binaries)},
+            nodes=[{"name": node.name, "role": node.role(), "settings": {}} for node in cluster.nodes],
+        )
+
+
+def _cut_off(name: str) -> Run:
+    """Raises BadInput, RunNotFound, RunUnreadable."""
+    run = open_run(name)
+    if run.experiment != "durability-matrix":
+        raise BadInput(f"resume: {run.id} is a run of {run.experiment}, not of durability-matrix")
+    if run.status == "complete":
+        raise BadInput(f"resume: {run.id} is complete, there is nothing to go on with")
+    return run
+
+
+def _drop_unfinished(run: Run) -> None:
+    """Remove what a trial had written that was cut off: it is done again from the start."""
+    finished = {part_name(block["block"]) for block in run.blocks}
+    for table in ("ops", "writes", "survivors", "ghosts", "ledger"):
+        for part in (run.path / table).glob("block-*"):
+            if "-".join(part.stem.split("-")[:2]) not in finished:
+                part.unlink()
+    if any(not (run.path / "writes" / f"{name}.parquet").exists() for name in finished):
+        raise RunUnreadable(f"{run.id} lacks the ledger of a finished trial; it cannot be resumed")

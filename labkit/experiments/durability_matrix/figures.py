@@ -1,0 +1,181 @@
+"""Figures of losing a primary: the outage, the durability matrix, and what durability costs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter
+
+from labkit.analysis.frames.rows import each
+from labkit.analysis.plots.style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    VERMILLION,
+    WIDTH_IN,
+    Sheet,
+    drawing,
+    node_style,
+)
+
+_MODE_COLOURS = {"async": VERMILLION, "FIRST 1": ORANGE, "ANY 1": BLUE, "ANY 2": GREEN}
+_LEVEL_MARKS = {"off": "x", "local": "v", "remote_write": "s", "on": "o", "remote_apply": "D"}
+_MATRIX_IN = 7.3  # as wide as a report shows figures
+_MARKED = {
+    "fault": "lost",
+    "detected": "noticed",
+    "promote": "promoted",
+    "first_write": "first row",
+    "repoint": "replica follows",
+}
+
+
+def outage(rows: pd.DataFrame, steps: pd.DataFrame) -> Sheet:
+    """Acknowledged rows a second around the fault, a line a node, the main steps marked.
+
+    `rows`: of `recovery.acknowledged`; `steps`: of `recovery.steps`.
+    """
+    with drawing():
+        sheet = Sheet(figsize=(WIDTH_IN, 3.2), layout="constrained")
+        ax = sheet.subplots()
+        for node, line in rows.groupby("node", sort=False):
+            ax.step(line["at_ms"], line["rows_per_s"], where="mid", label=str(node), **node_style(str(node)))
+        top = float(rows["rows_per_s"].max()) if len(rows) else 1.0
+        ax.set_ylim(0, top * 1.57)
+        late = float(rows["at_ms"].max()) * 0.55 if len(rows) else np.inf
+        marked = [row for row in each(steps) if row.step in _MARKED]
+        for place, row in enumerate(marked):
+            ax.axvline(row.at_ms, color=GREY, linewidth=0.8)
+            ax.annotate(
+                f"{_MARKED[row.step]} {row.at_ms:,.0f} ms",
+                (row.at_ms, top * (1.5 - 0.1 * place)),
+                (4, 0) if row.at_ms < late else (-4, 0),
+                textcoords="offset points",
+                color=BLACK,
+                fontsize=9,
+                va="center",
+                ha="left" if row.at_ms < late else "right",
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+            )
+        ax.set_xlabel("time since the primary was lost, ms")
+        ax.set_ylabel("acknowledged rows/s")
+        ax.yaxis.set_major_formatter(EngFormatter(sep=""))
+        sheet.legend(loc="outside upper right", title="acknowledged by", ncols=3)
+    sheet.alt = "Acknowledged rows a second around the loss of the primary, with the steps of the failover"
+    return sheet
+
+
+def durability(cells: pd.DataFrame, trials: pd.DataFrame) -> Sheet:
+    """Durability against cost: a row a mode, a band a fault. `cells` and `trials`: of `findings.durability`.
+
+    Left, a heat map of the acknowledged rows that were lost at most, a column a level; in each cell the trials that
+    lost and how much (the median, least and most of these), or the bound of the rate where none lost. Beside it the
+    commit latency, and the outage of every single trial, a line a level.
+    """
+    faults, modes, levels = (_names(cells, column) for column in ("fault", "mode", "level"))
+    most = max(2.0, float(cells["lost_max"].max()))
+    with drawing():
+        size = (_MATRIX_IN, (0.62 * len(modes) + 0.8) * len(faults) + 0.3)
+        sheet = Sheet(figsize=size, layout="constrained")
+        widths = [1.0 * max(2, len(levels)), 1.5, 1.5]
+        bands = sheet.subplots(len(faults), 3, sharex="col", sharey=True, squeeze=False, width_ratios=widths)
+        for (left, middle, right), fault in zip(bands, faults, strict=True):
+            _losses(left, cells[cells["fault"] == fault], modes, levels, most)
+            left.set_title(f"rows lost: median (least–most), fault: {fault}", loc="left")
+            of_fault = trials[(trials["fault"] == fault) & trials["rto_ms"].notna()]
+            for row in each(cells[cells["fault"] == fault]):
+                lane = _lane(modes.index(row.mode), levels.index(row.level), len(levels))
+                drawn = {"color": _MODE_COLOURS.get(row.mode, PURPLE), "marker": _LEVEL_MARKS.get(row.level, "o")}
+                middle.plot(row.commit_p50_ms, lane, markersize=6, alpha=0.8, **drawn)
+                mine = of_fault[(of_fault["mode"] == row.mode) & (of_fault["level"] == row.level)]
+                outages = mine["rto_ms"].to_numpy(dtype=float)
+                lanes = np.full(len(outages), lane)
+                right.plot(outages, lanes, linestyle="", markersize=4, alpha=0.4, markeredgewidth=0, **drawn)
+                if len(outages):
+                    right.plot(np.median(outages), lane, "|", color=BLACK, markersize=9)
+            for ax in (middle, right):
+                ax.grid(visible=False, axis="y")
+        left, middle, right = bands[-1]
+        left.set_xlabel("synchronous_commit")
+        middle.set_xlabel("commit p50, ms")
+        right.set_xlabel("RTO, ms")
+        middle.set_xlim(0, 1.1 * float(cells["commit_p50_ms"].max()))
+        right.set_xlim(0, None)
+        plain: dict[str, Any] = {"linestyle": "", "markersize": 6, "color": GREY}
+        marks = [Line2D([], [], marker=_LEVEL_MARKS.get(name, "o"), label=name, **plain) for name in levels]
+        sheet.legend(handles=marks, loc="outside lower right", ncols=len(marks), fontsize=9, handletextpad=0.1)
+    sheet.alt = (
+        "Lost acknowledged rows by replication mode, synchronous_commit and fault, beside commit latency and RTO"
+    )
+    return sheet
+
+
+def _lane(mode: int, level: int, levels: int) -> float:
+    """Where a level has its line within the row of its mode."""
+    return mode + (level - (levels - 1) / 2) * 0.72 / levels
+
+
+def _losses(ax: Axes, cells: pd.DataFrame, modes: list[str], levels: list[str], most: float) -> None:
+    """One heat map: modes down, levels across; white is nothing lost."""
+    grid = np.full((len(modes), len(levels)), np.nan)
+    for row in each(cells):
+        i, j = modes.index(row.mode), levels.index(row.level)
+        grid[i, j] = row.lost_max if row.losing else np.nan
+        said = f"{row.losing} of {row.trials} lost\n"
+        if row.losing:
+            spread = f"\n({_short(row.lost_min)}–{_short(row.lost_max)})" if row.losing > 1 else ""
+            said += _short(row.lost_p50) + spread
+        else:
+            said += f"rate ≤ {100 * row.bound:.0f} %"
+        colour = "white" if row.lost_max > most**0.6 else BLACK
+        ax.text(j, i, said, ha="center", va="center", fontsize=9, color=colour)
+    ax.imshow(grid, cmap="Oranges", norm=LogNorm(0.5, most), aspect="auto")
+    ax.set_xticks(range(len(levels)), levels)
+    ax.set_yticks(range(len(modes)), modes)
+    ax.set_xlim(-0.5, len(levels) - 0.5)
+    ax.set_ylim(len(modes) - 0.5, -0.5)
+    ax.grid(visible=False)
+
+
+def _short(rows: float) -> str:
+    if rows < 1000:
+        return f"{rows:.1f}".removesuffix(".0")
+    return f"{rows / 1000:.1f}k" if rows < 10_000 else f"{rows / 1000:,.0f}k"
+
+
+def _names(cells: pd.DataFrame, column: str) -> list[str]:
+    return [str(name) for name in dict.fromkeys(cells[column])]
+
+
+def quorum(costs: pd.DataFrame) -> Sheet:
+    """Commit latency and rows a second of each mode and level, with 95 % intervals of the mean over rounds.
+
+    `costs`: of `findings.quorum.costs`.
+    """
+    columns = {"commit_p50_ms": "commit latency p50, ms", "rate_per_s": "acknowledged rows/s"}
+    with drawing():
+        sheet = Sheet(figsize=(WIDTH_IN, 0.4 * len(costs) + 1.0), layout="constrained")
+        axes = sheet.subplots(1, 2, sharey=True)
+        for ax, (column, words) in zip(axes, columns.items(), strict=True):
+            for place, row in enumerate(each(costs)):
+                value, low, high = (getattr(row, column + end) for end in ("", "_low", "_high"))
+                colour = _MODE_COLOURS.get(row.label.split("/")[0], PURPLE)
+                if not np.isnan(low):
+                    ax.plot([max(low, 0), high], [place, place], color=colour, linewidth=2.5, solid_capstyle="butt")
+                ax.plot(value, place, "o", color=colour, markersize=7)
+            ax.set_xlabel(words)
+            ax.set_xlim(0, None)
+            ax.grid(visible=False, axis="y")
+        axes[1].xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes[0].set_yticks(range(len(costs)), list(costs["label"]))
+        axes[0].set_ylim(len(costs) - 0.5, -0.5)
+    sheet.alt = "Commit latency and throughput of each mode and level of replication, with 95 % intervals"
+    return sheet

@@ -1,0 +1,193 @@
+"""What a run of `durability-matrix` says: what each mode and level lost, how sure that is, and what it cost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from labkit.analysis.frames.rows import each
+from labkit.analysis.report.tables import Words, number, percent
+from labkit.checkers import audit
+from labkit.experiments.read_scaling.findings import Sentences
+from labkit.run.store import Run
+
+_TAIL = 30
+"""Of fewer trials a 99th percentile is not told: it would lie between the two longest."""
+
+
+def trials(run: Run) -> pd.DataFrame:
+    """One row a trial: block, mode, level, fault, seed, verdict, rows by class (kept, lost, recovered, gone, wrong),
+    other_lost (had the other replica been promoted), rto_ms, rate_per_s, commit_p50_ms, commit_p99_ms,
+    took_s (the whole trial, from its new cluster to its verdict; NaN in runs that did not note it)."""
+    rows = [
+        {name: block[name] for name in ("block", "mode", "level", "fault", "seed", "verdict")}
+        | {name: block["counts"][name] for name in ("kept", "lost", "recovered", "gone")}
+        | {"other_lost": block.get("other_lost"), "wrong": _wrong(block["counts"])}
+        | {name: block[name] for name in ("rto_ms", "rate_per_s", "commit_p50_ms", "commit_p99_ms")}
+        | {"took_s": block.get("took_s", np.nan)}
+        for block in run.blocks
+    ]
+    return pd.DataFrame(rows)
+
+
+def _wrong(counts: dict[str, int]) -> int:
+    return counts["contradicted"] + counts["duplicated"] + counts["unexpected"]
+
+
+def cells(run: Run) -> pd.DataFrame:
+    """One row per mode, level and fault: trials, losing (trials that lost a row), lost_p50, lost_min and lost_max
+    (rows, over the losing trials), bound (95 % upper bound of the rate of losing trials: exact, near 3/n where none
+    lost), rto_p50_ms, rto_p99_ms (NaN with fewer than 30 trials), rto_max_ms, commit_p50_ms, rate_per_s,
+    acknowledged (rows)."""
+    rows = []
+    for (mode, level, fault), group in trials(run).groupby(["mode", "level", "fault"], sort=False):
+        losing = group[group["lost"] > 0]
+        unknown = int((group["verdict"] == "unknown").sum())
+        rto = group["rto_ms"].dropna().astype(float)
+        rows.append(
+            {
+                "mode": mode,
+                "level": level,
+                "fault": fault,
+                "trials": len(group),
+                "losing": len(losing),
+                "lost_p50": float(losing["lost"].median()) if len(losing) else 0.0,
+                "lost_min": int(losing["lost"].min()) if len(losing) else 0,
+                "lost_max": int(group["lost"].max()),
+                "bound": bound(len(losing), len(group) - unknown),
+                "unknown": unknown,
+                "rto_p50_ms": float(rto.quantile(0.5)) if len(rto) else np.nan,
+                "rto_p99_ms": float(rto.quantile(0.99)) if len(rto) >= _TAIL else np.nan,
+                "rto_max_ms": float(rto.max()) if len(rto) else np.nan,
+                "commit_p50_ms": float(group["commit_p50_ms"].median()),
+                "rate_per_s": float(group["rate_per_s"].median()),
+                "acknowledged": int((group["kept"] + group["lost"]).sum()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def bound(losing: int, tried: int) -> float:
+    """95 % upper bound of the rate of losing trials (Clopper and Pearson, one-sided); near 3/n where none lost."""
+    from scipy.stats import beta
+
+    if losing == 0:
+        return audit.upper_bound(tried)
+    return 1.0 if losing == tried else float(beta.ppf(0.95, losing + 1, tried - losing))
+
+
+def table(run: Run) -> pd.DataFrame:
+    """`cells` to read."""
+    rows = {}
+    for row in each(cells(run)):
+        rows[f"{row.mode}/{row.level}", row.fault] = {
+            "trials": f"{row.trials}",
+            "that lost": f"{row.losing}",
+            "rate at most, %": f"{100 * row.bound:.1f}",
+            "rows lost, median": number(row.lost_p50),
+            "most": f"{row.lost_max:,}",
+            "of rows": f"{row.acknowledged:,}",
+            "RTO p50, ms": number(row.rto_p50_ms),
+            "longest, ms": number(row.rto_max_ms),
+            "commit p50, ms": number(row.commit_p50_ms),
+        }
+    return Words(pd.DataFrame.from_dict(rows, orient="index"))
+
+
+def headline(run: Run) -> pd.DataFrame:
+    """`cells` with the columns that every experiment's headline has: workload, arm, requests_per_s, p99_ms."""
+    found = cells(run)
+    p99 = trials(run).groupby(["mode", "level", "fault"], sort=False)["commit_p99_ms"].median().to_numpy(dtype=float)
+    found.insert(0, "workload", "append-rows")
+    found.insert(1, "arm", found["mode"] + "/" + found["level"] + " " + found["fault"])
+    return found.assign(requests_per_s=found["rate_per_s"], p99_ms=p99)
+
+
+def verdicts(run: Run) -> Sentences:
+    """What the matrix shows, in sentences."""
+    found, every = lead(run), cells(run)
+    for row in each(every):
+        if row.losing:
+            found.append(
+                f"{row.mode}/{row.level} lost acknowledged rows in {row.losing} of {row.trials} trials of {row.fault}: "
+                f"{number(row.lost_p50)} in the median of these, {row.lost_max:,} at most."
+            )
+    safe = [row for row in each(every) if not row.losing]
+    if safe:
+        weakest = min(safe, key=_tried)
+        found.append(
+            f"{len(safe)} of {len(every)} cells lost nothing; with {weakest.trials} trials of one, a rate of losing "
+            f"trials of up to {percent(weakest.bound, signed=False)} would still look like that."
+        )
+    found += [outage for fault in dict.fromkeys(every["fault"]) for outage in _outages(run, str(fault))]
+    took_s = trials(run)["took_s"].dropna()
+    if len(took_s):
+        found.append(
+            f"A trial took {number(took_s.median())} s in the median, from its new cluster to its verdict; the longest "
+            f"{number(took_s.max())} s."
+        )
+    seen = ": remote_write looks as safe as on here, and is not" if "remote_write" in set(every["level"]) else ""
+    found.append(f"Killing processes cannot show what an operating system's crash would lose{seen}.")
+    return found
+
+
+def _outages(run: Run, fault: str) -> list[str]:
+    """The outages of a fault's trials: where commits waited for a replica, and where they did not."""
+    of_fault = trials(run).query("fault == @fault and rto_ms.notna()")
+    waits = np.array([audit.promised(row.mode, row.level) for row in each(of_fault)], dtype=bool)
+    found = []
+    for group, who in ((of_fault[waits], "waited for a replica"), (of_fault[~waits], "waited for none")):
+        rto = group["rto_ms"].to_numpy(dtype=float)
+        if len(rto):
+            tail = f"p99 {number(float(np.percentile(rto, 99)))} ms, " if len(rto) >= _TAIL else ""
+            found.append(
+                f"RTO over {len(rto)} trials of {fault} in which commits {who}: "
+                f"p50 {number(float(np.median(rto)))} ms, {tail}longest {number(float(rto.max()))} ms."
+            )
+    if fault.endswith("all-behind") and waits.any():
+        found.append(
+            f"Before {fault} replicas receive nothing for {number(run.parameters['behind_s'])} s: commits that wait "
+            "for one stop then, and their RTO counts from there."
+        )
+    return found
+
+
+def _tried(row: Any) -> int:
+    return int(row.trials)
+
+
+def lead(run: Run) -> Sentences:
+    """What became of commits that waited for a replica, and of those that waited for none."""
+    every = cells(run)
+    waits = np.array([audit.promised(row.mode, row.level) for row in each(every)])
+    found = Sentences()
+    for group, who in ((every[waits], "waited for a replica"), (every[~waits], "waited for no replica")):
+        if not len(group):
+            continue
+        which = ", ".join(dict.fromkeys(f"{row.mode}/{row.level}" for row in each(group)))
+        tried, unknown, losing, rows = (
+            int(group[name].sum()) for name in ("trials", "unknown", "losing", "acknowledged")
+        )
+        if losing:
+            by_fault = group.groupby("fault", sort=False)[["losing", "trials"]].sum()
+            said = ", ".join(f"in {row.losing} of {row.trials} trials of {row.Index}" for row in by_fault.itertuples())
+            came = f"were lost {said}; {group['lost_max'].max():,} rows at most"
+        else:
+            bound = percent(audit.upper_bound(tried - unknown), signed=False)
+            came = f"all survived, {rows:,} rows in {tried - unknown} trials: at most {bound} of trials lose any (95 %)"
+        came += f"; {unknown} trials have no verdict" if unknown else ""
+        found.append(f"Acknowledged commits that {who} ({which}) {came}.")
+    return found
+
+
+def validity(run: Run) -> list[str]:
+    """What makes the matrix worthless: rows that nobody wrote, or trials without a verdict."""
+    every = trials(run)
+    problems = []
+    if wrong := int(every["wrong"].sum()):
+        problems.append(f"{wrong} rows are there that should not be")
+    if unknown := int((every["verdict"] == "unknown").sum()):
+        problems.append(f"{unknown} trials have no verdict")
+    return problems

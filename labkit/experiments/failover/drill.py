@@ -1,0 +1,268 @@
+"""A failover as a drill: one verb a step, taken by hand, or all at once and looked at afterwards."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+from labkit.errors import ClusterError, LabkitError, RunError
+from labkit.experiments.declared import Failover
+from labkit.experiments.failover import step_summary as telling
+from labkit.experiments.failover.step_summary import Step
+from labkit.experiments.failover.trial import FAILOVER, VERBS, Trial, TrialSteps
+from labkit.experiments.stage import cluster_of, new_run, recorded, replication_restored
+from labkit.lab import providers
+from labkit.lab.cluster.cluster import Cluster
+from labkit.lab.failover import Policy, note
+from labkit.lab.load.shards import Generators
+from labkit.lab.sampling.sampler import Sampler
+from labkit.lab.workloads import AppendRows
+from labkit.run.store import Run
+
+
+class FailoverDrill:
+    """One failover experiment, a verb for each of its steps.
+
+        drill = labkit.FailoverDrill(labkit.Failover.build({"by_hand": True}))
+        drill.write()           drill.lose_primary()
+        drill.survey()          drill.decide()          drill.preflight()       drill.fence()
+        drill.promote()         drill.repair()          drill.route()           drill.repoint()
+        drill.stop_writing()    drill.read_back()       drill.rejoin()          drill.close()
+
+    A verb takes its step, unless it has been taken, and returns what the step did, to be shown. With `by_hand` false
+    all steps are taken at once when the drill is made; with `run_id` none are, and the recorded ones are shown.
+
+    `run` is the run directory, `cluster` its servers (None for a recorded run). Out of order, a verb raises
+    ClusterError and does nothing. After a step of the failover that failed or was refused, nothing is torn down: look
+    at it, repair it, and go on with `survey`, or with `decide(accept_data_loss=True)`. A drill that is left before
+    `close`, by the end of Python or by another drill of the same cluster, closes as failed. Raises LabkitError.
+    """
+
+    def __init__(self, parameters: Failover) -> None:
+        self.parameters = parameters
+        self.cluster: Cluster | None = None
+        self._steps: TrialSteps | None = None
+        self._taken: list[str] = []
+        self._trouble = ""
+        self._stack = contextlib.ExitStack()
+        if parameters.run_id:
+            self.run = recorded(parameters.run_id, "failover")
+            return
+        if parameters.cluster in _left_open:
+            _left_open[parameters.cluster].leave()
+        there = providers.provider(parameters.provider).find(parameters.cluster)
+        if there is not None and (cut_off := note.sentence(there)):
+            raise ClusterError(f"cluster {parameters.cluster} is not whole: {cut_off}")
+        with contextlib.ExitStack() as stack:
+            self.run = stack.enter_context(new_run("failover", parameters.as_dict()))
+            self.cluster = stack.enter_context(cluster_of(parameters, self.run))
+            generators = stack.enter_context(Generators())
+            stack.enter_context(_noted(parameters, self.run, self.cluster, generators))
+            self._steps = stack.enter_context(TrialSteps(_trial(parameters), self.cluster, self.run, generators))
+            self._stack = stack.pop_all()
+        _left_open[parameters.cluster] = self
+        _see_to_the_end()
+        if not parameters.by_hand:
+            with self:
+                self.take_all()
+
+    # --- the verbs ------------------------------------------------------------------------------------------------
+
+    def write(self) -> Step:
+        """Have the writers begin, and let `before_s` pass."""
+        return self._verb("write")
+
+    def lose_primary(self) -> Step:
+        """Hold replicas back where the fault says so, inject it, and notice that the primary is gone."""
+        return self._verb("lose_primary")
+
+    def survey(self) -> Step:
+        """Ask every survivor for its LSNs, once nothing more can arrive there."""
+        return self._verb("survey")
+
+    def decide(self, *, accept_data_loss: bool = False) -> Step:
+        """Choose the candidate. Raises Refused; `accept_data_loss` overrides that, and asks the survivors anew."""
+        if accept_data_loss and self._trouble:
+            self.survey()
+        return self._verb("decide", accept_data_loss=accept_data_loss)
+
+    def preflight(self) -> Step:
+        """Look for what would make the promotion crash or be refused. Raises Refused if there is anything."""
+        return self._verb("preflight")
+
+    def fence(self) -> Step:
+        """See to it that the old primary cannot come back as a second one."""
+        return self._verb("fence")
+
+    def promote(self) -> Step:
+        """Make the candidate a primary."""
+        return self._verb("promote")
+
+    def repair(self) -> Step:
+        """Undo what the new primary has inherited and would hang on."""
+        return self._verb("repair")
+
+    def route(self) -> Step:
+        """Send the writers to the new primary. With `hold_writes` it answers them after `repoint`."""
+        return self._verb("route")
+
+    def repoint(self) -> Step:
+        """Have the other replicas follow the new primary, and wait for a row that it acknowledges."""
+        return self._verb("repoint")
+
+    def stop_writing(self) -> Step:
+        """Let `after_s` pass, and end the writers."""
+        return self._verb("stop_writing")
+
+    def read_back(self) -> Step:
+        """Read the rows of the new primary, and judge every row that was written."""
+        return self._verb("read_back")
+
+    def rejoin(self) -> Step:
+        """Read what the old primary alone has, and make it a replica; nothing without the parameter `rejoin`."""
+        return self._verb("rejoin")
+
+    def close(self) -> Run:
+        """End the run, and take the servers down unless `keep_cluster`. Before `read_back` it ends as failed."""
+        if self._steps is not None and "read_back" in self._taken and not self._trouble:
+            self._end()
+        else:
+            self.leave()
+        return self.run
+
+    # --- all of them ----------------------------------------------------------------------------------------------
+
+    def take_all(self) -> None:
+        """Take every step that is left, with nothing shown in between."""
+        for verb in VERBS:
+            if self._steps is not None and verb not in self._taken:
+                self._take(verb)
+
+    def leave(self) -> None:
+        """Close a drill before its end: the run is marked failed and says how far it came. Nothing if it is closed."""
+        if self._steps is None:
+            return
+        last = f"after {self._taken[-1]}()" if self._taken else "before its first step"
+        problem = f"the drill was left {last}, before its end" + (f"; {self._trouble}" if self._trouble else "")
+        if "lose_primary" in self._taken and "rejoin" not in self._taken:
+            name = self.parameters.cluster
+            problem += f". Its cluster is not whole: `labkit down --purge --name {name}` clears it away"
+        # At once: whoever ends this process may not wait for the servers to stop.
+        self.run.mark("failed", problem)
+        try:
+            self._end(RunError(problem))
+        except LabkitError as error:
+            self.run.event("closing_failed", reason=str(error))
+        self.run.mark("failed", problem)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            self._end(error)
+
+    # --- parts ----------------------------------------------------------------------------------------------------
+
+    def _verb(self, verb: str, **how: Any) -> Step:
+        if self._steps is not None and verb not in self._taken:
+            self._take(verb, **how)
+        elif verb not in self._taken and not self.parameters.run_id:
+            raise ClusterError(f"{verb}() cannot be done any more: the drill is closed; begin another")
+        return telling.step(self.run, verb)
+
+    def _take(self, verb: str, **how: Any) -> None:
+        assert self._steps is not None
+        missing = [earlier for earlier in VERBS[: VERBS.index(verb)] if earlier not in self._taken]
+        if missing:
+            raise ClusterError(f"{verb}() cannot be done yet, and nothing was changed: {missing[0]}() comes first")
+        try:
+            getattr(self._steps, verb)(**how)
+        except BaseException as error:
+            self._trouble = f"{verb}() ended with {type(error).__name__}{f': {error}' if str(error) else ''}"
+            if verb in FAILOVER:
+                # What was read of the survivors need not hold any more.
+                self._taken = [taken for taken in self._taken if taken not in FAILOVER]
+            raise
+        self._trouble = ""
+        self._taken.append(verb)
+        if verb in ("read_back", "rejoin"):
+            self.run.update(blocks=[self._steps.facts])
+
+    def _end(self, error: BaseException | None = None) -> None:
+        """Unwind what the drill holds, once."""
+        self._steps = None
+        stack, self._stack = self._stack, contextlib.ExitStack()
+        if _left_open.get(self.parameters.cluster) is self:
+            del _left_open[self.parameters.cluster]
+        if error is None:
+            stack.close()
+        else:
+            stack.__exit__(type(error), error, error.__traceback__)
+
+
+def _trial(p: Failover) -> Trial:
+    return Trial(
+        replication=p.replication,
+        fault=p.fault,
+        workload=AppendRows(p.rows_per_tx, p.payload_bytes),
+        policy=Policy(p.max_lag_bytes, p.accept_data_loss, hold_writes=p.hold_writes),
+        writers=p.writers,
+        before_s=p.before_s,
+        behind_s=p.behind_s,
+        after_s=p.after_s,
+        timeout_s=p.timeout_s,
+        seed=p.seed,
+        rejoin=p.rejoin,
+    )
+
+
+@contextlib.contextmanager
+def _noted(p: Failover, run: Run, cluster: Cluster, generators: Generators) -> Iterator[None]:
+    """Commits wait for replicas meanwhile; samples are taken, and who follows whom is noted before and after."""
+    with replication_restored(cluster):
+        with Sampler(cluster.nodes, run, p.sample_interval_s, pids={"generator": generators.pids}) as sampler:
+            cluster.synchronous(p.replication.mode, p.replication.k, p.replication.level)
+            run.update(replication=cluster.replication())
+            yield
+        run.update(not_measured=sampler.not_measured, sampler=sampler.summary())
+        run.update(replication_after=cluster.replication())
+
+
+_left_open: dict[str, FailoverDrill] = {}
+"""Cluster -> the drill that is under way there."""
+
+
+def _leave_all() -> None:
+    for drill in list(_left_open.values()):
+        drill.leave()
+
+
+def _on_sigterm(number: int, frame: FrameType | None) -> None:
+    """A notebook server sends this to a kernel that does not end at once, and load generators keep it from that."""
+    del frame
+    signal.signal(number, signal.SIG_IGN)  # it may be sent again while the servers stop
+    _leave_all()
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
+
+@functools.cache
+def _see_to_the_end() -> None:
+    """Have open drills closed when this process ends, however it ends, if it has the time."""
+    # Functions of atexit are called after the load generators were waited for, who would go on writing. Those that are
+    # registered here are called in reverse order, so this one must come after the generators' own.
+    getattr(threading, "_register_atexit", atexit.register)(_leave_all)
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _on_sigterm)

@@ -1,0 +1,325 @@
+"""What a run of `failover` says: the steps with their times, who was chosen, what was written, what was lost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from labkit.analysis.report.tables import Words, number
+from labkit.checkers import audit
+from labkit.errors import RunUnreadable
+from labkit.experiments.read_scaling.findings import Sentences
+from labkit.run.store import Run
+
+VIEW_WORDS = {
+    "promoted": "the promoted replica",
+    "other": "the other replica, had it been promoted",
+    "old": "the old primary itself",
+}
+CLASS_WORDS = {
+    "kept": "acknowledged and there",
+    "lost": "acknowledged and LOST",
+    "recovered": "unknown to the writer, there",
+    "gone": "unknown to the writer, not there",
+    "contradicted": "refused, yet there",
+    "refused": "refused, not there",
+    "duplicated": "there more than once",
+    "unexpected": "there, never attempted",
+}
+ORIGINAL = {"successful_tx_count": 355_766, "failed_tx_count": 350_209}
+"""Of the original report's write test: 10 users, 5 minutes, the primary killed on the way."""
+_STEPS = {
+    "fault": "the primary is lost",
+    "detected": "noticed: it lets nobody in",
+    "survey": "LSNs of the survivors read, their WAL receivers stopped",
+    "decide": "candidate chosen",
+    "preflight": "nothing stands against its promotion",
+    "fence": "old primary fenced",
+    "promote_called": "promotion asked for",
+    "promote": "promotion done",
+    "repair": "inherited settings repaired",
+    "route": "writers sent to the new primary",
+    "first_write": "first row acknowledged by the new primary",
+    "repoint": "other replicas stream from it",
+    "rejoined": "old primary back as a replica",
+}
+
+
+def facts(run: Run) -> dict[str, Any]:
+    """The one trial of a failover run. Raises RunUnreadable if it was cut off before its end."""
+    if not run.blocks:
+        raise RunUnreadable(f"{run.id} ended before its failover did: {run.meta.get('problem') or 'it was cut off'}")
+    return dict(run.blocks[0])
+
+
+def steps(run: Run) -> pd.DataFrame:
+    """One row a step, in order of time: step, words, at_ms since the primary was lost, took_ms (NaN if not timed).
+
+    Of a failover that is under way, the steps up to now. Raises RunUnreadable if the primary is not lost yet.
+    """
+    events = run.events()
+    block = facts(run) if run.blocks else _so_far(run, events)
+    rows = []
+    for kind in _STEPS:
+        found = events[events["kind"] == kind]
+        if kind == "repoint" and not any(found.get("followers", ())):
+            continue  # nobody was left to follow
+        if kind == "fault":
+            at: float | None = block["fault_ns"]
+        elif kind == "first_write":
+            at = block["first_after_ns"]
+        else:
+            at = float(found["t_ns"].iloc[-1]) if len(found) else None
+        if at is not None:
+            took = found["took_ms"].iloc[-1] if len(found) and "took_ms" in found else np.nan
+            words = _STEPS[kind]
+            if kind == "repair" and not found["settings"].iloc[-1]:
+                words = "inherited settings looked at: nothing to repair"
+            rows.append({"step": kind, "words": words, "at_ms": (at - block["fault_ns"]) / 1e6, "took_ms": took})
+    return pd.DataFrame(rows).sort_values("at_ms", ignore_index=True)
+
+
+def _so_far(run: Run, events: pd.DataFrame) -> dict[str, Any]:
+    """What of the facts is known before the rows are read back."""
+    lost = events[events["kind"] == "fault"]
+    return {"fault_ns": lost["at_ns"].iloc[-1], "first_after_ns": None} if len(lost) else facts(run)
+
+
+def timeline(run: Run) -> pd.DataFrame:
+    """`steps` to read."""
+    found = steps(run)
+    table = Words(
+        {"ms after": found["at_ms"].map(number), "what": found["words"], "took, ms": found["took_ms"].map(number)}
+    )
+    return Words(table.set_index("ms after"))
+
+
+def decision(run: Run) -> pd.DataFrame:
+    """The decision table: every survivor, what it had, and whose rule chooses it. It is there once it was decided."""
+    rows = []
+    for row in facts(run)["decision"] if run.blocks else _decided(run):
+        rows.append(
+            {
+                "replica": row["node"],
+                "answers": _yes(row["answers"]),
+                "received": _lsn(row["received"]),
+                "replayed": _lsn(row["replayed"]),
+                "behind the best, bytes": _count(row["behind_best_bytes"]),
+                "behind the primary's last answer, bytes": _count(row["behind_primary_bytes"]),
+                "timeline": _count(row["timeline"]),
+                "replay paused": _yes(row["replay_paused"]),
+                "priority": _count(row["priority"]),
+                "chosen by": row["chosen_by"] or "–",
+            }
+        )
+    return Words(pd.DataFrame(rows).set_index("replica").T)
+
+
+def _decided(run: Run) -> list[dict[str, Any]]:
+    """The table of a failover that is under way; a refused one rests on a table too."""
+    events = run.events()
+    made = events[events["kind"].isin(["decide", "decide_failed"])]
+    tables = [table for table in made.get("table", ()) if isinstance(table, list)]
+    return list(tables[-1]) if tables else list(facts(run)["decision"])
+
+
+def written(run: Run) -> pd.DataFrame:
+    """Transactions and rows by how they ended for the writer, beside what the original report counted."""
+    writes = audit.ledger_of(run)
+    by = writes.groupby("outcome", observed=False)["rows"].agg(["size", "sum"])
+    names = {
+        "ok": "acknowledged",
+        "ok-with-warning": "acknowledged with a warning: local only",
+        "fail": "refused",
+        "unknown": "unknown: the connection ended first",
+    }
+    rows = {
+        words: {"transactions": _count(by["size"].get(name, 0)), "rows": _count(by["sum"].get(name, 0))}
+        for name, words in names.items()
+    }
+    turned_away = sum(v for k, v in facts(run)["sqlstates"].items() if k == "08001")
+    rows["not sent: no connection"] = {"transactions": _count(turned_away), "rows": "–"}
+    rows["acknowledged rows a second before the fault"] = {"transactions": "", "rows": number(facts(run)["rate_per_s"])}
+    rows["original: successful_tx_count"] = {"transactions": _count(ORIGINAL["successful_tx_count"]), "rows": ""}
+    rows["original: failed_tx_count"] = {"transactions": _count(ORIGINAL["failed_tx_count"]), "rows": ""}
+    return Words(pd.DataFrame.from_dict(rows, orient="index"))
+
+
+def audits(run: Run) -> dict[str, audit.Audit]:
+    """View -> audit, for each view that was read. The other replica and the old primary are judged by what was
+    sent to the old primary: they never got what was written after it."""
+    block = facts(run)
+    found = {"promoted": audit.of_run(run, block["block"])}
+    writes = audit.ledger_of(run)
+    for view in ("other", "old"):
+        keys = audit.present_keys(run, view, block["block"])
+        if keys is not None:
+            found[view] = audit.judge(writes[writes["node"].astype(str) == block["old"]], keys)
+    return found
+
+
+def classes(run: Run) -> pd.DataFrame:
+    """Rows of every class, one column a view: the proof, and the counterfactual beside it."""
+    found = audits(run)
+    table = {VIEW_WORDS[view]: {CLASS_WORDS[c]: _count(n) for c, n in a.counts.items()} for view, a in found.items()}
+    frame = pd.DataFrame(table)
+    frame.loc["nothing lost, nothing wrong"] = {VIEW_WORDS[view]: a.verdict for view, a in found.items()}
+    return Words(frame)
+
+
+def lost(run: Run, most: int = 20) -> pd.DataFrame:
+    """The first lost keys with their commits, times since the primary was lost; empty if nothing was lost."""
+    block, lost_ms = facts(run)["block"], facts(run)["fault_ns"] / 1e6
+    found = audit.lost_rows(run, audit.of_run(run, block), block).head(most)
+    if "commit_lsn" in found:
+        found = found.assign(commit_lsn=found["commit_lsn"].map(lambda lsn: _lsn(int(lsn)) if lsn > 0 else "–"))
+    names = {"intent_ms": "sent, ms after", "acknowledged_ms": "acknowledged, ms after"}
+    found = found.assign(**{name: (found[name] - lost_ms).round(3) for name in names})
+    names |= {"commit_lsn": "commit LSN", "commit_utc": "committed"}
+    return found.rename(columns=names).set_index("key")
+
+
+def ghosts(run: Run) -> pd.DataFrame:
+    """One row a transaction that only the old primary has: xid, commit_lsn, commit_utc, rows, first and last key."""
+    if not run.has("ghosts"):
+        return pd.DataFrame(columns=["commit LSN", "committed", "rows", "first key", "last key"])
+    found = run.table("ghosts")
+    grouped = found.groupby("xid", sort=True)
+    return pd.DataFrame(
+        {
+            "commit LSN": grouped["commit_lsn"].first().map(lambda lsn: _lsn(int(lsn)) if lsn > 0 else "–"),
+            "committed": grouped["commit_utc"].first().astype(str),
+            "rows": grouped.size(),
+            "first key": grouped["key"].min(),
+            "last key": grouped["key"].max(),
+        }
+    )
+
+
+def acknowledged(run: Run, bin_ms: float = 20.0) -> pd.DataFrame:
+    """Acknowledged rows around the outage: at_ms (middle of the bin, since the fault), node, rows_per_s."""
+    block, writes = facts(run), audit.ledger_of(run)
+    ok = writes[writes["outcome"] == "ok"]
+    at = (ok["done_ns"] - block["fault_ns"]) / 1e6
+    near = at.between(-1000, (block["first_after_ns"] or block["fault_ns"]) / 1e6 - block["fault_ns"] / 1e6 + 1000)
+    bins = np.floor(at[near] / bin_ms).astype(int)
+    grouped = ok[near].groupby([bins, ok.loc[near, "node"].astype(str)])["rows"].sum()
+    rows = [
+        {"at_ms": (b + 0.5) * bin_ms, "node": node, "rows_per_s": n / bin_ms * 1e3} for (b, node), n in grouped.items()
+    ]
+    return pd.DataFrame(rows, columns=["at_ms", "node", "rows_per_s"])
+
+
+def headline(run: Run) -> pd.DataFrame:
+    """One row: workload, arm, requests_per_s and p99_ms before the fault, rto_ms, acknowledged, lost, unknown rows
+    (not there and there), verdict."""
+    block = facts(run)
+    judged = audit.of_run(run, block["block"])
+    row = {
+        "workload": "append-rows",
+        "arm": f"{block['mode']}/{block['level']} {block['fault']}",
+        "requests_per_s": block["rate_per_s"],
+        "p99_ms": block["commit_p99_ms"],
+        "rto_ms": block["rto_ms"],
+        "acknowledged": judged.acknowledged,
+        "lost": len(judged.lost),
+        "recovered": len(judged.recovered),
+        "gone": len(judged.gone),
+        "verdict": judged.verdict,
+    }
+    return pd.DataFrame([row])
+
+
+def verdicts(run: Run) -> Sentences:
+    """What the run shows, in sentences."""
+    found, block = lead(run), facts(run)
+    judged = audits(run)
+    if "other" in judged:
+        lost_there = len(judged["other"].lost)
+        found.append(
+            "Promoting the other replica would have lost "
+            + (f"{lost_there:,} acknowledged rows." if lost_there else "nothing either.")
+        )
+    unknown = len(judged["promoted"].recovered) + len(judged["promoted"].gone)
+    if unknown:
+        found.append(
+            f"{unknown:,} rows were under way when the primary was lost: {len(judged['promoted'].recovered):,} of them "
+            "are on the new primary. Their writers were told nothing, so those that are not there are no loss."
+        )
+    alone = run.events().query("kind == 'repoint'")
+    if len(alone) and not any(alone["followers"]):
+        found.append(
+            f"No replica was left to follow {block['new']}, so its commits waited for nobody: until another is back, "
+            "its rows are on one server only."
+        )
+    if block.get("ghosts"):
+        found.append(
+            f"{block['ghosts']:,} rows existed on the old primary alone; {block['rejoined']} took them back when it "
+            "rejoined as a replica."
+        )
+    agree = {name for name in block["choices"].values() if name}
+    if len(agree) == 1:
+        found.append(f"All four rules, labkit's and those of three managers, would promote {block['new']}.")
+    else:
+        said = ", ".join(f"{manager} {name or 'would refuse'}" for manager, name in block["choices"].items())
+        found.append(f"The rules differ: {said}.")
+    if open_ended := audit.left_open(run):
+        found.append(f"{open_ended} transactions have no outcome: their load generator was killed.")
+    return found
+
+
+def lead(run: Run) -> Sentences:
+    """The verdict and the outage."""
+    block = facts(run)
+    judged = audit.of_run(run, block["block"])
+    wrong = "Acknowledged rows are lost" if len(judged.lost) else "Rows are wrong"
+    what = {"true": "Nothing that was acknowledged is lost", "false": wrong}.get(
+        judged.verdict, "Whether anything is lost is unknown"
+    )
+    found = Sentences([f"{what} ({block['mode']}, synchronous_commit = {block['level']}): {judged.reason}."])
+    if block["rto_ms"] is not None:
+        found.append(
+            f"Nothing was acknowledged for {number(block['rto_ms'])} ms, from the last row of {block['old']} to the "
+            f"first of {block['new']} (RTO, as the writers saw it)."
+        )
+        if run.parameters.get("by_hand"):
+            found.append(_by_hand(run))
+    found += [f"Overridden: {reason}." for reason in block["overridden"]]
+    return found
+
+
+def _by_hand(run: Run) -> str:
+    taken = steps(run)
+    noticed = taken.loc[taken["step"] == "detected", "at_ms"].sum()
+    return (
+        "The steps were taken by hand, so that outage includes the reader's time between the cells: the steps "
+        f"themselves took {number(taken['took_ms'].sum())} ms, after {number(noticed)} ms until the loss was noticed."
+    )
+
+
+def validity(run: Run) -> list[str]:
+    """What makes the run worthless as a proof, or proves something wrong; a loss that replication allows is neither."""
+    block = facts(run)
+    judged = audit.of_run(run, block["block"])
+    fine = judged.verdict == "true" or audit.allowed(judged, block["mode"], block["level"])
+    return [] if fine else [f"the audit says {judged.verdict}: {judged.reason}"]
+
+
+def no_differences(run: Run) -> pd.DataFrame:
+    """One failover has nothing to be compared with inside its run."""
+    del run
+    return pd.DataFrame()
+
+
+def _lsn(lsn: int | None) -> str:
+    return "–" if lsn is None else f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:X}"
+
+
+def _count(value: int | None) -> str:
+    return "–" if value is None else f"{value:,}"
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"

@@ -1,0 +1,83 @@
+"""What a run of measuring-honestly shows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from labkit.analysis.frames.requests import Block, groups, measured
+from labkit.analysis.frames.rows import each
+from labkit.analysis.statistics import compare
+from labkit.run.store import Run
+
+COLD, CLOSED, OPEN = "cold start", "closed loop", "open, constant rate"
+
+
+def _block(run: Run, arm: str) -> Block:
+    return next(block for block in measured(run) if block.facts["arm"] == arm)
+
+
+def moments(run: Run, arm: str, width_s: float = 0.05) -> pd.DataFrame:
+    """Short spans of one block, by when the requests were asked for.
+
+    second: float, the middle of the span. requests: int. p50_ms, max_ms: float, latency; service_max_ms: float,
+    the same without waiting for a connection. They are NaN in spans in which nothing was asked for.
+    """
+    block = _block(run, arm)
+    asked_s = block.done_s[block.ok] - block.latency_ms[block.ok] / 1e3
+    frame = pd.DataFrame(
+        {
+            "span": np.floor(asked_s / width_s).astype(np.int64),
+            "latency_ms": block.latency_ms[block.ok],
+            "service_ms": block.latency_ms[block.ok] - block.wait_ms[block.ok],
+        }
+    )
+    spans = frame[frame["span"] >= 0].groupby("span")
+    found = spans["latency_ms"].agg(requests="count", p50_ms="median", max_ms="max")
+    found["service_max_ms"] = spans["service_ms"].max()
+    found = found.reindex(range(int(found.index.max()) + 1)) if len(found) else found
+    found["requests"] = found["requests"].fillna(0).astype(np.int64)
+    found.insert(0, "second", (found.index + 0.5) * width_s)
+    return pd.DataFrame(found.reset_index(drop=True))
+
+
+def averaged(run: Run, arm: str) -> pd.DataFrame:
+    """What becomes of a p99 when the p99s of spans are averaged instead of pooling their requests.
+
+    One row per width: span_s: float. averaged_ms: float, the mean of the spans' p99. pooled_ms: float, the p99 of all
+    requests, the same in every row.
+    """
+    block = _block(run, arm)
+    latency, done = block.latency_ms[block.ok], block.done_s[block.ok]
+    rows = []
+    for width in (0.1, 0.25, 0.5, 1.0):
+        p99 = pd.Series(latency).groupby(np.floor(done / width)).quantile(0.99)
+        rows.append({"span_s": width, "averaged_ms": float(p99.mean()), "pooled_ms": float(np.percentile(latency, 99))})
+    return pd.DataFrame(rows)
+
+
+def stall(run: Run) -> tuple[float, float] | None:
+    """When the server stood still in the open block, in seconds of its measured part; None if it did not."""
+    facts = _block(run, OPEN).facts
+    for event in each(run.events()):
+        if event.kind == "stall" and facts["warm_until_ns"] <= event.from_ns < facts["to_ns"]:
+            begin, end = ((at - facts["warm_until_ns"]) / 1e9 for at in (event.from_ns, event.to_ns))
+            return begin, end
+    return None
+
+
+def self_comparisons(run: Run, metric: str = "requests_per_s") -> pd.DataFrame:
+    """One row per comparison of the server with itself: the difference and its 95 % interval, by `compare.paired`.
+
+    comparison: int. relative, relative_low, relative_high: float, shares. n: int, pairs. differs: bool, the interval
+    leaves zero out, which is wrong: there is no difference.
+    """
+    sides = {arm: blocks for _, arm, blocks in groups(run) if arm in ("A", "A again")}
+    size = int(run.parameters["pairs"])
+    count = min(len(blocks) for blocks in sides.values()) // size if len(sides) == 2 else 0
+    rows = []
+    for i in range(count):
+        before, after = (blocks[i * size : (i + 1) * size] for blocks in sides.values())
+        (row,) = compare.paired(before, after, [metric])
+        rows.append({"comparison": i, **row, "differs": not row["relative_low"] <= 0 <= row["relative_high"]})
+    return pd.DataFrame(rows, columns=["comparison", "metric", *compare.FIELDS, "differs"])

@@ -1,0 +1,132 @@
+"""The promotion that crashes: set up in each way that makes it crash, tried, explained and repaired.
+
+pg_promote ends with "terminating connection because of crash of another server process" whenever the server cannot
+delete standby.signal at the end of recovery; the replica then shuts down.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from labkit.errors import BadInput, ClusterError
+from labkit.experiments.declared import as_list
+from labkit.experiments.failover.parameters import CAUSES, PromotionCrash
+from labkit.experiments.stage import alone_on, new_run, recorded
+from labkit.lab import providers
+from labkit.lab.cluster.cluster import Cluster, Node
+from labkit.lab.cluster.powers import ClusterSpec, Damageable, Repairable
+from labkit.lab.failover import promotion
+from labkit.run.store import Run
+
+_DAMAGES: dict[str, tuple[str, str]] = {
+    # cause: what sets it up, and what sets it right again, whether or not the server has crashed meanwhile
+    "deleted": ("rm standby.signal", ""),
+    "mounted": (
+        "touch ../mounted.signal; chown {owner} ../mounted.signal; mount --bind ../mounted.signal standby.signal",
+        'if grep -qF "$PWD/standby.signal" /proc/self/mountinfo; then umount --lazy standby.signal; fi\n'
+        "rm -f ../mounted.signal",
+    ),
+    "immutable": ("chattr +i standby.signal", "chattr -i standby.signal"),
+    # Not the server's own directory: its owner may delete whatever is in it. The server refuses to start in such a
+    # directory, but one that runs already goes on.
+    "sticky": ("chown 0 standby.signal .; chmod 1770 .", "chown {owner} .; chmod 700 .; rm -f standby.signal"),
+    "unwritable": ("chmod 500 .", "chmod 700 ."),
+    "foreign": ("chown 0 standby.signal", ""),
+}
+
+
+def promotion_crash(parameters: PromotionCrash) -> Run:
+    """Try each set-up on a cluster of its own; one that this machine does not allow is noted with the reason.
+
+    With `run_id` nothing is driven: the recorded run is returned. Raises LabkitError.
+    """
+    p = parameters
+    if p.run_id:
+        return recorded(p.run_id, "promotion-crash")
+    provider = providers.provider(p.provider)
+    with (
+        new_run("promotion-crash", p.as_dict()) as run,
+        alone_on(p.provider, p.cluster),
+        contextlib.ExitStack() as stack,
+    ):
+        stack.callback(provider.down, p.cluster, purge=True)
+        for number, cause in enumerate(as_list(p.causes)):
+            provider.down(p.cluster, purge=True)
+            cluster = provider.up(ClusterSpec(p.cluster, replicas=1))
+            facts = {"block": number, "cause": cause, **_try(cause, cluster)}
+            run.update(blocks=[*run.blocks, facts], provider=p.provider, postgresql={"version": cluster.version})
+            roles = {"pg1": "primary", "pg2": "replica"}
+            run.update(nodes=[{"name": name, "role": role, "settings": {}} for name, role in roles.items()])
+    return run
+
+
+def _try(cause: str, cluster: Cluster) -> dict[str, Any]:
+    replica = cluster.replicas()[0]
+    try:
+        with damaged(replica, cause):
+            warned = promotion.preflight(replica)
+            if not warned:  # it has put an ordinary file in the place of the damaged one
+                _damage(replica, cause)
+            found = promotion.attempt(replica)
+            alive = replica.control.running()
+    except NotAllowed as reason:
+        return {"tried": False, "reason": str(reason)}
+    facts: dict[str, Any] = {
+        "tried": True,
+        "preflight": warned,
+        "promoted": found.promoted,
+        "survived": alive,
+        "client": found.client,
+        "log": list(found.log),
+    }
+    return facts | ({} if found.promoted else {"repaired": _repair(replica)})
+
+
+def _repair(replica: Node) -> str:
+    """Put an ordinary standby.signal back, start again, promote; the role it ends in."""
+    assert isinstance(replica.control, Repairable)
+    replica.control.put("standby.signal", "")
+    replica.control.start()
+    replica.wait_ready(60)
+    if problems := promotion.preflight(replica):
+        raise ClusterError(f"it is still not fit for promotion: {'; '.join(problems)}", node=replica.name)
+    promotion.promote(replica)
+    return replica.role()
+
+
+class NotAllowed(Exception):
+    """This machine or this user may not set the damage up: the reason."""
+
+
+@contextlib.contextmanager
+def damaged(replica: Node, cause: str) -> Iterator[None]:
+    """A replica whose standby.signal is in one of the states that CAUSES names, set right afterwards.
+
+    Raises NotAllowed, BadInput, ClusterError if it cannot be set right.
+    """
+    if cause not in CAUSES:
+        raise BadInput(f"cause: {cause!r} is not among {', '.join(CAUSES)}")
+    if not isinstance(replica.control, Damageable):
+        raise BadInput(f"{replica.name}: its data is out of this lab's reach; take provider embedded or docker")
+    try:
+        _damage(replica, cause)
+    except ClusterError as error:
+        with contextlib.suppress(ClusterError):  # a part of it may have been done
+            _set_right(replica, cause)
+        raise NotAllowed(error.message) from error
+    try:
+        yield
+    finally:
+        _set_right(replica, cause)
+
+
+def _damage(replica: Node, cause: str) -> None:
+    assert isinstance(replica.control, Damageable)
+    replica.control.as_root(_DAMAGES[cause][0].format(owner=replica.control.owner))
+
+
+def _set_right(replica: Node, cause: str) -> None:
+    assert isinstance(replica.control, Damageable)
+    replica.control.as_root(_DAMAGES[cause][1].format(owner=replica.control.owner))

@@ -1,0 +1,171 @@
+"""What synchronous replication costs, and what waits: every mode and level under load, then replicas that stop."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from psycopg import pq
+
+from labkit.checkers import outage
+from labkit.experiments.declared import QuorumCommit
+from labkit.experiments.stage import cluster_of, new_run, recorded, replication_restored
+from labkit.lab.cluster import sql as postgres
+from labkit.lab.cluster.cluster import Cluster, Node, wait_until
+from labkit.lab.cluster.synchronize import Synchronous
+from labkit.lab.load import writing
+from labkit.lab.load.shards import Generators
+from labkit.lab.workloads import AppendRows
+from labkit.progress import Progress
+from labkit.run.store import Run, part_name
+
+_DEADLINE_S = 60.0
+_WRITE = f"INSERT INTO {AppendRows.table} (key, payload) VALUES ({{key}}, 'lone')"
+
+
+def quorum_commit(parameters: QuorumCommit) -> Run:
+    """Commit latency and throughput of every mode and level, in interleaved rounds; then what stopped replicas do.
+
+    With `run_id` nothing is driven: the recorded run is returned. Raises LabkitError.
+    """
+    p = parameters
+    if p.run_id:
+        return recorded(p.run_id, "quorum-commit")
+    with (
+        new_run("quorum-commit", p.as_dict()) as run,
+        cluster_of(p, run) as cluster,
+        replication_restored(cluster),
+        Generators() as generators,
+    ):
+        plan = [(r, *arm) for r in range(p.rounds) for arm in (p.arms if r % 2 == 0 else p.arms[::-1])]
+        with Progress("measuring", len(plan), "blocks") as bar:
+            for number, (r, mode, level) in enumerate(plan):
+                facts = _measure(p, cluster, run, generators, number, Synchronous.parse(mode, level))
+                run.update(blocks=[*run.blocks, {"block": number, "round": r, **facts}])
+                bar.update(number + 1)
+        run.update(demonstrations=_demonstrate(p, cluster))
+    return run
+
+
+def _measure(
+    p: QuorumCommit, cluster: Cluster, run: Run, generators: Generators, number: int, replication: Synchronous
+) -> dict[str, Any]:
+    workload = AppendRows()
+    states = cluster.synchronous(replication.mode, replication.k, replication.level, _DEADLINE_S)
+    writing.prepare(cluster, workload, _DEADLINE_S)
+    load = writing.begin(
+        cluster,
+        run,
+        generators,
+        workload,
+        writers=p.writers,
+        seed=p.seed,
+        block=number,
+        duration_s=p.warmup_s + p.block_s,
+    )
+    with writing.writing(load):
+        load.future.result(_DEADLINE_S + p.warmup_s + p.block_s)
+    assert load.result is not None
+    writes = run.table("writes", prefix=part_name(number))
+    begun = load.result.from_ns + int(p.warmup_s * 1e9)
+    found = outage.figures(writes[writes["intent_ns"] >= begun], load.result.to_ns)
+    kept = ("rate_per_s", "commit_p50_ms", "commit_p99_ms", "transactions")
+    return {
+        "mode": str(replication),
+        "level": replication.level,
+        "sync_states": states,
+        "from_ns": load.result.from_ns,
+        "to_ns": load.result.to_ns,
+        **{name: found[name] for name in kept},
+    }
+
+
+def _demonstrate(p: QuorumCommit, cluster: Cluster) -> list[dict[str, Any]]:
+    """One commit each with none, the first, and all replicas stopped; then the wait of a lone primary is cancelled."""
+    primary = cluster.primary()
+    replicas = cluster.replicas()
+    writing.prepare(cluster, AppendRows(), _DEADLINE_S)
+    shown: list[dict[str, Any]] = []
+    key = 0
+    for words in ("FIRST 1", "ANY 1", "ANY 2"):
+        replication = Synchronous.parse(words, "on")
+        for stopped in (replicas[:0], replicas[:1], replicas):
+            cluster.synchronous(replication.mode, replication.k, replication.level, _DEADLINE_S)
+            try:
+                _stop(stopped, primary)
+                key += 1
+                commit = _Commit(primary, key)
+                waited_ms = commit.wait(p.deadline_s)
+                row: dict[str, Any] = {
+                    "mode": words,
+                    "stopped": [node.name for node in stopped],
+                    "states": _states(primary),
+                    "commit_ms": waited_ms,
+                    "key": key,
+                }
+                if waited_ms is None and len(stopped) == len(replicas) and words == "ANY 1":
+                    row |= {"cancelled": commit.cancel(_DEADLINE_S), "on_primary": _has(primary, key)}
+                commit.close()
+                shown.append(row)
+            finally:
+                _start(stopped, cluster)
+    for row in shown:
+        row["later_on_replicas"] = [node.name for node in replicas if _has(node, row["key"])]
+    return shown
+
+
+class _Commit:
+    """One INSERT under way on a connection of its own."""
+
+    def __init__(self, node: Node, key: int) -> None:
+        self._connection = node.connect("app")
+        self._said: list[str] = []
+        self._connection.add_notice_handler(
+            lambda notice: self._said.append(f"{notice.severity}:  {notice.message_primary}")
+        )
+        self._began = time.monotonic()
+        self._connection.pgconn.send_query(_WRITE.format(key=key).encode())
+
+    def wait(self, deadline_s: float) -> float | None:
+        """Milliseconds until the server answered; None if it has not within the deadline."""
+        answered = postgres.answered(self._connection, deadline_s)
+        return (time.monotonic() - self._began) * 1e3 if answered else None
+
+    def cancel(self, deadline_s: float) -> str:
+        """Ask the server to cancel, and what it says to that."""
+        self._connection.pgconn.get_cancel().cancel()
+        self.wait(deadline_s)
+        result = self._connection.pgconn.get_result()
+        status = result.status if result is not None else None
+        answer = result.command_status if result is not None and status == pq.ExecStatus.COMMAND_OK else None
+        return "\n".join([*self._said, answer.decode() if answer else "ERROR"])
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def _stop(nodes: list[Node], primary: Node) -> None:
+    for node in nodes:
+        node.control.stop("fast")
+    names = {node.name for node in nodes}
+    wait_until(lambda: not names & _states(primary).keys(), _DEADLINE_S, "the primary to notice", primary)
+
+
+def _start(nodes: list[Node], cluster: Cluster) -> None:
+    for node in nodes:
+        node.control.start()
+    for node in nodes:
+        node.wait_ready(_DEADLINE_S)
+    cluster.wait_streaming(_DEADLINE_S)
+    cluster.wait_for_catchup(_DEADLINE_S)
+
+
+def _states(primary: Node) -> dict[str, str]:
+    with primary.session() as connection:
+        return {row["application_name"]: row["sync_state"] for row in postgres.replication(connection)}
+
+
+def _has(node: Node, key: int) -> bool:
+    with node.session() as connection:
+        row = connection.execute(f"SELECT count(*) FROM {AppendRows.table} WHERE key = %s", (key,)).fetchone()
+        return row is not None and row[0] > 0

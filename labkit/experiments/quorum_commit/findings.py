@@ -1,0 +1,231 @@
+"""What a run of `quorum-commit` says: the price of every mode and level, and what waits when replicas stop."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import t
+
+from labkit.analysis.frames.rows import each
+from labkit.analysis.report.tables import Words, number
+from labkit.experiments.read_scaling.findings import Sentences
+from labkit.run.store import Run
+
+_SAFETY = {
+    # synchronous_commit -> what may be lost after each failure; a synchronous replica is promoted, no wait cancelled.
+    # Source: PostgreSQL's documentation of synchronous_commit, and its description of recovery.
+    "off": ("may lose", "may lose", "may lose", "may lose"),
+    "local": ("safe", "may lose", "may lose", "may lose"),
+    "remote_write": ("safe", "safe", "safe", "may lose"),
+    "on": ("safe", "safe", "safe", "safe"),
+    "remote_apply": ("safe", "safe", "safe", "safe"),
+}
+_FAILURES = (
+    "primary crashes and restarts",
+    "failover",
+    "failover, and the replica's server crashes",
+    "failover, and the replica's machine crashes",
+)
+
+
+def rounds(run: Run) -> pd.DataFrame:
+    """One row a block: label (mode/level), mode, level, round, commit_p50_ms, commit_p99_ms, rate_per_s."""
+    names = ("mode", "level", "round", "commit_p50_ms", "commit_p99_ms", "rate_per_s")
+    return pd.DataFrame(
+        [{"label": f"{b['mode']}/{b['level']}"} | {name: b[name] for name in names} for b in run.blocks]
+    )
+
+
+def costs(run: Run) -> pd.DataFrame:
+    """One row a mode and level: means over rounds with their 95 % intervals (low, high; NaN with one round).
+
+    commit_p99_ms is the median of the rounds' p99s: one slow moment must not stand for all of them.
+    """
+    rows = []
+    for label, group in rounds(run).groupby("label", sort=False):
+        row = {"label": label, "rounds": len(group), "commit_p99_ms": float(group["commit_p99_ms"].median())}
+        for name in ("commit_p50_ms", "rate_per_s"):
+            low, high = _mean_interval(group[name].to_numpy(dtype=float))
+            row |= {name: float(group[name].mean()), f"{name}_low": low, f"{name}_high": high}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _mean_interval(values: np.ndarray[Any, Any]) -> tuple[float, float]:
+    """95 % interval of the mean (Student's t); NaN for a single value."""
+    if len(values) < 2:
+        return float("nan"), float("nan")
+    half = float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
+    return float(values.mean()) - half, float(values.mean()) + half
+
+
+def steps(run: Run) -> pd.DataFrame:
+    """What each step of safety costs: before, after (labels), ratio of the commits' medians, low, high (95 %).
+
+    From async/off to async/local, from there to each mode's first level, and from level to level. Geometric mean over
+    paired rounds, with its interval (Student's t on logarithms; NaN with one round).
+    """
+    wide = rounds(run).pivot_table(index="round", columns="label", values="commit_p50_ms", sort=False).dropna()
+    ladders: dict[str, list[str]] = {}
+    for label in wide.columns:
+        ladders.setdefault(label.split("/")[0], []).append(label)
+    alone = sorted(ladders.pop("async", []), key=_safety)
+    pairs = list(pairwise(alone))
+    for ladder in ladders.values():
+        pairs += pairwise([*alone[-1:], *sorted(ladder, key=_safety)])
+    rows = []
+    for before, after in pairs:
+        logs = np.log(wide[after].to_numpy(dtype=float) / wide[before].to_numpy(dtype=float))
+        low, high = _mean_interval(logs)
+        ends = {"ratio": logs.mean(), "low": low, "high": high}
+        rows.append({"before": before, "after": after} | {name: float(np.exp(value)) for name, value in ends.items()})
+    return pd.DataFrame(rows, columns=["before", "after", "ratio", "low", "high"])
+
+
+def _safety(label: str) -> int:
+    return list(_SAFETY).index(label.split("/")[1])
+
+
+def step_table(run: Run) -> pd.DataFrame:
+    """`steps` to read."""
+    rows = {
+        (row.before, row.after): {
+            "a commit takes, times": number(row.ratio),
+            "95 % interval": _interval(row.low, row.high),
+            "slower": _slower(row.low, row.high),
+        }
+        for row in each(steps(run))
+    }
+    return Words(pd.DataFrame.from_dict(rows, orient="index").rename_axis(["from", "to"]))
+
+
+def _slower(low: float, high: float) -> str:
+    if np.isnan(low):
+        return "one round cannot tell"
+    return "yes" if low > 1 else "no, faster" if high < 1 else "cannot be told apart"
+
+
+def table(run: Run) -> pd.DataFrame:
+    """`costs` to read."""
+    rows = {
+        row.label: {
+            "commit p50, ms": number(row.commit_p50_ms),
+            "95 % interval": _interval(row.commit_p50_ms_low, row.commit_p50_ms_high),
+            "commit p99, ms (median of rounds)": number(row.commit_p99_ms),
+            "rows/s": number(row.rate_per_s),
+            "95 % interval ": _interval(row.rate_per_s_low, row.rate_per_s_high),
+            "rounds": str(row.rounds),
+        }
+        for row in each(costs(run))
+    }
+    return Words(pd.DataFrame.from_dict(rows, orient="index"))
+
+
+def _interval(low: float, high: float) -> str:
+    return "–" if np.isnan(low) else f"{number(low)} … {number(high)}"
+
+
+def stopped(run: Run) -> pd.DataFrame:
+    """One row a mode and number of stopped replicas: what the primary's view says, and how a commit fares."""
+    rows = []
+    for shown in run.meta["demonstrations"]:
+        answered = shown["commit_ms"] is not None
+        rows.append(
+            {
+                "mode": shown["mode"],
+                "stopped": ", ".join(shown["stopped"]) or "none",
+                "sync_state": ", ".join(f"{node} {state}" for node, state in shown["states"].items()) or "no replica",
+                "a commit": f"{number(shown['commit_ms'])} ms"
+                if answered
+                else f"waits beyond {number(run.parameters['deadline_s'])} s",
+                "row is later on": ", ".join(shown["later_on_replicas"]) or "no replica",
+            }
+        )
+    return Words(pd.DataFrame(rows).set_index(["mode", "stopped"]))
+
+
+def cancelled(run: Run) -> pd.DataFrame:
+    """What the server says when the wait of a lone primary is cancelled, and where the row is then."""
+    rows = [
+        {
+            "the client sees": shown["cancelled"].replace("\n", " ⏎ "),
+            "row on the primary": "yes" if shown["on_primary"] else "no",
+        }
+        for shown in run.meta["demonstrations"]
+        if "cancelled" in shown
+    ]
+    return Words(pd.DataFrame(rows, index=[f"{s['mode']}" for s in run.meta["demonstrations"] if "cancelled" in s]))
+
+
+def safety() -> pd.DataFrame:
+    """What each level of synchronous_commit can lose, by failure; a synchronous replica is promoted."""
+    return Words(pd.DataFrame.from_dict(_SAFETY, orient="index", columns=list(_FAILURES)))
+
+
+def headline(run: Run) -> pd.DataFrame:
+    """`costs` with the columns that every experiment's headline has."""
+    found = costs(run)
+    found.insert(0, "workload", "append-rows")
+    return found.assign(arm=found["label"], requests_per_s=found["rate_per_s"], p99_ms=found["commit_p99_ms"])
+
+
+def verdicts(run: Run) -> Sentences:
+    """What the run shows, in sentences."""
+    found = lead(run)
+    every = [row for row in each(steps(run)) if not np.isnan(row.low)]  # one round cannot tell
+    slower = [row for row in every if row.low > 1]
+    if every:
+        said = "; ".join(f"{row.before} → {row.after} × {number(row.ratio)}" for row in slower) or "none"
+        found.append(f"Steps that cost latency, in {rounds(run)['round'].nunique()} paired rounds: {said}.")
+    if same := [row for row in every if row.low <= 1 <= row.high]:
+        said = "; ".join(f"{row.before} → {row.after}" for row in same)
+        found.append(f"Steps that cannot be told apart (the 95 % interval of their ratio holds 1): {said}.")
+    for shown in run.meta.get("demonstrations", []):
+        if shown["commit_ms"] is None:
+            found.append(
+                f"{shown['mode']} with {', '.join(shown['stopped'])} stopped: a commit waited beyond the client's "
+                f"deadline of {number(run.parameters['deadline_s'])} s."
+            )
+    if any("cancelled" in shown for shown in run.meta.get("demonstrations", [])):
+        found.append(
+            "Cancelling that wait does not undo the commit: the server warns and acknowledges a row that is local."
+        )
+    return found
+
+
+def _latency(row: object) -> float:
+    return float(row.commit_p50_ms)  # type: ignore[attr-defined]
+
+
+def lead(run: Run) -> Sentences:
+    """What waiting costs, beside a commit that is on the primary's disk only."""
+    every = sorted(each(costs(run)), key=_latency)
+    low, high = every[0], every[-1]
+    found = Sentences(
+        [
+            f"A commit takes from {number(low.commit_p50_ms)} ms ({low.label}) to {number(high.commit_p50_ms)} ms "
+            f"({high.label}): means of the medians of {low.rounds} rounds."
+        ]
+    )
+    waiting = [row for row in every if not row.label.startswith("async")]
+    alone = [row for row in every if row.label == "async/local"]
+    if waiting and alone:
+        first, last = (number(row.commit_p50_ms / alone[0].commit_p50_ms) for row in (waiting[0], waiting[-1]))
+        found.append(
+            f"Waiting for a replica makes it {first} ({waiting[0].label}) to {last} ({waiting[-1].label}) times as "
+            "long as on the primary's disk alone (async/local)."
+        )
+    return found
+
+
+def validity(run: Run) -> list[str]:
+    """A block in which a commit was not plainly acknowledged."""
+    return [
+        f"block {b['block']} ({b['mode']}/{b['level']}): {n} transactions ended as {how}"
+        for b in run.blocks
+        for how, n in b["transactions"].items()
+        if how != "ok" and n
+    ]

@@ -1,0 +1,151 @@
+"""Parameters of the experiments about reading from replicas, and about replication itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from labkit.errors import BadInput
+from labkit.experiments.parameters import as_list, as_stages, param
+from labkit.experiments.shared import (
+    ARMS,
+    OWNING_PROVIDERS,
+    PROVIDERS,
+    WORKLOADS,
+    OnACluster,
+    ReadingUsers,
+    too_many_processes,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadScaling(ReadingUsers):
+    """Read load against the primary only and against the replicas, in interleaved rounds."""
+
+    workloads: str = param("get-user,search-users", "which loads to run", choices=WORKLOADS, many=True)
+    arms: str = param("primary-only,replicas-round-robin", "where reads go", choices=ARMS, many=True)
+    vus: int = param(
+        1000, "virtual users, each waiting for its answer before it asks again; 0 with a rate", low=0, high=100_000
+    )
+    think_s: float = param(0.0, "seconds that a user thinks between an answer and the next request", low=0, high=600)
+    rate: float = param(
+        0.0, "requests a second, asked for whether or not earlier ones were answered; 0 with users", low=0, high=1e6
+    )
+    arrival: str = param("poisson", "how the requests of a rate are spaced", choices=("poisson", "constant"))
+    max_in_flight: int = param(
+        10_000, "requests of a rate under way at once; what would exceed it is counted as dropped", low=1, high=1e6
+    )
+    stages: str = param(
+        "", "change of users or rate in every block, as value:seconds,…: 100:10,500:30 ramps to 100 in 10 s; 0 s steps"
+    )
+    processes: int = param(1, "load generator processes; each takes its share of the load", low=1, high=256)
+    hit_ratio: float = param(
+        0.0, "share of searches for names that exist; the original searched for none", low=0, high=1
+    )
+    duration_s: float = param(
+        18.0, "measured seconds of each workload on each arm, all rounds together", low=1, high=86_400
+    )
+    rounds: int = param(6, "paired rounds; order alternates A B, B A, …", low=1, high=1000)
+
+    def conflicts(self) -> list[str]:
+        found = super().conflicts() + self._without_replicas(self.arms)
+        if self.duration_s / self.rounds < 0.5:
+            found.append(
+                f"rounds: {self.rounds} rounds of {self.duration_s / self.rounds:.2g} s are too short to measure; "
+                f"at least 0.5 s a round, so raise duration_s to {self.rounds * 0.5:g} or lower rounds"
+            )
+        return found + self._load_conflicts()
+
+    def _load_conflicts(self) -> list[str]:
+        found = []
+        if self.rate and self.vus:
+            found.append(
+                f"rate: {self.rate:g} requests a second and vus: {self.vus} users exclude each other; "
+                "set vus to 0 for an open workload, or rate to 0 for a closed one"
+            )
+        if not self.rate and not self.vus:
+            found.append("vus: 0 users and rate: 0 requests a second ask for nothing; set one of them")
+        if self.rate and self.think_s:
+            found.append(f"think_s: {self.think_s:g} s, but at a rate there are no users who think; set it to 0")
+        among = {"max_in_flight": self.max_in_flight} if self.rate else {"vus": self.vus}
+        found += too_many_processes(self.processes, connections=self.connections, **among)
+        try:
+            length_s = sum(seconds for _, seconds in as_stages(self.stages))
+        except BadInput as error:
+            return found + [f"stages: {problem}" for problem in error.problems]
+        whole_s = self.warmup_s + self.duration_s / self.rounds
+        if length_s > whole_s:
+            found.append(
+                f"stages: they take {length_s:g} s, but a block ends after {whole_s:g} s (warm-up included); "
+                f"raise duration_s to {math.ceil((length_s - self.warmup_s) * self.rounds):g}"
+            )
+        return found
+
+    @property
+    def block_s(self) -> float:
+        """Measured seconds of one block: one workload on one arm in one round."""
+        return self.duration_s / self.rounds
+
+
+MOST_REPLICAS = 8
+BUDGET_ARMS = (
+    "primary-only",
+    *(f"replicas-round-robin-{count}" for count in range(1, MOST_REPLICAS)),
+    "replicas-round-robin",
+    "all-nodes-round-robin",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class CpuBudget(ReadScaling):
+    """Read load on 1 … all nodes, with the machine's CPU shared by all of them and with a budget of each node's own."""
+
+    provider: str = param("docker", "where the servers come from; CPU limits need docker", choices=PROVIDERS)
+    users: int = param(100_000, "rows of the users table", low=100, high=100_000_000)
+    workloads: str = param("get-user", "which loads to run", choices=WORKLOADS, many=True)
+    arms: str = param(
+        "primary-only,replicas-round-robin-1,replicas-round-robin,all-nodes-round-robin",
+        "where reads go; replicas-round-robin-1 is one replica alone",
+        choices=BUDGET_ARMS,
+        many=True,
+    )
+    connections: int = param(30, "database connections in all, shared out among the nodes of an arm", low=1, high=1000)
+    budgets: str = param(
+        "shared,limited", "CPU shared by all nodes, or limited for each", choices=("shared", "limited"), many=True
+    )
+    node_cpus: float = param(0.25, "CPUs that each node may use under the budget `limited`", low=0.01, high=64)
+
+    def conflicts(self) -> list[str]:
+        found = super().conflicts()
+        if "limited" in as_list(self.budgets) and self.provider != "docker":
+            found.append(f"budgets: limited needs provider docker; {self.provider} cannot limit a server's CPU")
+        counts = [int(arm.rsplit("-", 1)[1]) for arm in as_list(self.arms) if arm[-1].isdigit()]
+        found += [
+            f"arms: replicas-round-robin-{count} needs {count} replicas, replicas is {self.replicas}"
+            for count in counts
+            if count > self.replicas
+        ]
+        if self.connections < self.replicas + 1:
+            found.append(
+                f"connections: {self.connections} in all are less than one for each of {self.replicas + 1} nodes"
+            )
+        return found
+
+
+COMMIT_LEVELS = ("off", "local", "remote_write", "on", "remote_apply")
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamingReplication(OnACluster):
+    """What streaming replication does: positions, lag, staleness, a conflict, and a slot that is lost."""
+
+    provider: str = param("embedded", "where the servers come from", choices=OWNING_PROVIDERS)
+    cluster: str = param("replication", "name of the cluster; it is found again if it exists")
+    replicas: int = param(2, "streaming replicas beside the primary", low=1, high=8)
+    levels: str = param(
+        "off,local,remote_write,on,remote_apply", "levels of synchronous_commit", choices=COMMIT_LEVELS, many=True
+    )
+    commits: int = param(200, "commits whose visibility on each replica is timed, at each level", low=2, high=100_000)
+    interval_ms: float = param(10.0, "milliseconds between two of these commits", low=0, high=10_000)
+    write_load_s: float = param(4.0, "seconds of write load under which positions and lag are watched", low=1, high=600)
+    slot_keep_mb: int = param(64, "max_slot_wal_keep_size while a replica is down, in MB", low=32, high=4096)

@@ -1,0 +1,225 @@
+"""What a run of streaming-replication says: frames, tables, figures and conclusions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from labkit.analysis.frames.rows import each
+from labkit.analysis.plots.style import BLACK, WIDTH_IN, Sheet, drawing, node_style
+from labkit.analysis.report.tables import Words, number, percent
+from labkit.errors import RunUnreadable
+from labkit.experiments.read_scaling.findings import Sentences
+from labkit.run.store import Run
+
+_MIB = 2**20
+_POSITIONS = {"sent": "-", "write": "--", "flush": "-.", "replay": ":"}
+_STATUS = {
+    "reserved": "within max_wal_size",
+    "extended": "beyond max_wal_size, still kept",
+    "unreserved": "may go at the next checkpoint",
+    "lost": "gone: the replica must be made anew",
+}
+
+
+def _events(run: Run, kind: str) -> pd.DataFrame:
+    """The events of one kind, without columns that only others have. Raises RunUnreadable if there are none."""
+    found = run.events()
+    mine = found[found["kind"] == kind].dropna(axis="columns", how="all")
+    if not len(mine):
+        raise RunUnreadable(f"{run.id} was cut off before it noted anything of {kind!r}")
+    return mine.reset_index(drop=True)
+
+
+def staleness(run: Run) -> pd.DataFrame:
+    """One row per level of synchronous_commit and replica: how long after its commit a row was visible there.
+
+    level, node: str. synchronous: bool, whether commits may wait for this replica. commits: int. p50_ms, p95_ms,
+    p99_ms, max_ms: float, from the moment when the client knew of its commit to the first answer of the replica that
+    had the row; negative if that came before. visible_share: float, rows that no question asked after that moment
+    missed: a client that reads its own write would have found them. resolution_ms: float, between two questions.
+    """
+    synchronous = dict(_events(run, "commits")[["level", "synchronous"]].itertuples(index=False, name=None))
+    rows = []
+    for seen in each(_events(run, "visibility")):
+        values = np.asarray(seen.stale_ms, dtype=float)
+        p50, p95, p99 = (float(value) for value in np.percentile(values, [50, 95, 99]))
+        rows.append(
+            {"level": seen.level, "node": seen.node, "synchronous": synchronous[seen.level] == seen.node}
+            | {"commits": len(values), "p50_ms": p50, "p95_ms": p95, "p99_ms": p99, "max_ms": float(values.max())}
+            | {"visible_share": float((np.asarray(seen.missed_ms) <= 0).mean()), "resolution_ms": seen.resolution_ms}
+        )
+    return pd.DataFrame(rows)
+
+
+def headline(run: Run) -> pd.DataFrame:
+    """One row a level: what a commit costs. workload: `commit`. arm: the level. requests_per_s, p50_ms, p99_ms."""
+    rows = []
+    for row in each(_events(run, "commits")):
+        p50, p99 = (float(value) for value in np.percentile(row.latency_ms, [50, 99]))
+        rows.append(
+            {"workload": "commit", "arm": row.level, "requests": len(row.latency_ms)}
+            | {"requests_per_s": len(row.latency_ms) / row.seconds, "p50_ms": p50, "p99_ms": p99, "errors": 0}
+        )
+    return pd.DataFrame(rows)
+
+
+def staleness_table(run: Run) -> pd.DataFrame:
+    """`staleness` to read, beside what the commit itself took."""
+    cost = {row.arm: row.p50_ms for row in each(headline(run))}
+    rows = {
+        (row.level, f"{row.node}{' (synchronous)' if row.synchronous else ''}"): {
+            "commit, p50 ms": number(cost[row.level]),
+            "visible after, p50 ms": number(row.p50_ms),
+            "p95 ms": number(row.p95_ms),
+            "p99 ms": number(row.p99_ms),
+            "max ms": number(row.max_ms),
+            "visible at commit": percent(row.visible_share, signed=False),
+        }
+        for row in each(staleness(run))
+    }
+    found = pd.DataFrame.from_dict(rows, orient="index")
+    found.index = pd.MultiIndex.from_tuples(found.index)
+    return found
+
+
+def topology(run: Run, when: str = "before") -> pd.DataFrame:
+    """Roles and positions, and what the primary says of each replica. when: `before` or `after` the lesson."""
+    frames = {kind: _events(run, kind) for kind in ("node", "replication", "slot")}
+    nodes, others, slots = (frame[frame["when"] == when] for frame in frames.values())
+    nodes = nodes.set_index("node")[["role", "position"]]
+    others = others.set_index("application_name")[["state", "sync_state"]]
+    slots = slots.set_index("slot")[["active", "wal_status"]]
+    return Words(nodes.join(others).join(slots.add_prefix("slot ")).fillna("–"))
+
+
+def slot_steps(run: Run) -> pd.DataFrame:
+    """What the slot of a replica that is down keeps, step by step."""
+    steps = _events(run, "slot_step")
+    rows = [
+        {
+            "kept by the slot, MiB": number(row.retained_bytes / _MIB),
+            "left until it is lost, MiB": number(row.safe_wal_bytes / _MIB),
+            "wal_status": row.wal_status,
+            "meaning": _STATUS.get(row.wal_status, ""),
+        }
+        for row in each(
+            steps.assign(**{name: steps.get(name, np.nan) for name in ("retained_bytes", "safe_wal_bytes")})
+        )
+    ]
+    return Words(rows)
+
+
+def broken(run: Run) -> pd.DataFrame:
+    """What the replica without its slot wrote, and how long making it anew took."""
+    said, rebuilt = _events(run, "broken").iloc[0], _events(run, "rebuilt").iloc[0]
+    facts = {"node": said["node"], "its log": said["line"].strip(), "role meanwhile": said["role"]}
+    return Words({"": facts | {"made anew in": f"{rebuilt['seconds']:.1f} s"}})
+
+
+def conflict(run: Run) -> pd.DataFrame:
+    """The read that replay cancelled."""
+    names = ["node", "sqlstate", "message", "detail", "after_s", "hot_standby_feedback", "max_standby_streaming_delay"]
+    return Words({"": _events(run, "conflict").iloc[0].reindex(names)})
+
+
+def behind(frame: pd.DataFrame, ax: Axes) -> Axes:
+    """How far the positions of one replica are behind the end of the primary's WAL. `frame`: its `position` events."""
+    for name, dashes in _POSITIONS.items():
+        ax.plot(frame["second"], frame[f"{name}_behind_bytes"] / _MIB, dashes, label=name, color=BLACK)
+    ax.set_xlabel("second")
+    ax.set_ylabel("behind the primary, MiB")
+    ax.set_ylim(bottom=0)
+    return ax
+
+
+def positions(run: Run) -> Sheet:
+    """Sent, written, flushed and replayed WAL under write load, one panel a replica."""
+    frame = _events(run, "position")
+    return _panels(
+        list(frame.groupby("node")), behind, "WAL positions of each replica behind the primary under write load"
+    )
+
+
+def lags(run: Run) -> Sheet:
+    """write_lag, flush_lag and replay_lag as the primary measures them, one panel a replica."""
+
+    def draw(mine: pd.DataFrame, ax: Axes) -> Axes:
+        for name, dashes in (("write", "-"), ("flush", "--"), ("replay", ":")):
+            ax.plot(mine["second"], 1e3 * mine[f"{name}_lag_s"].astype(float), dashes, label=name, color=BLACK)
+        ax.set_xlabel("second")
+        ax.set_ylabel("lag, ms")
+        ax.set_ylim(bottom=0)
+        return ax
+
+    return _panels(list(_events(run, "position").groupby("node")), draw, "Write, flush and replay lag of each replica")
+
+
+def visible(run: Run) -> Sheet:
+    """The distribution of the time until a row is visible, one panel a level, one line a replica."""
+
+    def draw(mine: pd.DataFrame, ax: Axes) -> Axes:
+        for row in each(mine):
+            values = np.sort(row.stale_ms)
+            ax.step(values, np.arange(1, len(values) + 1) / len(values), label=row.node, **node_style(row.node))
+        ax.axvline(0, color=BLACK, linewidth=0.8)
+        ax.set_xscale("symlog", linthresh=1)
+        ax.set_xlabel("ms after the commit was known")
+        ax.set_ylabel("share of rows visible")
+        return ax
+
+    groups = list(_events(run, "visibility").groupby("level", sort=False))
+    return _panels(groups, draw, "Share of rows visible on each replica by time since their commit")
+
+
+def _panels(groups: list[tuple[Any, pd.DataFrame]], draw: Any, alt: str) -> Sheet:
+    columns = min(len(groups), 3)
+    rows = -(-len(groups) // columns)
+    with drawing():
+        sheet = Sheet(figsize=(WIDTH_IN, 2.5 * rows + 0.4), layout="constrained")
+        axes = sheet.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flat
+        for ax, (name, frame) in zip(axes, groups, strict=False):
+            draw(frame, ax)
+            ax.set_title(str(name))
+        for ax in list(axes)[len(groups) :]:
+            ax.set_axis_off()
+        handles, labels = sheet.axes[0].get_legend_handles_labels()
+        sheet.legend(handles, labels, loc="outside upper right", ncols=len(labels))
+    sheet.alt = alt
+    return sheet
+
+
+def verdicts(run: Run) -> Sentences:
+    """What the lesson showed, computed from the run."""
+    found = Sentences()
+    cost = {row.arm: row.p50_ms for row in each(headline(run))}
+    for row in each(staleness(run)):
+        kind = "synchronous" if row.synchronous else "asynchronous"
+        found.append(
+            f"synchronous_commit = {row.level} ({number(cost[row.level])} ms a commit): on {row.node} ({kind}) half of "
+            f"the rows were visible {number(row.p50_ms)} ms after the commit, 99 % after {number(row.p99_ms)} ms; "
+            f"reading its own write, a client would have found {percent(row.visible_share, signed=False)} at once."
+        )
+    cancelled = _events(run, "conflict").iloc[0]
+    found.append(
+        f"A read on {cancelled['node']} was cancelled {cancelled['after_s']:.1f} s after the rows it might need were "
+        f"deleted and vacuumed (SQLSTATE {cancelled['sqlstate']})."
+    )
+    steps, rebuilt = _events(run, "slot_step"), _events(run, "rebuilt").iloc[0]
+    most = float(steps["retained_bytes"].max()) / _MIB
+    found.append(
+        f"The slot of {rebuilt['node']} kept {number(most)} MiB of WAL while it was down and then was "
+        f"{steps['wal_status'].iloc[-1]}; making the replica anew took {rebuilt['seconds']:.1f} s."
+    )
+    return Sentences([*found, *(f"Not valid: {problem}." for problem in validity(run))])
+
+
+def validity(run: Run) -> list[str]:
+    """What makes the run worthless: that it did not come to its end, or a slot that was never lost."""
+    if run.status == "failed":
+        return [f"the run did not come to its end: {run.meta.get('problem') or 'no reason was recorded'}"]
+    last = _events(run, "slot_step")["wal_status"].iloc[-1]
+    return [] if last == "lost" else [f"the slot was never lost, its status stayed {last}"]

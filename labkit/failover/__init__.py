@@ -1,5 +1,0 @@
-"""Losing a primary and going on: the steps of a failover, and the trials that are made of it."""
-
-from labkit.failover.steps import OVERRIDE, FailoverSteps, Policy, Refused
-
-__all__ = ["OVERRIDE", "FailoverSteps", "Policy", "Refused"]

@@ -1,0 +1,53 @@
+"""The front door: clusters held by hand, and runs found again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from labkit import paths as project
+from labkit.errors import RunNotFound
+from labkit.lab import providers
+from labkit.lab.cluster.cluster import Cluster
+from labkit.lab.cluster.powers import ClusterSpec
+from labkit.run.store import Run, RunStore
+
+
+def up(
+    name: str = "lab",
+    replicas: int = 2,
+    *,
+    provider: str = "embedded",
+    base_port: int = 0,
+    settings: Mapping[str, str] | None = None,
+) -> Cluster:
+    """Bring a cluster up, or find it running: one primary `pg1` and its replicas `pg2` ….
+
+    `base_port` 0 takes free ports. `settings` are PostgreSQL settings on top of configs/postgresql/.
+    Raises ClusterError, and ProviderUnavailable if there are no servers to be had on this machine.
+    """
+    return providers.provider(provider).up(ClusterSpec(name, replicas, base_port, dict(settings or {})))
+
+
+def down(name: str = "lab", *, provider: str = "embedded", purge: bool = False) -> None:
+    """Stop a cluster; with `purge` delete its data too. No error if there is none."""
+    providers.provider(provider).down(name, purge=purge)
+
+
+def open_run(name: str | Path = "latest") -> Run:
+    """A recorded run: by id, a unique part of it, its directory, `latest` or `<experiment>/latest`.
+
+    Looks among the runs first, then among the samples that come with labkit. Raises RunNotFound, RunUnreadable.
+    """
+    try:
+        return RunStore(project.runs()).open(name)
+    except RunNotFound as not_found:
+        try:
+            return RunStore(project.sample_runs()).open(name)
+        except RunNotFound:
+            raise not_found from None
+
+
+def runs() -> list[Path]:
+    """The directories of all runs, oldest first."""
+    return list(RunStore(project.runs()).paths())

@@ -1,0 +1,77 @@
+"""Ways to lose a primary, and to hold a replica back; each is noted with its time by whoever asks for it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+
+from labkit.errors import BadInput
+from labkit.lab.cluster import sql as postgres
+from labkit.lab.cluster.cluster import Node, wait_until
+from labkit.lab.cluster.powers import Isolatable, Killable
+
+KILL, POSTMASTER, PAUSE, ISOLATE, SWITCHOVER = FAULTS = ("kill", "postmaster", "pause", "isolate", "switchover")
+_NEEDS = {KILL: Killable, POSTMASTER: Killable, PAUSE: Killable, ISOLATE: Isolatable}
+
+
+def check(node: Node, fault: str) -> None:
+    """Raises BadInput if there is no such fault, or the node's provider cannot do it."""
+    if fault not in FAULTS:
+        raise BadInput(f"fault: {fault!r} is not among {', '.join(FAULTS)}")
+    if fault in _NEEDS and not isinstance(node.control, _NEEDS[fault]):
+        raise BadInput(f"fault: {fault} needs a provider that can do it; {type(node.control).__name__} cannot")
+
+
+def inject(node: Node, fault: str) -> int:
+    """Do it to the node; when it was about to be done, on the monotonic clock in ns. Raises BadInput, ClusterError.
+
+    kill: SIGKILL to the whole process tree or container. postmaster: to the postmaster alone, the backends live on for
+    a moment. pause: every process frozen, connections stay open. isolate: cut off from the network, running.
+    switchover: a clean stop, which sends everything that is committed to the replicas first.
+    """
+    check(node, fault)
+    control = node.control
+    began = time.monotonic_ns()
+    if fault == SWITCHOVER:
+        control.stop("fast")
+    elif fault == ISOLATE:
+        assert isinstance(control, Isolatable)
+        control.isolate()
+    else:
+        assert isinstance(control, Killable)
+        if fault == PAUSE:
+            control.pause()
+        else:
+            control.kill("postmaster" if fault == POSTMASTER else "tree")
+    return began
+
+
+def stop_receiving(node: Node, deadline_s: float = 10.0) -> str:
+    """End a replica's WAL receiver for good: nothing more arrives. Returns the primary_conninfo it had.
+
+    Raises ClusterError, WaitTimeout.
+    """
+    with node.session() as connection:
+        before = postgres.settings(connection, ["primary_conninfo"])["primary_conninfo"]
+        if before:
+            postgres.configure(connection, {"primary_conninfo": ""})
+        wait_until(lambda: not postgres.receives(connection), deadline_s, "the WAL receiver to stop", node)
+    return before
+
+
+def start_receiving(node: Node, primary_conninfo: str) -> None:
+    """Undo `stop_receiving`."""
+    node.configure({"primary_conninfo": primary_conninfo})
+
+
+@contextlib.contextmanager
+def held_back(replicas: Sequence[Node]) -> Iterator[None]:
+    """These replicas receive nothing while the with-block runs, and what a failover has not changed is undone."""
+    before = {node.name: stop_receiving(node) for node in replicas}
+    try:
+        yield
+    finally:
+        for node in replicas:
+            if node.role() == "replica" and not node.settings(["primary_conninfo"])["primary_conninfo"]:
+                start_receiving(node, before[node.name])

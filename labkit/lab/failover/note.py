@@ -1,0 +1,85 @@
+"""How far a failover has come, on disk: what `labkit status` says of one that was cut off, and where the next goes on.
+
+The note lies in the folder that a purge removes, so a new cluster of the same name knows nothing of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from labkit import paths as project
+from labkit.errors import ClusterError, WaitTimeout
+from labkit.lab.cluster.cluster import Cluster, command
+from labkit.lab.providers.embedded import state
+
+
+@dataclass(frozen=True)
+class Note:
+    """`step` had begun; `fenced`: the old primary would start as a replica; `promoting`: it was told to become primary,
+    whether or not it has."""
+
+    old: str
+    step: str
+    new: str | None = None
+    fenced: bool = False
+    promoting: str | None = None
+
+
+def read(cluster: Cluster) -> Note | None:
+    """Of a failover that has begun and not ended; None if there is none."""
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return Note(**json.loads(_file(cluster).read_text(encoding="utf-8")))
+    return None
+
+
+def write(cluster: Cluster, facts: Note) -> None:
+    """Replace the note."""
+    file = _file(cluster)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    fresh = file.with_suffix(".tmp")
+    fresh.write_text(json.dumps(asdict(facts)), encoding="utf-8")
+    fresh.replace(file)
+
+
+def remove(cluster: Cluster) -> None:
+    _file(cluster).unlink(missing_ok=True)
+
+
+def sentence(cluster: Cluster) -> str | None:
+    """What there is to say about a failover that has begun and not ended; None if there is none."""
+    found = read(cluster)
+    if found is None:
+        return None
+    chosen = f", to {found.new}" if found.new else ""
+    fenced = f" ({found.old} is fenced: it would start as a replica)" if found.fenced else ""
+    on, off = (command(verb, cluster.name, cluster.provider) for verb in ("failover", "down --purge"))
+    return (
+        f"a failover from {found.old}{chosen} is at, or was cut off in, step {found.step}{fenced}; "
+        f"`{on}` goes on, `{off}` gives up"
+    )
+
+
+@contextlib.contextmanager
+def alone_on(cluster: Cluster) -> Iterator[None]:
+    """The right to be the only failover or rejoin of a cluster. Raises ClusterError if another is under way."""
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(state.locked(root(cluster), f"{cluster.name}.failover", 0))
+        except WaitTimeout as error:
+            raise ClusterError(
+                f"a failover or rejoin of cluster {cluster.name} is under way already; wait for its end"
+            ) from error
+        yield
+
+
+def root(cluster: Cluster) -> Path:
+    """Where the clusters of its provider have their folders: those of two providers may share a name."""
+    return project.data() / "docker" if cluster.provider == "docker" else project.clusters()
+
+
+def _file(cluster: Cluster) -> Path:
+    return root(cluster) / cluster.name / "failover.json"

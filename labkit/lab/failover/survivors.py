@@ -1,0 +1,98 @@
+"""The nodes that are left when a primary fails: reached, kept from receiving more, looked at, and sent back to it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+
+import psycopg
+
+from labkit.errors import ClusterError, WaitTimeout
+from labkit.lab.cluster import sql as postgres
+from labkit.lab.cluster.cluster import Cluster, Node, wait_until
+from labkit.lab.failover import candidates, faults
+from labkit.lab.failover.candidates import Survivor
+
+_ENDING_BY_ITSELF_S = 0.1
+_PATIENCE_S = 2.0  # with a survivor that was there before
+
+Sessions = dict[str, postgres.Connection]
+
+
+def check_lost(old: Node, *, fenced: bool) -> None:
+    """Raises ClusterError if `old` answers: a failover would kill it. One that is `fenced` may run, as a replica."""
+    if not old.control.running():
+        return
+    role = None
+    with contextlib.suppress(ClusterError), old.session(connect_timeout=2) as connection:
+        role = postgres.role(connection)
+    if role == "primary":
+        raise ClusterError("it answers as the primary; stop it first, or it would be killed", node=old.name)
+    if role == "replica" and not fenced:
+        raise ClusterError("it is a replica, and answers; name the node that was the primary", node=old.name)
+
+
+def connect(nodes: Sequence[Node], sessions: Sessions) -> None:
+    """Have an open connection to each that answers; those there are and still answer stay."""
+    for node in nodes:
+        if not _is_open(sessions.get(node.name)):
+            sessions.pop(node.name, None)
+            with contextlib.suppress(ClusterError):
+                sessions[node.name] = node.connect(connect_timeout=2)
+
+
+def stop_receivers(
+    old: Node, nodes: Sequence[Node], sessions: Mapping[str, postgres.Connection], deadline_s: float
+) -> None:
+    """Until nothing more can arrive from `old`. Replicas that lost their primary stop receiving by themselves; others,
+    whose primary hangs, are told to. Raises ClusterError, WaitTimeout."""
+    there = [node for node in nodes if node.name in sessions]
+
+    def silent() -> bool:
+        return not any(postgres.receives(sessions[node.name]) for node in there)
+
+    if not old.control.running():
+        with contextlib.suppress(WaitTimeout):
+            wait_until(silent, _ENDING_BY_ITSELF_S, "the WAL receivers to stop", interval_s=0.002)
+            return
+    for node in there:
+        if postgres.role(sessions[node.name]) != "primary":
+            faults.stop_receiving(node, deadline_s)
+
+
+def follow_again(old: Node, cluster: Cluster, sessions: Mapping[str, postgres.Connection]) -> None:
+    """Replicas that were told to receive nothing, by this failover or one cut off before it, receive from `old`."""
+    for name, session in sessions.items():
+        told = postgres.settings(session, ["primary_conninfo"])["primary_conninfo"]
+        if postgres.role(session) == "replica" and not told:
+            cluster.node(name).follow(old, session)
+
+
+def look_at(node: Node, session: postgres.Connection | None, priorities: Mapping[str, int]) -> Survivor:
+    """What it has, over an administrator's connection to it; None if it does not answer."""
+    priority = priorities.get(node.name, candidates.DEFAULT_PRIORITY)
+    if session is None:
+        return Survivor(node.name, answers=False, priority=priority)
+    position, timeline = postgres.wal_position(session), postgres.timeline(session)
+    if position.role == "primary":
+        return Survivor(node.name, role="primary", received=position.flushed, timeline=timeline, priority=priority)
+    return Survivor(
+        node.name,
+        received=position.received,
+        replayed=position.replayed,
+        timeline=timeline,
+        replay_paused=postgres.replay_paused(session),
+        priority=priority,
+    )
+
+
+def _is_open(connection: postgres.Connection | None) -> bool:
+    """Whether a connection that was opened earlier still answers."""
+    if connection is None:
+        return False
+    try:
+        postgres.answer(connection, b"SELECT 1", _PATIENCE_S)
+    except (psycopg.Error, ClusterError):
+        connection.close()
+        return False
+    return True

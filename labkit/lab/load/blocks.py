@@ -1,0 +1,145 @@
+"""Blocks: one load of one arm for some seconds, driven and noted in run.json with what came of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from labkit.lab.cluster.cluster import Node
+from labkit.lab.load import live_view as live
+from labkit.lab.load.arrivals import Arrivals, Open
+from labkit.lab.load.shards import Generators, LoadInterrupted, stop_file
+from labkit.lab.load.spec import LoadResult, LoadSpec, Target, merge
+from labkit.lab.workloads import Workload
+from labkit.progress import Progress
+from labkit.run.store import Run, part_name
+
+
+class LoadTerms(Protocol):
+    """The parameters that every load has."""
+
+    @property
+    def connections(self) -> int: ...
+    @property
+    def warmup_s(self) -> float: ...
+    @property
+    def timeout_s(self) -> float: ...
+    @property
+    def seed(self) -> int: ...
+
+
+def latencies_ms(run: Run, block: Mapping[str, Any]) -> npt.NDArray[np.float64]:
+    """The latencies of the right answers in a block's measured part, read back from its records."""
+    found = [np.empty(0)]
+    for batch in run.batches("ops", ["start_ns", "latency_ns", "outcome"], part_name(block["block"])):
+        done = (batch["start_ns"] + batch["latency_ns"]).to_numpy()
+        inside = (done >= block["warm_until_ns"]) & (done < block["to_ns"]) & (batch["outcome"] == "ok").to_numpy()
+        found.append(batch["latency_ns"].to_numpy()[inside] / 1e6)
+    return np.concatenate(found)
+
+
+class Blocks:
+    """The blocks of a run, one after the other, each driven on the same terms."""
+
+    def __init__(self, run: Run, generators: Generators, bar: Progress, terms: LoadTerms) -> None:
+        self._run, self._generators, self._bar, self._terms = run, generators, bar, terms
+        self._behind_s = 0.0
+        self._live = live.view(run.path)
+
+    def on_terms(self, terms: LoadTerms) -> Blocks:
+        """The same blocks, going on, with other terms."""
+        other = Blocks(self._run, self._generators, self._bar, terms)
+        other._behind_s, other._live = self._behind_s, self._live
+        return other
+
+    def drive(
+        self,
+        load: Workload,
+        nodes: Sequence[Node],
+        when: Arrivals,
+        duration_s: float,
+        facts: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        """Run one block and note it, also when it was interrupted; gives its entry of run.json.
+
+        `facts` name its workload, arm and round. Raises LoadError, LoadInterrupted.
+        """
+        run, p, number = self._run, self._terms, len(self._run.blocks)
+        spec = LoadSpec(
+            workload=load,
+            targets=tuple(Target(node.name, node.conninfo("app")) for node in nodes),
+            arrivals=when,
+            connections=p.connections,
+            duration_s=duration_s,
+            warmup_s=p.warmup_s,
+            timeout_s=p.timeout_s,
+            seed=p.seed + int(facts["round"]),  # the arms of a round are asked the same at the same times
+            part=run.part("ops", part_name(number)),
+            block=number,
+            epoch_ns=run.epoch_ns,
+            stop_file=stop_file(run.path),
+            live_file=self._live.file(number) if self._live else None,
+        )
+        files = [shard.live_file for shard in spec.split(self._generators.shards) if shard.live_file]
+        if self._live:
+            self._live.begin(str(facts["arm"]), files)
+        length_s, began = spec.warmup_s + spec.duration_s, time.monotonic()
+
+        def show() -> None:
+            self._bar.update(self._behind_s + min(time.monotonic() - began, length_s))
+            if self._live:
+                self._live.update()
+
+        try:
+            shards = self._generators.load(spec, show)
+        except LoadInterrupted as interrupt:
+            if interrupt.results:
+                _note(run, spec, facts, interrupt.results)
+            raise
+        finally:
+            if spec.stop_file is not None:
+                spec.stop_file.unlink(missing_ok=True)
+            if self._live:
+                self._live.end(files)
+        self._behind_s += length_s
+        self._bar.update(self._behind_s)
+        return _note(run, spec, facts, shards)
+
+
+def _note(run: Run, spec: LoadSpec, facts: Mapping[str, Any], shards: Sequence[LoadResult]) -> dict[str, Any]:
+    merged = merge(shards)
+    terms = {
+        "block": spec.block,
+        "nodes": [target.name for target in spec.targets],
+        "connections": {target.name: spec.connections for target in spec.targets},
+        **_asked(spec, merged),
+    }
+    block = {**facts, **terms, **_summary(merged)}
+    if len(shards) > 1 or merged.clock_bound_ns:
+        block["shards"] = [_summary(shard) for shard in shards]
+    run.update(blocks=[*run.blocks, block])
+    return block
+
+
+def _asked(spec: LoadSpec, result: LoadResult) -> dict[str, Any]:
+    """The means over the measured part of what was asked for: users, or requests a second."""
+    begin_s = (result.warm_until_ns - result.from_ns) / 1e9
+    end_s = (result.to_ns - result.from_ns) / 1e9
+    if end_s <= begin_s:  # interrupted in the warm-up
+        begin_s, end_s = 0.0, max(end_s, 1e-9)
+    mean = spec.arrivals.schedule().mean(begin_s, end_s)
+    if isinstance(spec.arrivals, Open):
+        return {"vus": None, "offered_per_s": mean, "arrival": spec.arrivals.kind}
+    return {"vus": mean, "think_s": spec.arrivals.think_s, "offered_per_s": None}
+
+
+def _summary(result: LoadResult) -> dict[str, Any]:
+    """What run.json keeps of a result."""
+    kept = asdict(result)
+    kept["generator_cpu_percent"] = kept.pop("cpu_percent")
+    return kept

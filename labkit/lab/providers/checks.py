@@ -1,0 +1,144 @@
+"""What is looked at before anything starts: the specification, the ports, the disk."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+from labkit.errors import BadInput, ClusterError
+from labkit.lab.cluster.powers import ClusterSpec
+
+HOST = "127.0.0.1"
+# Below the ports that systems lend to outgoing connections (32768 on Linux, 49152 on macOS): a port from there may
+# be lent out while its server is stopped.
+PORTS = range(20_000, 32_000)
+NODE_BYTES = 200 * 2**20
+"""A new node: 40 MB of system tables, and up to ten WAL segments before the first checkpoint recycles them."""
+NODE_FACTS = (
+    "port",
+    "listen_addresses",
+    "unix_socket_directories",
+    "cluster_name",
+    "config_file",
+    "hba_file",
+    "data_directory",
+)
+"""Settings that stand on each node's command line; an experiment cannot name them."""
+
+
+def check_spec(spec: ClusterSpec) -> None:
+    """Raises BadInput naming everything in a specification that cannot be."""
+    problems = check_name(spec.name)
+    if not 0 <= spec.replicas <= 8:
+        problems.append(f"replicas: {spec.replicas} is out of range, it must be between 0 and 8")
+    if spec.base_port and not 1024 <= spec.base_port <= 65535 - 8:
+        problems.append(f"base_port: {spec.base_port} is out of range, it must be 0 (any) or between 1024 and 65527")
+    if found := problems + check_settings(spec.settings):
+        raise BadInput(found, subject="cluster specification")
+
+
+def check_name(name: str) -> list[str]:
+    """What is wrong with a cluster's name: it becomes the name of a folder."""
+    if not name.replace("-", "").replace("_", "").isalnum() or not name.isascii() or not name[0].isalnum():
+        return [f"name: {name!r} must be made of letters, digits, - and _, and begin with a letter or digit"]
+    return [f"name: {name!r} is longer than 40 characters"] if len(name) > 40 else []
+
+
+def check_settings(settings: Mapping[str, str]) -> list[str]:
+    """What is wrong with an experiment's settings by their form alone, one sentence each."""
+    problems = []
+    for name, value in settings.items():
+        if not name.replace("_", "").replace(".", "").isalnum() or not name.isascii():
+            problems.append(f"settings: {name!r} is no name of a PostgreSQL setting")
+        elif name.lower() in NODE_FACTS:
+            problems.append(f"settings: {name} is given by labkit to each node and cannot be set")
+        if any(character in str(value) for character in "\n\r\0"):
+            problems.append(f"settings: the value of {name} must be one line")
+    return problems
+
+
+# An experiment that changes these needs a new cluster: replicas stop replaying if they get less than the primary had.
+FIXED_SETTINGS = (
+    "max_connections",
+    "max_worker_processes",
+    "max_wal_senders",
+    "max_prepared_transactions",
+    "max_locks_per_transaction",
+)
+
+
+def check_fixed(cluster: str, differing: Collection[str]) -> None:
+    """Raises ClusterError if a setting that a cluster cannot change is to change."""
+    if fixed := sorted(set(differing) & set(FIXED_SETTINGS)):
+        raise ClusterError(
+            f"{', '.join(fixed)} cannot change in cluster {cluster}, whose replicas depend on it; "
+            f"`labkit down --purge --name {cluster}`, then up again with the new value"
+        )
+
+
+def check_port(node: str, port: int) -> None:
+    """Raises ClusterError if something already listens on the port, naming it where the system tells."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        # As PostgreSQL does: connections of an earlier server that linger in TIME_WAIT do not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise ClusterError(
+                f"port {port} is taken{_holder(port)} ({error.strerror}); end that process, or make the cluster anew "
+                "on other ports: `labkit down --purge`, then `labkit up --base-port` with another or no number",
+                node=node,
+            ) from error
+
+
+def _holder(port: int) -> str:
+    with contextlib.suppress(psutil.Error):  # macOS tells root only
+        for connection in psutil.net_connections("tcp"):
+            if connection.laddr and connection.laddr.port == port and connection.status == psutil.CONN_LISTEN:
+                process = psutil.Process(connection.pid) if connection.pid else None
+                return f" by process {process.pid} ({process.name()})" if process else ""
+    return ""
+
+
+def free_ports(count: int, base_port: int, nodes: Sequence[str], taken: Sequence[int] = ()) -> list[int]:
+    """Ports on 127.0.0.1 that nobody listens on now: from `base_port` on, or any if it is 0. Raises ClusterError."""
+    if base_port:
+        wanted = list(range(base_port, base_port + count))
+        for node, port in zip(nodes, wanted, strict=True):
+            check_port(node, port)
+        return wanted
+    found: list[int] = []
+    for port in random.sample(PORTS, len(PORTS)):
+        if len(found) == count:
+            break
+        if port not in taken and _is_free(port):
+            found.append(port)
+    if len(found) < count:
+        raise ClusterError(f"no {count} free ports between {PORTS[0]} and {PORTS[-1]}; give --base-port")
+    return found
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def check_disk(folder: Path, needed_bytes: int, what: str) -> None:
+    """Raises ClusterError if the file system of `folder` has less than `needed_bytes` free."""
+    while not folder.exists():
+        folder = folder.parent
+    free = psutil.disk_usage(str(folder)).free
+    if free < needed_bytes:
+        raise ClusterError(
+            f"not enough disk for {what}: about {needed_bytes / 2**20:,.0f} MB needed, {free / 2**20:,.0f} MB free at "
+            f"{folder}; free some, or point LABKIT_DATA at a larger disk"
+        )

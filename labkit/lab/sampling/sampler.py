@@ -1,0 +1,203 @@
+"""One thread that reads every probe at fixed times and writes what it read to the run.
+
+The thread runs an event loop: a server that does not answer keeps only its own probe waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import psutil
+import psycopg
+
+from labkit.errors import ClusterError
+from labkit.lab.cluster.cluster import Node
+from labkit.lab.cluster.powers import Measurable
+from labkit.lab.sampling.host import HostProbe, ProcessProbe
+from labkit.lab.sampling.node import DiskProbe, UsageProbe, not_measurable
+from labkit.lab.sampling.probe import Probe, Reading
+from labkit.lab.sampling.server import ServerProbe
+from labkit.run.store import Run
+
+DISK_INTERVAL_S = 10.0  # walking a data directory of 1300 files costs 5 ms, more than all other probes of a tick
+PATIENCE_S = 2.0  # a probe that has not answered by then has failed
+FLUSH_S = 60.0
+_ABSENT = (ClusterError, psycopg.Error, psutil.Error, OSError)
+
+_Answer = tuple[int, "list[Reading] | Exception"]
+"""When it came, on the run's clock, and what it was."""
+
+
+class Sampler:
+    """Sample `nodes`, this host and named processes into a run's `samples` while the with-block runs.
+
+    `pids` gives process ids by the name under which they appear as a node, `generator` for the load generator.
+    Samples are due every `interval_s` from the start; one that could not be taken in time is left out and counted.
+    A probe that cannot read leaves its values absent, logs one event `probe_failed` (node, probe, reason), is
+    tried again at every tick, and logs `probe_recovered` when it reads again.
+
+    On exit: `summary()` has the sampler's own cost. An error inside the sampler itself is raised on exit.
+    """
+
+    def __init__(
+        self,
+        nodes: Sequence[Node],
+        run: Run,
+        interval_s: float = 1.0,
+        pids: Mapping[str, Sequence[int]] | None = None,
+    ) -> None:
+        self.interval_s, self._run = interval_s, run
+        self.ticks = self.missed = self.rows = 0
+        self.not_measured: dict[str, dict[str, str]] = {}
+        """Node -> metric -> why it is absent from the samples of this run."""
+        self._every_tick: list[Probe] = [HostProbe()]
+        self._every_tick += [ProcessProbe(name, members) for name, members in (pids or {}).items()]
+        self._disk: list[Probe] = []
+        for node in nodes:
+            self._every_tick.append(ServerProbe(node, [other for other in nodes if other is not node]))
+            if isinstance(node.control, Measurable):
+                self._every_tick.append(UsageProbe(node.name, node.control))
+                self._disk.append(DiskProbe(node.name, node.control))
+            else:
+                self.not_measured[node.name] = not_measurable(node)
+        for probe in self._every_tick:
+            if probe.not_measured:
+                self.not_measured.setdefault(probe.node, {}).update(probe.not_measured)
+        self._reading: dict[Probe, tuple[float, asyncio.Task[_Answer]]] = {}
+        self._failing: set[Probe] = set()
+        self._buffer: list[tuple[int, Reading]] = []
+        self._flushed_at = time.monotonic()
+        self._cpu_s = self._duration_s = 0.0
+        self._error: BaseException | None = None
+        self._started = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ending: asyncio.Event | None = None
+        self._thread = threading.Thread(target=self._work, name="labkit-sampler", daemon=True)
+
+    def __enter__(self) -> Self:
+        """Return when the first samples are taken, or have failed."""
+        self._thread.start()
+        self._started.wait()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._loop is not None and self._ending is not None and self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._ending.set)
+        self._thread.join()
+        if self._error is not None and error is None:
+            raise self._error
+
+    @property
+    def cost_fraction(self) -> float:
+        """CPU time of the sampler's thread, as a fraction of one core over the time it has run."""
+        return self._cpu_s / self._duration_s if self._duration_s else 0.0
+
+    def summary(self) -> dict[str, Any]:
+        """What run.json keeps: interval_s, ticks, missed, rows, cpu_s, cost_fraction (of one core)."""
+        return {
+            "interval_s": self.interval_s,
+            "ticks": self.ticks,
+            "missed": self.missed,
+            "rows": self.rows,
+            "cpu_s": self._cpu_s,
+            "cost_fraction": self.cost_fraction,
+        }
+
+    def _work(self) -> None:
+        try:
+            asyncio.run(self._sample())
+        except BaseException as error:
+            self._error = error
+            self._run.event("sampler_failed", reason=f"{type(error).__name__}: {error}")
+        finally:
+            self._started.set()
+
+    async def _sample(self) -> None:
+        self._loop, self._ending = asyncio.get_running_loop(), asyncio.Event()
+        start, start_cpu = time.monotonic(), time.thread_time()
+        due = next_disk = 0
+        try:
+            while True:
+                ending = self._ending.is_set()
+                at_edge = ending or due == 0
+                with_disk = at_edge or due >= next_disk
+                if with_disk:
+                    next_disk = due + max(1, round(DISK_INTERVAL_S / self.interval_s))
+                await self._tick(with_disk, PATIENCE_S if at_edge else min(PATIENCE_S, 0.8 * self.interval_s))
+                now = time.monotonic()
+                self._cpu_s, self._duration_s = time.thread_time() - start_cpu, now - start
+                if ending:
+                    return
+                self._started.set()
+                following = math.floor((now - start) / self.interval_s) + 1
+                self.missed += following - due - 1
+                due = following
+                try:
+                    await asyncio.wait_for(self._ending.wait(), start + due * self.interval_s - time.monotonic())
+                except TimeoutError:
+                    continue
+        finally:
+            # Connections first: cancelling a read makes psycopg wait for the server, which may never answer.
+            for probe in (*self._every_tick, *self._disk):
+                probe.close()
+            self._flush()
+            self._cpu_s, self._duration_s = time.thread_time() - start_cpu, time.monotonic() - start
+
+    async def _tick(self, with_disk: bool, wait_s: float) -> None:
+        self.ticks += 1
+        now = time.monotonic()
+        for probe in (*self._every_tick, *(self._disk if with_disk else ())):
+            if probe not in self._reading:
+                self._reading[probe] = (now, asyncio.create_task(self._answer(probe)))
+        await asyncio.wait([task for _, task in self._reading.values()], timeout=wait_s)
+        for probe, (asked_at, task) in list(self._reading.items()):
+            if task.done():
+                del self._reading[probe]
+                self._take(probe, *task.result())
+            elif time.monotonic() - asked_at >= PATIENCE_S:
+                self._failed(probe, f"no answer within {PATIENCE_S:g} s")
+        if time.monotonic() - self._flushed_at >= FLUSH_S:
+            self._flush()
+
+    async def _answer(self, probe: Probe) -> _Answer:
+        try:
+            readings = await probe.read()
+        except _ABSENT as error:
+            return self._run.now_ns(), error
+        return self._run.now_ns(), readings
+
+    def _take(self, probe: Probe, t_ns: int, answer: list[Reading] | Exception) -> None:
+        if isinstance(answer, Exception):
+            # Without the tail of the server's log that a ClusterError shows: that file is kept anyway.
+            reason = answer.message if isinstance(answer, ClusterError) else str(answer).strip()
+            self._failed(probe, reason or type(answer).__name__)
+            return
+        if probe in self._failing:
+            self._failing.remove(probe)
+            self._run.event("probe_recovered", node=probe.node, probe=probe.name)
+        self._buffer += [(t_ns, reading) for reading in answer]
+
+    def _failed(self, probe: Probe, reason: str) -> None:
+        if probe not in self._failing:
+            self._failing.add(probe)
+            self._run.event("probe_failed", node=probe.node, probe=probe.name, reason=reason)
+
+    def _flush(self) -> None:
+        self._flushed_at = time.monotonic()
+        if not self._buffer:
+            return
+        times = [t_ns for t_ns, _ in self._buffer]
+        nodes, metrics, values = zip(*(reading for _, reading in self._buffer), strict=True)
+        part = sum(1 for _ in (self._run.path / "samples").glob("*.parquet"))
+        with self._run.writer("samples", f"{part:05d}") as writer:
+            writer.write({"t_ns": times, "node": list(nodes), "metric": list(metrics), "value": list(values)})
+        self.rows += len(times)
+        self._buffer.clear()

@@ -1,0 +1,138 @@
+"""The writers' ledger: what was about to be written, before it was sent, and how the server answered.
+
+A file outside the database, appended to by the load generator: one fixed-size record before each transaction and one
+after it. Each record is handed to the operating system at once, so that killing the lab loses none that it had made;
+the file is forced to the disk once a second, so that a crash of the whole machine loses at most the last second.
+A transaction without a second record ended with the lab: nobody knows how, and it is read as `unknown`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from labkit.errors import RunUnreadable
+from labkit.run.store import Run, part_name
+
+OUTCOMES = ("ok", "ok-with-warning", "fail", "unknown")
+OK, WARNED, FAIL, UNKNOWN = range(len(OUTCOMES))
+LAB_KILLED = "LK006"
+SYNC_EVERY_S = 1.0
+
+_RECORD = struct.Struct("<qqi5sBB")
+_DTYPE = np.dtype(
+    [("key", "<i8"), ("t_ns", "<i8"), ("rows", "<i4"), ("sqlstate", "S5"), ("node", "u1"), ("kind", "u1")]
+)
+_INTENT = 255
+_MAGIC = b"labkit ledger 1\n"
+
+
+class Ledger:
+    """Appends to a ledger file; times are ns since the run's epoch. Closing it forces it to the disk."""
+
+    def __init__(self, path: Path, nodes: Sequence[str], epoch_ns: int) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
+        os.write(self._file, _MAGIC + json.dumps(list(nodes)).encode() + b"\n")
+        self._epoch_ns = epoch_ns
+        self._closing = threading.Event()
+        # In a thread: while fsync waits for the disk, the load goes on.
+        self._syncing = threading.Thread(target=self._sync, name="labkit-ledger", daemon=True)
+        self._syncing.start()
+
+    def intend(self, key: int, rows: int, node: int, now: int) -> None:
+        """Note that `rows` rows from `key` on are about to be sent to a node, in one transaction."""
+        os.write(self._file, _RECORD.pack(key, now - self._epoch_ns, rows, b"", node, _INTENT))
+
+    def settle(self, key: int, rows: int, node: int, now: int, outcome: int, sqlstate: str = "") -> None:
+        """Note how that transaction ended."""
+        os.write(self._file, _RECORD.pack(key, now - self._epoch_ns, rows, sqlstate.encode(), node, outcome))
+
+    def close(self) -> None:
+        if not self._closing.is_set():
+            self._closing.set()
+            self._syncing.join()
+            os.close(self._file)
+
+    def _sync(self) -> None:
+        ending = False
+        while not ending:
+            ending = self._closing.wait(SYNC_EVERY_S)
+            os.fsync(self._file)
+
+
+def read(path: Path) -> tuple[dict[str, Any], int]:
+    """A ledger as the columns of `writes` without `block`, and how many transactions have no outcome.
+
+    A record that was cut off in the middle is left out. Raises RunUnreadable.
+    """
+    records, nodes = _records(path)
+    intents = records[records["kind"] == _INTENT]
+    endings = records[records["kind"] != _INTENT]
+    by_key = np.argsort(endings["key"], kind="stable")
+    endings = endings[by_key]
+    place = np.searchsorted(endings["key"], intents["key"])
+    known = np.zeros(len(intents), dtype=bool)
+    inside = place < len(endings)
+    known[inside] = endings["key"][place[inside]] == intents["key"][inside]
+    done = np.full(len(intents), -1, dtype=np.int64)
+    done[known] = endings["t_ns"][place[known]]
+    outcome = np.full(len(intents), UNKNOWN, dtype=np.int32)
+    outcome[known] = endings["kind"][place[known]]
+    sqlstate = np.full(len(intents), LAB_KILLED.encode(), dtype="S5")
+    sqlstate[known] = endings["sqlstate"][place[known]]
+    words, codes = np.unique(sqlstate, return_inverse=True)
+    columns = {
+        "key": intents["key"],
+        "rows": intents["rows"],
+        "node": (intents["node"].astype(np.int32), nodes),
+        "intent_ns": intents["t_ns"],
+        "done_ns": done,
+        "outcome": (outcome, OUTCOMES),
+        "sqlstate": (codes.astype(np.int32), [word.decode() for word in words]),
+    }
+    return columns, int((~known).sum())
+
+
+def noted(path: Path) -> int:
+    """How many records, intents and outcomes, the file holds so far; 0 if there is none yet."""
+    try:
+        return len(_records(path)[0])
+    except (FileNotFoundError, RunUnreadable):  # its header comes a moment after the file
+        return 0
+
+
+def acknowledged(path: Path, node: str, since: int = 0) -> int:
+    """How many transactions a node has acknowledged behind the first `since` records of the file; 0 without a file."""
+    try:
+        records, nodes = _records(path)
+    except (FileNotFoundError, RunUnreadable):
+        return 0
+    new = records[since:]
+    return int(((new["kind"] == OK) & (new["node"] == nodes.index(node))).sum())
+
+
+def _records(path: Path) -> tuple[np.ndarray[Any, Any], list[str]]:
+    """The whole records of a file, and the names of its nodes. Raises RunUnreadable, FileNotFoundError."""
+    content = path.read_bytes()
+    if not content.startswith(_MAGIC) or b"\n" not in content[len(_MAGIC) :]:
+        raise RunUnreadable(f"{path} is no ledger, or was cut off before its first record")
+    start = content.index(b"\n", len(_MAGIC)) + 1
+    whole = (len(content) - start) // _DTYPE.itemsize
+    return np.frombuffer(content, dtype=_DTYPE, count=whole, offset=start), json.loads(content[len(_MAGIC) : start])
+
+
+def settle_file(path: Path, run: Run, block: int) -> int:
+    """Move a ledger that nobody writes to any more into the run's table `writes`; transactions without an outcome."""
+    columns, open_ended = read(path)
+    with run.writer("writes", part_name(block)) as writer:
+        writer.write({"block": np.full(len(columns["key"]), block, np.int32), **columns})
+    path.unlink()
+    return open_ended

@@ -1,5 +1,0 @@
-"""What servers, host and load generator are doing while a run goes on, once a second by default."""
-
-from labkit.sampling.sampler import Sampler
-
-__all__ = ["Sampler"]
