@@ -18,7 +18,7 @@ help:
 	@echo "make docker-report   the same in containers; needs Docker with Compose"
 	@echo "make lab      JupyterLab on this machine only, its address with the token is printed"
 	@echo "make test     all tests, on real servers"
-	@echo "make check    ruff, mypy, notebook rules"
+	@echo "make check    ruff, mypy, import contracts, notebook rules"
 	@echo "make bench    labkit's load generator beside pgbench and other clients"
 	@echo "make clean    stop the clusters, delete them, .venv and caches; runs in data/runs stay"
 
@@ -38,6 +38,7 @@ check: install-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/notebooks/test_rules.py
 
 bench: install-dev

@@ -67,7 +67,7 @@ def labkit(job: Job) -> dict[str, float]:
     from labkit.lab.load.arrivals import Closed
     from labkit.lab.load.engine import run_load
     from labkit.lab.load.spec import LoadSpec, Target
-    from labkit.lab.workloads import GetUserByNumber
+    from labkit.lab.workloads.get_user import GetUserByNumber
 
     with tempfile.TemporaryDirectory() as folder:
         result = run_load(

@@ -22,11 +22,11 @@ import psycopg
 from matplotlib.figure import Figure
 
 from benchmarks.contenders import WARMUP_S, Job
-from labkit import paths as project
+from labkit import paths
 from labkit.lab import dataset, environment, providers
 from labkit.lab.cluster.cluster import Cluster
-from labkit.lab.cluster.powers import ClusterSpec
-from labkit.lab.workloads import GetUserByNumber
+from labkit.lab.providers.protocol import ClusterSpec
+from labkit.lab.workloads.get_user import GetUserByNumber
 
 LABELS = {
     "labkit": "labkit",
@@ -153,7 +153,7 @@ def main(
     if psycopg.pq.__impl__ == "python":
         raise click.ClickException("psycopg's pure Python pq would be measured here; install psycopg[binary]")
     names = ["labkit", *(name for name in LABELS if name != "labkit" and (not only or name in only))]
-    out = out or project.data() / "bench"
+    out = out or paths.data() / "bench"
     out.mkdir(parents=True, exist_ok=True)
     provider = providers.provider("embedded")
     cluster = provider.up(ClusterSpec(name="bench", replicas=0))

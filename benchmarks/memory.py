@@ -25,7 +25,7 @@ USERS, SECOND = 1000, 1_000_000_000
 
 def record(folder: Path, requests: int) -> dict[str, Any]:
     """Write a run of so many requests, as 1,000 users at 40,000 requests a second would make them."""
-    from labkit.experiments.declared import ReadScaling
+    from labkit.experiments.read_scaling.parameters import ReadScaling
     from labkit.lab.load.records import DTYPE, Recorder
     from labkit.run.store import RunStore
 
@@ -76,9 +76,9 @@ def read(folder: Path, _: int) -> dict[str, Any]:
 
     import nbformat
 
-    from labkit import paths as project
+    from labkit import paths
 
-    cells = nbformat.read(project.notebooks() / "read_scaling.ipynb", as_version=4).cells
+    cells = nbformat.read(paths.notebooks() / "read_scaling.ipynb", as_version=4).cells
     namespace: dict[str, Any] = {}
     spent: dict[str, float] = {}
     for i, cell in enumerate(cell for cell in cells if cell.cell_type == "code"):

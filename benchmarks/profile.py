@@ -16,11 +16,11 @@ from types import FrameType
 import click
 
 from labkit.lab import dataset, environment, providers
-from labkit.lab.cluster.powers import ClusterSpec
 from labkit.lab.load.arrivals import Closed
 from labkit.lab.load.engine import run_load
 from labkit.lab.load.spec import LoadSpec, Target
-from labkit.lab.workloads import GetUserByNumber
+from labkit.lab.providers.protocol import ClusterSpec
+from labkit.lab.workloads.get_user import GetUserByNumber
 
 # What a line is for, by what stands in it; the first that matches.
 KINDS = (

@@ -20,10 +20,10 @@ import psutil
 from psycopg import pq
 
 from labkit.lab import providers
-from labkit.lab.cluster.powers import ClusterSpec
 from labkit.lab.load.arrivals import Closed
 from labkit.lab.load.shards import Generators
 from labkit.lab.load.spec import LoadSpec, Target, merge
+from labkit.lab.providers.protocol import ClusterSpec
 
 INT4_OID = 23
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from labkit import paths as project
+from labkit import paths
 from labkit.lab.cluster.cluster import Cluster
-from labkit.lab.cluster.powers import ClusterSpec
 from labkit.lab.providers.embedded.provider import EmbeddedProvider
+from labkit.lab.providers.protocol import ClusterSpec
 
 MakeCluster = Callable[..., Cluster]
 
@@ -32,7 +32,7 @@ def lab_data() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def cluster(lab_data: Path) -> Iterator[Cluster]:
     """A primary and two replicas, for tests that leave them as they were."""
-    assert project.clusters().is_relative_to(lab_data)
+    assert paths.clusters().is_relative_to(lab_data)
     yield EmbeddedProvider().up(ClusterSpec(name="shared"))
     EmbeddedProvider().down("shared", purge=True)
 
@@ -40,7 +40,7 @@ def cluster(lab_data: Path) -> Iterator[Cluster]:
 @pytest.fixture
 def provider(lab_data: Path) -> Iterator[EmbeddedProvider]:
     """The embedded provider; every cluster that a test makes with it is removed afterwards, but not the shared one."""
-    assert project.clusters().is_relative_to(lab_data)
+    assert paths.clusters().is_relative_to(lab_data)
     made = EmbeddedProvider()
     yield made
     for name in made.names():

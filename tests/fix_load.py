@@ -11,11 +11,12 @@ import pandas as pd
 import pytest
 
 from labkit.lab import dataset
-from labkit.lab.cluster.cluster import Cluster, Node
+from labkit.lab.cluster.cluster import Cluster
+from labkit.lab.cluster.node import Node
 from labkit.lab.load.arrivals import Closed
 from labkit.lab.load.engine import run_load
 from labkit.lab.load.spec import LoadResult, LoadSpec, Target
-from labkit.lab.workloads import GetUser
+from labkit.lab.workloads.get_user import GetUser
 from labkit.run.store import Run
 
 DATA = dataset.DatasetSpec(5_000, "ru_RU")

@@ -10,9 +10,9 @@ import pytest
 
 from labkit.errors import ProviderUnavailable
 from labkit.lab.cluster.cluster import Cluster
-from labkit.lab.cluster.powers import ClusterSpec, Provider
 from labkit.lab.providers import provider
 from labkit.lab.providers.docker.provider import DEFAULT_IMAGE, IMAGE
+from labkit.lab.providers.protocol import ClusterSpec, Provider
 
 EVERY_PROVIDER = [pytest.param("embedded"), pytest.param("docker", marks=pytest.mark.docker)]
 

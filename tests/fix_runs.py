@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from labkit.experiments.declared import ReadScaling
+from labkit.experiments.read_scaling.parameters import ReadScaling
 from labkit.lab.load.records import WRONG_ANSWER
-from labkit.run.store import OUTCOMES, Run, RunStore
+from labkit.run.parts import OUTCOMES
+from labkit.run.store import Run, RunStore
 
 SECOND = 1_000_000_000
 ARMS = ("primary-only", "replicas-round-robin")

@@ -26,7 +26,8 @@ import numpy as np
 import pandas as pd
 
 from labkit.errors import RunUnreadable
-from labkit.run.store import Run, part_name
+from labkit.run.parts import part_name
+from labkit.run.store import Run
 
 Keys = np.ndarray[Any, np.dtype[np.int64]]
 WRONG = ("lost", "contradicted", "duplicated", "unexpected")

@@ -11,8 +11,7 @@ import click
 from labkit.checkers import audit
 from labkit.errors import BadInput, RunUnreadable
 from labkit.experiments.failover.findings import CLASS_WORDS
-from labkit.lab.clusters import open_run
-from labkit.run.store import Run
+from labkit.run.store import Run, open_run
 
 
 @click.command("audit")

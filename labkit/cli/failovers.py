@@ -10,9 +10,9 @@ import click
 
 from labkit.cli.clusters import as_json_option, cluster_name, found, provider_option
 from labkit.errors import BadInput, ClusterError
-from labkit.lab.cluster import sql as postgres
-from labkit.lab.cluster import synchronize as synchronous
-from labkit.lab.cluster.cluster import Cluster, Node, command
+from labkit.lab.cluster import sql, synchronize
+from labkit.lab.cluster.cluster import Cluster, command
+from labkit.lab.cluster.node import Node
 from labkit.lab.cluster.sql import Role
 from labkit.lab.failover import OVERRIDE, FailoverSteps, Policy, note, rejoining
 
@@ -106,9 +106,9 @@ def rejoin(node: str, name: str, provider_name: str, as_json: bool) -> None:
 def _rejoin(cluster: Cluster, old: Node, new: Node, as_json: bool) -> None:
     node, name, provider_name = old.name, cluster.name, cluster.provider
     with new.session() as connection:
-        before = synchronous.current(connection)
+        before = synchronize.current(connection)
     with contextlib.suppress(ClusterError), old.session() as connection:  # as a rule it does not answer
-        if postgres.streaming_from(connection) == new.peer:
+        if sql.streaming_from(connection) == new.peer:
             anew = command(f"replicas rebuild {node}", name, provider_name)
             raise BadInput(f"{node} follows {new.name} already; `{anew}` makes it anew all the same")
     replication = rejoining.promised(cluster, old, new)

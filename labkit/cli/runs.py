@@ -12,16 +12,17 @@ from typing import Any
 import click
 import pandas as pd
 
-from labkit import paths as project
-from labkit.analysis.report import tables
+from labkit import paths
+from labkit.analysis import words
+from labkit.analysis.report import sentences, tables
+from labkit.analysis.report.findings import records
+from labkit.analysis.report.findings import summary as summary_of
 from labkit.analysis.statistics import compare
 from labkit.errors import BadInput, LabkitError, RunUnreadable
 from labkit.experiments import catalogue
 from labkit.experiments.catalogue import Experiment
-from labkit.experiments.declared import Parameters, assignments, read_yaml
-from labkit.experiments.read_scaling import findings as conclusions
-from labkit.lab.clusters import open_run
-from labkit.run.store import Run, RunStore, read_run
+from labkit.experiments.parameters import Parameters, assignments, read_yaml
+from labkit.run.store import Run, RunStore, open_run, read_run
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for a script instead of tables.")
 _MEASURED = ("measured", "complete")
@@ -48,7 +49,7 @@ def run(context: click.Context, experiment: str, pairs: tuple[str, ...], file: P
         click.echo("interrupted; what was measured is kept: `labkit runs` lists it as failed", err=True)
         context.exit(130)
     assert executed.run is not None  # execute has no place for the copy of a notebook without a run, and says so
-    _finish(context, kind, executed.run, report.publish(executed, executed.run), as_json)
+    _finish(context, kind, executed.run, report.publish(executed, executed.run, kind.findings), as_json)
 
 
 def _report() -> Any:
@@ -85,11 +86,12 @@ def _noting(problems: list[str]) -> Iterator[None]:
 
 def _finish(context: click.Context, kind: Experiment, made: Run, page: Path, as_json: bool) -> None:
     """Say what came out; exit 1 if the measurement is not valid."""
-    summary = catalogue.summary(made) | {"report": str(page)}
+    summary = summary_of(made, kind.findings) | {"report": str(page)}
     if as_json:
         click.echo(json.dumps(summary, ensure_ascii=False, indent=1))
     else:
-        click.echo(f"{_fitting(kind.table(made))}\n\n{kind.verdicts(made)}\n\nrun     {made.id}\nreport  {page}")
+        table, verdicts = _fitting(kind.findings.table(made)), kind.findings.verdicts(made)
+        click.echo(f"{table}\n\n{verdicts}\n\nrun     {made.id}\nreport  {page}")
     if not summary["valid"]:
         context.exit(1)
 
@@ -112,7 +114,7 @@ def report_command(context: click.Context, run_name: str, output: Path | None, a
     recorded = _measured(open_run(run_name))
     kind, report = catalogue.experiment(recorded.experiment), _report()
     executed = report.execute(kind.notebook_path, {"run_id": str(recorded.path)})
-    page = report.publish(executed, recorded)
+    page = report.publish(executed, recorded, kind.findings)
     if output is not None:
         output.write_bytes(page.read_bytes())
         page = output.resolve()
@@ -132,12 +134,12 @@ def _measured(recorded: Run) -> Run:
 @_as_json
 def runs_command(last: int, as_json: bool) -> None:
     """List recorded runs: id, status, key parameters, headline."""
-    rows = [_listed(path) for path in list(RunStore(project.runs()).paths())[-last:]]
+    rows = [_listed(path) for path in list(RunStore(paths.runs()).paths())[-last:]]
     if as_json:
         click.echo(json.dumps(rows, ensure_ascii=False, indent=1))
         return
     if not rows:
-        click.echo(f"no runs in {project.runs()}; `labkit run {next(iter(catalogue.EXPERIMENTS))}` makes one")
+        click.echo(f"no runs in {paths.runs()}; `labkit run {next(iter(catalogue.EXPERIMENTS))}` makes one")
     for row in rows:
         words = " ".join(f"{name}={value}" for name, value in row["parameters"].items())
         click.echo(f"{row['id']}  {row['status']}  {words}")
@@ -149,9 +151,9 @@ def runs_command(last: int, as_json: bool) -> None:
 
 def _loaded(line: dict[str, Any]) -> str:
     """Rate and p99 of a line of a headline; empty where nothing was loaded."""
-    rate, p99 = (tables.number(line[name]) for name in ("requests_per_s", "p99_ms"))
+    rate, p99 = (words.number(line[name]) for name in ("requests_per_s", "p99_ms"))
     unit = "rows/s" if line["workload"] == "append-rows" else "requests/s"
-    return "" if rate == tables.UNKNOWN else f"{rate:>9} {unit}   p99 {p99} ms"
+    return "" if rate == words.UNKNOWN else f"{rate:>9} {unit}   p99 {p99} ms"
 
 
 def _listed(path: Path) -> dict[str, Any]:
@@ -177,7 +179,7 @@ def _headline(recorded: Run, kind: Experiment) -> list[dict[str, Any]]:
     kept = recorded.path / "derived" / "summary.json"
     if kept.exists():
         return list(json.loads(kept.read_text(encoding="utf-8"))["headline"])
-    return catalogue.records(kind.headline(recorded))
+    return records(kind.findings.headline(recorded))
 
 
 @click.command("compare")
@@ -191,19 +193,17 @@ def compare_command(run_a: str, run_b: str, as_json: bool) -> None:
     report = _report()
     folder = b.derived / f"compared-with-{a.path.name}"
     parameters = {"run_a": str(a.path), "run_b": str(b.path)}
-    executed = report.execute(
-        project.notebooks() / "compare_runs.ipynb", parameters, output=folder.with_suffix(".ipynb")
-    )
+    executed = report.execute(paths.notebooks() / "compare_runs.ipynb", parameters, output=folder.with_suffix(".ipynb"))
     page = report.export(
         executed.path,
         folder.with_suffix(".html"),
-        conclusions.two_runs(a, b, ["requests_per_s"]),
+        sentences.two_runs(a, b, ["requests_per_s"]),
         f"A {a.id}, B {b.id}",
     )
     differing, figures = compare.parameters(a, b), compare.runs(a, b)
     if as_json:
-        content = {"a": a.id, "b": b.id, "parameters": catalogue.records(differing)}
-        content |= {"differences": catalogue.records(figures), "report": str(page)}
+        content = {"a": a.id, "b": b.id, "parameters": records(differing)}
+        content |= {"differences": records(figures), "report": str(page)}
         click.echo(json.dumps(content, ensure_ascii=False, indent=1))
         return
     click.echo(f"A  {a.id}\nB  {b.id}\n")

@@ -1,44 +1,35 @@
-"""The experiments by name, as their reader needs them: parameters, notebook, figures, verdicts."""
+"""The experiments by name, one entry each: parameters, findings, notebook."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
-
-from labkit import paths as project
-from labkit.analysis import frames
-from labkit.analysis.report import tables
-from labkit.analysis.statistics import compare
+from labkit import paths
+from labkit.analysis.report.findings import Findings
 from labkit.errors import BadInput
-from labkit.experiments.cpu_budget import findings as speedup
-from labkit.experiments.declared import (
-    ConcurrencySweep,
-    CpuBudget,
-    DurabilityMatrix,
-    Failover,
-    MaxThroughput,
-    MeasuringHonestly,
-    Parameters,
-    PromotionCrash,
-    QuorumCommit,
-    ReadScaling,
-    StreamingReplication,
-)
-from labkit.experiments.durability_matrix import findings as durability
-from labkit.experiments.failover import findings as recovery
-from labkit.experiments.max_throughput import findings as conclusions_load
-from labkit.experiments.max_throughput import tables as tables_load
-from labkit.experiments.max_throughput import trials
-from labkit.experiments.promotion_crash import findings as crash
-from labkit.experiments.quorum_commit import findings as quorum
-from labkit.experiments.read_scaling import findings as conclusions
-from labkit.experiments.streaming_replication import findings as replication
-from labkit.run.store import Run
+from labkit.experiments.concurrency_sweep import findings as concurrency_sweep
+from labkit.experiments.concurrency_sweep.parameters import ConcurrencySweep
+from labkit.experiments.cpu_budget import findings as cpu_budget
+from labkit.experiments.cpu_budget.parameters import CpuBudget
+from labkit.experiments.durability_matrix import findings as durability_matrix
+from labkit.experiments.durability_matrix.parameters import DurabilityMatrix
+from labkit.experiments.failover import findings as failover
+from labkit.experiments.failover.parameters import Failover
+from labkit.experiments.max_throughput import findings as max_throughput
+from labkit.experiments.max_throughput.parameters import MaxThroughput
+from labkit.experiments.measuring_honestly import findings as measuring_honestly
+from labkit.experiments.measuring_honestly.parameters import MeasuringHonestly
+from labkit.experiments.parameters import Parameters
+from labkit.experiments.promotion_crash import findings as promotion_crash
+from labkit.experiments.promotion_crash.parameters import PromotionCrash
+from labkit.experiments.quorum_commit import findings as quorum_commit
+from labkit.experiments.quorum_commit.parameters import QuorumCommit
+from labkit.experiments.read_scaling import findings as read_scaling
+from labkit.experiments.read_scaling.parameters import ReadScaling
+from labkit.experiments.streaming_replication import findings as streaming_replication
+from labkit.experiments.streaming_replication.parameters import StreamingReplication
 
 
 @dataclass(frozen=True)
@@ -47,140 +38,59 @@ class Experiment:
 
     name: str
     parameters: type[Parameters]
+    findings: Findings
     notebook: str
     key_parameters: tuple[str, ...]
-    headline: Callable[[Run], pd.DataFrame]  # to compute with
-    table: Callable[[Run], pd.DataFrame]  # to read
-    differences: Callable[[Run], pd.DataFrame]
-    verdicts: Callable[[Run], conclusions.Sentences]
-    lead: Callable[[Run], conclusions.Sentences]  # the few of them that come first
-    validity: Callable[[Run], list[str]]
 
     @property
     def notebook_path(self) -> Path:
-        return project.notebooks() / self.notebook
+        return paths.notebooks() / self.notebook
 
 
+_READ_KEYS = ("users", "vus", "connections", "duration_s", "rounds")
+_BUDGET_KEYS = ("replicas", "node_cpus", "vus", "connections", "duration_s", "rounds")
 _ALL = (
+    Experiment("read-scaling", ReadScaling, read_scaling, "read_scaling.ipynb", _READ_KEYS),
+    Experiment("cpu-budget", CpuBudget, cpu_budget, "where_replicas_help.ipynb", _BUDGET_KEYS),
     Experiment(
-        name="read-scaling",
-        parameters=ReadScaling,
-        notebook="read_scaling.ipynb",
-        key_parameters=("users", "vus", "connections", "duration_s", "rounds"),
-        headline=frames.headline,
-        table=tables.headline,
-        differences=compare.arms,
-        verdicts=conclusions.verdicts,
-        lead=conclusions.lead,
-        validity=frames.validity,
+        "streaming-replication",
+        StreamingReplication,
+        streaming_replication,
+        "streaming_replication.ipynb",
+        ("provider", "replicas", "commits", "levels"),
+    ),
+    Experiment("failover", Failover, failover, "failover.ipynb", ("mode", "level", "fault", "writers")),
+    Experiment(
+        "durability-matrix",
+        DurabilityMatrix,
+        durability_matrix,
+        "durability_matrix.ipynb",
+        ("modes", "levels", "faults", "kills"),
     ),
     Experiment(
-        name="cpu-budget",
-        parameters=CpuBudget,
-        notebook="where_replicas_help.ipynb",
-        key_parameters=("replicas", "node_cpus", "vus", "connections", "duration_s", "rounds"),
-        headline=frames.headline,
-        table=speedup.table,
-        differences=compare.arms,
-        verdicts=speedup.verdicts,
-        lead=speedup.lead,
-        validity=frames.validity,
+        "quorum-commit", QuorumCommit, quorum_commit, "quorum_commit.ipynb", ("modes", "levels", "writers", "rounds")
+    ),
+    Experiment("promotion-crash", PromotionCrash, promotion_crash, "the_promotion_that_crashed.ipynb", ("causes",)),
+    Experiment(
+        "max-throughput",
+        MaxThroughput,
+        max_throughput,
+        "max_throughput.ipynb",
+        ("arm", "p99_limit_ms", "users", "connections"),
     ),
     Experiment(
-        name="streaming-replication",
-        parameters=StreamingReplication,
-        notebook="streaming_replication.ipynb",
-        key_parameters=("provider", "replicas", "commits", "levels"),
-        headline=replication.headline,
-        table=replication.staleness_table,
-        differences=replication.staleness,
-        verdicts=replication.verdicts,
-        lead=replication.verdicts,
-        validity=replication.validity,
+        "concurrency-sweep",
+        ConcurrencySweep,
+        concurrency_sweep,
+        "concurrency_sweep.ipynb",
+        ("levels", "users", "connections", "rounds"),
     ),
     Experiment(
-        name="failover",
-        parameters=Failover,
-        notebook="failover.ipynb",
-        key_parameters=("mode", "level", "fault", "writers"),
-        headline=recovery.headline,
-        table=recovery.classes,
-        differences=recovery.no_differences,
-        verdicts=recovery.verdicts,
-        lead=recovery.lead,
-        validity=recovery.validity,
-    ),
-    Experiment(
-        name="durability-matrix",
-        parameters=DurabilityMatrix,
-        notebook="durability_matrix.ipynb",
-        key_parameters=("modes", "levels", "faults", "kills"),
-        headline=durability.headline,
-        table=durability.table,
-        differences=recovery.no_differences,
-        verdicts=durability.verdicts,
-        lead=durability.lead,
-        validity=durability.validity,
-    ),
-    Experiment(
-        name="quorum-commit",
-        parameters=QuorumCommit,
-        notebook="quorum_commit.ipynb",
-        key_parameters=("modes", "levels", "writers", "rounds"),
-        headline=quorum.headline,
-        table=quorum.table,
-        differences=recovery.no_differences,
-        verdicts=quorum.verdicts,
-        lead=quorum.lead,
-        validity=quorum.validity,
-    ),
-    Experiment(
-        name="promotion-crash",
-        parameters=PromotionCrash,
-        notebook="the_promotion_that_crashed.ipynb",
-        key_parameters=("causes",),
-        headline=crash.headline,
-        table=crash.outcomes,
-        differences=recovery.no_differences,
-        verdicts=crash.verdicts,
-        lead=crash.lead,
-        validity=crash.validity,
-    ),
-    Experiment(
-        name="max-throughput",
-        parameters=MaxThroughput,
-        notebook="max_throughput.ipynb",
-        key_parameters=("arm", "p99_limit_ms", "users", "connections"),
-        headline=trials.found,
-        table=tables_load.search,
-        differences=conclusions_load.no_differences,
-        verdicts=conclusions_load.search,
-        lead=conclusions_load.lead_of_search,
-        validity=conclusions_load.search_problems,
-    ),
-    Experiment(
-        name="concurrency-sweep",
-        parameters=ConcurrencySweep,
-        notebook="concurrency_sweep.ipynb",
-        key_parameters=("levels", "users", "connections", "rounds"),
-        headline=frames.headline,
-        table=tables_load.sweep,
-        differences=conclusions_load.no_differences,
-        verdicts=conclusions_load.sweep,
-        lead=conclusions_load.lead_of_sweep,
-        validity=frames.validity,
-    ),
-    Experiment(
-        name="measuring-honestly",
-        parameters=MeasuringHonestly,
-        notebook="measuring_honestly.ipynb",
-        key_parameters=("vus", "rate", "stall_s", "comparisons"),
-        headline=frames.headline,
-        table=tables_load.honestly,
-        differences=conclusions_load.no_differences,
-        verdicts=conclusions_load.honesty_sentences,
-        lead=conclusions_load.lead_of_honesty,
-        validity=frames.validity,
+        "measuring-honestly",
+        MeasuringHonestly,
+        measuring_honestly,
+        "measuring_honestly.ipynb",
+        ("vus", "rate", "stall_s", "comparisons"),
     ),
 )
 EXPERIMENTS = {experiment.name: experiment for experiment in _ALL}
@@ -193,25 +103,3 @@ def experiment(name: str) -> Experiment:
     near = difflib.get_close_matches(name, EXPERIMENTS, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(EXPERIMENTS)}"
     raise BadInput(f"unknown experiment {name!r}; {hint}")
-
-
-def summary(run: Run) -> dict[str, Any]:
-    """What a script wants to know of a run: plain values, None for what is unknown."""
-    kind = experiment(run.experiment)
-    problems = kind.validity(run)
-    return {
-        "id": run.id,
-        "path": str(run.path),
-        "status": run.status,
-        "valid": not problems,
-        "problems": problems,
-        "headline": records(kind.headline(run)),
-        "differences": records(kind.differences(run)),
-        "verdicts": list(kind.verdicts(run)),
-    }
-
-
-def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as dictionaries that JSON can hold."""
-    plain = frame.astype(object).where(frame.notna(), None)
-    return [{str(name): value for name, value in row.items()} for row in plain.to_dict("records")]

@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from labkit import paths as project
+from labkit import paths
 from labkit.errors import BadInput
 from labkit.experiments.parameters import Parameters, as_list, param
+from labkit.lab.dataset.locales import LOCALES
+from labkit.replication import Replication
 
 ARMS = ("primary-only", "replicas-round-robin")
 PROVIDERS = ("embedded", "docker", "attach")
 OWNING_PROVIDERS = ("embedded", "docker")  # whose servers may be stopped, restarted and killed
 WORKLOADS = ("get-user", "search-users")
-LOCALES = ("en_US", "ru_RU", "de_DE", "fr_FR", "es_ES", "pl_PL", "uk_UA", "pt_BR", "it_IT", "cs_CZ")
 
 SPARE_CONNECTIONS = 10  # for the sampler, replication and whoever looks on
 
@@ -53,7 +54,7 @@ class ReadingUsers(OnACluster):
             return []
         return [
             f"connections: {self.connections} to a node and {SPARE_CONNECTIONS} to spare need max_connections of at "
-            f"least {self.connections + SPARE_CONNECTIONS}; {project.configs() / 'postgresql'} sets {allowed}, in both "
+            f"least {self.connections + SPARE_CONNECTIONS}; {paths.configs() / 'postgresql'} sets {allowed}, in both "
             "primary/ and replica/"
         ]
 
@@ -74,8 +75,40 @@ def too_many_processes(processes: int, **shared: int) -> list[str]:
 
 def max_connections() -> int:
     """What the lab's own servers are configured to allow. Raises BadInput if the setting is gone."""
-    file = project.configs() / "postgresql" / "primary" / "postgresql.conf"
+    file = paths.configs() / "postgresql" / "primary" / "postgresql.conf"
     found = re.search(r"^max_connections\s*=\s*(\d+)", file.read_text(encoding="utf-8"), re.MULTILINE)
     if not found:
         raise BadInput(f"{file} does not set max_connections; write `max_connections = 300` there and for replicas")
     return int(found[1])
+
+
+@dataclasses.dataclass(frozen=True)
+class _OneWorkload(ReadingUsers):
+    """What these experiments have in common."""
+
+    workload: str = param("get-user", "what a request asks for", choices=WORKLOADS)
+    warmup_s: float = param(0.5, "seconds at the start of every block that are not counted", low=0, high=600)
+
+
+FAULTS = ("kill", "postmaster", "pause", "isolate", "switchover")
+
+
+TRIAL_FAULTS = (*FAULTS, "kill-one-behind", "kill-all-behind")
+
+
+def _modes(modes: list[str], replicas: int) -> list[str]:
+    found = []
+    for words in modes:
+        try:
+            Replication.parse(words).check(replicas)
+        except BadInput as error:
+            found += [f"mode: {problem}" for problem in error.problems]
+    return found
+
+
+def _provider(provider: str, faults: list[str]) -> list[str]:
+    if provider == "attach":
+        return ["provider: attached servers are neither killed nor damaged; take embedded or docker"]
+    if "isolate" in faults and provider != "docker":
+        return [f"fault: isolate needs provider docker; {provider} has no network of its own"]
+    return []

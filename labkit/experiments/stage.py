@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Protocol
 
-from labkit import paths as project
+from labkit import paths
 from labkit.errors import BadInput, ClusterError, LabkitError, RunError, WaitTimeout
+from labkit.experiments.concurrency_sweep.parameters import ConcurrencySweep
+from labkit.experiments.max_throughput.parameters import MaxThroughput
+from labkit.experiments.measuring_honestly.parameters import MeasuringHonestly
 from labkit.experiments.shared import SPARE_CONNECTIONS
-from labkit.lab import environment, providers
-from labkit.lab.cluster import synchronize as synchronous
-from labkit.lab.cluster.cluster import Cluster, Node
-from labkit.lab.cluster.powers import ClusterSpec
-from labkit.lab.clusters import open_run
+from labkit.lab import dataset, environment, providers, routing
+from labkit.lab.cluster import synchronize
+from labkit.lab.cluster.cluster import Cluster
+from labkit.lab.cluster.node import Node
+from labkit.lab.load.blocks import Blocks
+from labkit.lab.load.shards import Generators
 from labkit.lab.providers.embedded import state
-from labkit.run.store import Run, RunStore
+from labkit.lab.providers.protocol import ClusterSpec
+from labkit.lab.sampling.sampler import Sampler
+from labkit.lab.workloads import workload
+from labkit.lab.workloads.base import Workload
+from labkit.progress import Progress
+from labkit.run.store import Run, RunStore, open_run
 
 _SETTINGS = (
     "shared_buffers",
@@ -61,7 +72,7 @@ def recorded(run_id: str, experiment: str) -> Run:
 @contextlib.contextmanager
 def new_run(experiment: str, parameters: dict[str, object]) -> Iterator[Run]:
     """A run directory that ends as complete, or as failed with the reason."""
-    with driving(RunStore(project.runs()).create(experiment, parameters, **environment.facts())) as run:
+    with driving(RunStore(paths.runs()).create(experiment, parameters, **environment.facts())) as run:
         yield run
 
 
@@ -98,7 +109,7 @@ def alone_on(provider: str, cluster: str) -> Iterator[None]:
     with contextlib.ExitStack() as held:
         if provider != "attach":
             try:
-                held.enter_context(state.locked(project.clusters(), f"{cluster}.{provider}.experiment", 0))
+                held.enter_context(state.locked(paths.clusters(), f"{cluster}.{provider}.experiment", 0))
             except WaitTimeout as error:
                 raise ClusterError(
                     f"another experiment uses cluster {cluster} now; wait for its end, or give this one a cluster of "
@@ -163,7 +174,41 @@ def check_connections(groups: Iterable[Sequence[Node]], connections: int) -> Non
 def replication_restored(cluster: Cluster) -> Iterator[None]:
     """What commits waited for before, they wait for again afterwards; not after an error, nor with a node down."""
     with cluster.primary().session() as connection:
-        before = synchronous.current(connection)
+        before = synchronize.current(connection)
     yield
     if all(node.control.running() for node in cluster.nodes):
         cluster.synchronous(before.mode, before.k, before.level)
+
+
+@dataclasses.dataclass
+class _Stage:
+    """A run with everything that its blocks need."""
+
+    run: Run
+    cluster: Cluster
+    load: Workload
+    blocks: Blocks
+
+
+@contextlib.contextmanager
+def _stage(
+    name: str,
+    p: MaxThroughput | ConcurrencySweep | MeasuringHonestly,
+    arms: list[str],
+    seconds: float,
+    processes: int = 1,
+    executor: Executor | None = None,
+) -> Iterator[_Stage]:
+    """A run with its cluster up and seeded, its generators and sampler running, and a bar of so many seconds."""
+    with new_run(name, p.as_dict()) as run, cluster_of(p, run) as cluster:
+        check_connections([routing.nodes_for(arm, cluster) for arm in arms], p.connections)
+        data = dataset.DatasetSpec(p.users, p.locale, p.seed)
+        with Generators(processes, executor) as generators:
+            seeded = dataset.seed(cluster, data)
+            run.update(dataset=dataclasses.asdict(seeded), replication=cluster.replication())
+            cluster.wait_for_catchup(CATCHUP_S)
+            sampler = Sampler(cluster.nodes, run, p.sample_interval_s, pids={"generator": generators.pids})
+            with sampler, Progress("measuring", seconds, "s") as bar:
+                yield _Stage(run, cluster, workload(p.workload, data), Blocks(run, generators, bar, p))
+            run.update(not_measured=sampler.not_measured, sampler=sampler.summary())
+            run.mark("measured")

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
-from labkit import paths as project
-from labkit.errors import RunNotFound
 from labkit.lab import providers
 from labkit.lab.cluster.cluster import Cluster
-from labkit.lab.cluster.powers import ClusterSpec
-from labkit.run.store import Run, RunStore
+from labkit.lab.providers.protocol import ClusterSpec
 
 
 def up(
@@ -32,22 +28,3 @@ def up(
 def down(name: str = "lab", *, provider: str = "embedded", purge: bool = False) -> None:
     """Stop a cluster; with `purge` delete its data too. No error if there is none."""
     providers.provider(provider).down(name, purge=purge)
-
-
-def open_run(name: str | Path = "latest") -> Run:
-    """A recorded run: by id, a unique part of it, its directory, `latest` or `<experiment>/latest`.
-
-    Looks among the runs first, then among the samples that come with labkit. Raises RunNotFound, RunUnreadable.
-    """
-    try:
-        return RunStore(project.runs()).open(name)
-    except RunNotFound as not_found:
-        try:
-            return RunStore(project.sample_runs()).open(name)
-        except RunNotFound:
-            raise not_found from None
-
-
-def runs() -> list[Path]:
-    """The directories of all runs, oldest first."""
-    return list(RunStore(project.runs()).paths())

@@ -16,7 +16,7 @@ from typing import Literal
 import psutil
 import psycopg
 
-from labkit import paths as project
+from labkit import paths
 from labkit.errors import LabkitError, ProviderUnavailable
 from labkit.lab.providers import checks
 from labkit.lab.providers.embedded import account, binaries
@@ -136,7 +136,7 @@ def _account() -> Check:
     if not user.switch:
         return Check("account", "ok", f"servers run as {user.name}, as the lab does")
     found = f"the lab is root, servers run as {user.name}"
-    nearest = project.clusters()
+    nearest = paths.clusters()
     while not nearest.exists():
         nearest = nearest.parent
     if not user.reaches(nearest):
@@ -150,7 +150,7 @@ def _ports() -> Check:
 
 
 def _disk() -> Check:
-    folder = project.data()
+    folder = paths.data()
     while not folder.exists():
         folder = folder.parent
     free = psutil.disk_usage(str(folder)).free

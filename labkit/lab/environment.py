@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import psycopg
 
-from labkit import paths as project
+from labkit import paths
 
 
 def versions() -> dict[str, str]:
@@ -28,7 +28,7 @@ def commit() -> dict[str, Any] | None:
     """The checkout's commit and whether it was changed since; None outside a git checkout."""
 
     def git(*words: str) -> str:
-        command = ["git", "-C", str(project.home()), *words]
+        command = ["git", "-C", str(paths.home()), *words]
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
 
     try:
@@ -49,7 +49,7 @@ def host() -> dict[str, Any]:
 
 def place(path: str) -> str:
     """A path as a run may keep it: from the project's folder where it lies inside."""
-    return path.removeprefix(f"{project.home()}/")
+    return path.removeprefix(f"{paths.home()}/")
 
 
 def facts() -> dict[str, Any]:

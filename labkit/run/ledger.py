@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from labkit.errors import RunUnreadable
-from labkit.run.store import Run, part_name
+from labkit.run.parts import part_name
+from labkit.run.store import Run
 
 OUTCOMES = ("ok", "ok-with-warning", "fail", "unknown")
 OK, WARNED, FAIL, UNKNOWN = range(len(OUTCOMES))

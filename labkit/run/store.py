@@ -15,141 +15,22 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from labkit import paths
 from labkit.errors import RunError, RunNotFound, RunUnreadable
+from labkit.run.parts import PartWriter
 
 SCHEMA_VERSION = 1
 _RESERVE = ".reserve"  # space for the last run.json: a run that filled the disk can still be marked failed
 _DRIVEN = ".driven"  # locked by the process that drives the run, as long as it does
 _RESERVE_BYTES = 128 * 1024
 STATUSES = ("started", "measured", "complete", "failed")
-# Two of the load generator's own SQLSTATEs (see load.records), which the reading side tells apart from servers' errors.
-DROPPED = "LK002"  # an open load's request that max_in_flight kept from being sent
-WRONG_ANSWER = "LK003"
-OUTCOMES = ("ok", "fail", "unknown")
-
-_TEXT = pa.dictionary(pa.int32(), pa.string())
-SCHEMAS: dict[str, pa.Schema] = {
-    "ops": pa.schema(
-        {
-            "block": pa.int32(),  # number of the block in run.json
-            "node": _TEXT,
-            "start_ns": pa.int64(),  # since the run's epoch: when the user wanted to send (open loop: was due to)
-            "wait_ns": pa.int64(),  # from start until a connection was free and the request left
-            "latency_ns": pa.int64(),  # from start until the answer was read, so wait is part of it
-            "outcome": _TEXT,  # ok, fail, unknown
-            "sqlstate": _TEXT,  # "" when ok
-            "rows": pa.int32(),
-        }
-    ),
-    "writes": pa.schema(
-        {
-            "block": pa.int32(),
-            "key": pa.int64(),  # of the transaction's first row; the others follow
-            "rows": pa.int32(),
-            "node": _TEXT,  # where it was sent
-            "intent_ns": pa.int64(),  # since the run's epoch: just before it was sent
-            "done_ns": pa.int64(),  # when it ended for its writer; -1 if the lab was killed before
-            "outcome": _TEXT,  # ok, ok-with-warning, fail, unknown
-            "sqlstate": _TEXT,
-        }
-    ),
-    "survivors": pa.schema(
-        {
-            "block": pa.int32(),
-            "node": _TEXT,
-            "view": _TEXT,  # promoted: the new primary; other: what the other replica had; old: the dead primary's own
-            "key": pa.int64(),
-            "xid": pa.int64(),  # the transaction that wrote the row
-        }
-    ),
-    "ghosts": pa.schema(  # rows that only the dead primary had
-        {
-            "block": pa.int32(),
-            "key": pa.int64(),
-            "xid": pa.int64(),
-            "commit_lsn": pa.int64(),  # -1 where its WAL holds no commit of that transaction
-            "commit_utc": _TEXT,
-        }
-    ),
-    "samples": pa.schema({"t_ns": pa.int64(), "node": _TEXT, "metric": _TEXT, "value": pa.float64()}),
-}
-
-
-def part_name(block: int, view: str = "") -> str:
-    """How the names of a block's parts begin; of what was read back, those of one view."""
-    return f"block-{block:05d}" + (f"-{view}" if view else "")
-
-
-class PartWriter:
-    """One Parquet part of a table, written row group by row group; a context manager.
-
-    The part appears under its final name only when closed, so a reader never meets a file without a footer.
-    """
-
-    def __init__(self, path: Path, table: str) -> None:
-        self.path, self._schema = path, SCHEMAS[table]
-        self._partial = path.with_suffix(".partial")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        integers = [f.name for f in self._schema if pa.types.is_integer(f.type)]
-        self._writer = pq.ParquetWriter(
-            self._partial,
-            self._schema,
-            compression="zstd",
-            use_dictionary=[f.name for f in self._schema if f.type == _TEXT],
-            column_encoding=dict.fromkeys(integers, "DELTA_BINARY_PACKED"),
-            write_statistics=False,
-        )
-        self.rows = 0
-        self._broken: OSError | None = None
-
-    def write(self, columns: Mapping[str, Any]) -> None:
-        """Append one row group. Columns are arrays of equal length; text columns may be (codes, words) pairs.
-
-        Raises OSError when the file cannot be written, and the same again for every row group after it.
-        """
-        if self._broken is not None:
-            raise self._broken  # Arrow would only say that the file is closed, and hide why
-        arrays = []
-        for column in self._schema:
-            value = columns[column.name]
-            if isinstance(value, tuple):
-                codes, words = value
-                value = pa.DictionaryArray.from_arrays(
-                    pa.array(codes, type=pa.int32()), pa.array(list(words), type=pa.string())
-                )
-            arrays.append(pa.array(value, type=column.type) if not isinstance(value, pa.Array) else value)
-        batch = pa.record_batch(arrays, schema=self._schema)
-        try:
-            self._writer.write_batch(batch)
-        except OSError as error:
-            self._broken = error  # the writer would close without a word, and without a footer
-            raise
-        self.rows += batch.num_rows
-
-    def close(self) -> None:
-        """Write the footer and give the part its name; what cannot be finished is removed, for nobody can read it."""
-        try:
-            self._writer.close()
-            if self._broken is None:
-                self._partial.replace(self.path)
-        finally:
-            self._partial.unlink(missing_ok=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class Run:
@@ -398,3 +279,22 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     return str(value)
+
+
+def open_run(name: str | Path = "latest") -> Run:
+    """A recorded run: by id, a unique part of it, its directory, `latest` or `<experiment>/latest`.
+
+    Looks among the runs first, then among the samples that come with labkit. Raises RunNotFound, RunUnreadable.
+    """
+    try:
+        return RunStore(paths.runs()).open(name)
+    except RunNotFound as not_found:
+        try:
+            return RunStore(paths.sample_runs()).open(name)
+        except RunNotFound:
+            raise not_found from None
+
+
+def runs() -> list[Path]:
+    """The directories of all runs, oldest first."""
+    return list(RunStore(paths.runs()).paths())

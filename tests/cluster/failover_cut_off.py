@@ -14,8 +14,8 @@ from collections.abc import Callable
 from typing import Any
 
 from labkit.cli import main
-from labkit.lab.cluster import sql as postgres
-from labkit.lab.cluster.cluster import Node
+from labkit.lab.cluster import sql
+from labkit.lab.cluster.node import Node
 from labkit.lab.failover import FailoverSteps, candidates, faults, promotion, survivors
 from labkit.lab.providers.embedded.server import EmbeddedServer
 
@@ -27,11 +27,11 @@ PLACES: dict[str, tuple[Any, str, bool]] = {
     "preflight": (promotion, "_standby_signal", True),
     "fence, not marked": (EmbeddedServer, "put", False),
     "fence, marked": (EmbeddedServer, "put", True),
-    "promote, not asked": (postgres, "begin_promotion", False),
-    "promote, asked": (postgres, "begin_promotion", True),  # from then on it is promoted: this works but once
-    "repair": (postgres, "reload", False),
+    "promote, not asked": (sql, "begin_promotion", False),
+    "promote, asked": (sql, "begin_promotion", True),  # from then on it is promoted: this works but once
+    "repair": (sql, "reload", False),
     "route": (FailoverSteps, "run", True),
-    "repoint, slot made": (postgres, "create_slot", True),
+    "repoint, slot made": (sql, "create_slot", True),
     "repoint, one told": (Node, "follow", True),
     "repoint, one streams": (Node, "wait_following", True),
 }

@@ -12,12 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from labkit import paths as project
+from labkit import paths
 from labkit.errors import ClusterError, ProviderUnavailable
-from labkit.lab.cluster.powers import ClusterSpec
 from labkit.lab.providers.embedded import account, binaries, processes, state
 from labkit.lab.providers.embedded.provider import EmbeddedProvider
 from labkit.lab.providers.embedded.server import EmbeddedServer
+from labkit.lab.providers.protocol import ClusterSpec
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="only where the lab is root do servers run as another user")
 
@@ -43,7 +43,7 @@ def test_servers_below_a_private_folder_live_elsewhere(private_checkout: Path) -
     provider = EmbeddedProvider()
     made = provider.up(ClusterSpec("lab", 1))
     assert made.roles() == {"pg1": "primary", "pg2": "replica"}
-    recorded = state.read(project.clusters(), "lab")
+    recorded = state.read(paths.clusters(), "lab")
     assert recorded is not None
     assert recorded.servers.is_relative_to(account.ASIDE)
     for node in made.nodes:

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from labkit.errors import LoadError, WaitTimeout
-from labkit.lab.cluster import sql as postgres
-from labkit.lab.cluster.cluster import Cluster, wait_until
+from labkit.lab.cluster import sql
+from labkit.lab.cluster.cluster import Cluster
+from labkit.lab.cluster.waiting import wait_until
 from labkit.lab.load import writing
 from labkit.lab.load.shards import Generators
 from labkit.lab.load.writing import WriteLoad
-from labkit.lab.workloads import AppendRows
+from labkit.lab.workloads.append_rows import AppendRows
 from labkit.run import ledger
 from labkit.run.store import Run, RunStore
 
@@ -125,7 +126,7 @@ def test_a_killed_lab_loses_no_intent_and_its_reader_says_what_it_does_not_know(
     assert words.count(ledger.LAB_KILLED) == open_ended
 
 
-def _no_writer(connection: postgres.Connection) -> bool:
+def _no_writer(connection: sql.Connection) -> bool:
     query = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'labkit_app' AND state = 'active'"
     row = connection.execute(query).fetchone()
     return row is not None and row[0] == 0

@@ -14,28 +14,21 @@ import psycopg
 import pytest
 import yaml
 from click.testing import CliRunner, Result
-from psycopg import sql
+from psycopg.sql import SQL, Literal
 
 import labkit
 from labkit import cli
 from labkit.analysis import frames
 from labkit.errors import BadInput, ClusterError
 from labkit.lab import dataset
-from labkit.lab.cluster import sql as postgres
+from labkit.lab.cluster import sql
 from labkit.lab.cluster.cluster import Cluster
-from labkit.lab.cluster.powers import (
-    ClusterSpec,
-    Isolatable,
-    Killable,
-    Limitable,
-    Measurable,
-    Repairable,
-    ReplicaKeeper,
-)
+from labkit.lab.cluster.powers import Isolatable, Killable, Limitable, Measurable, Repairable
 from labkit.lab.dataset import DatasetSpec
 from labkit.lab.failover.steps import FailoverSteps
 from labkit.lab.providers.attach.provider import AttachProvider
 from labkit.lab.providers.embedded.provider import EmbeddedProvider
+from labkit.lab.providers.protocol import ClusterSpec, ReplicaKeeper
 from labkit.lab.sampling.node import DISK_METRICS, USAGE_METRICS
 from labkit.run.store import Run, read_run
 
@@ -52,7 +45,7 @@ def owned(lab_data: Path) -> Iterator[Cluster]:
     assert lab_data
     made = EmbeddedProvider().up(ClusterSpec(name="owned"))
     with made.primary().connect() as connection:
-        connection.execute(sql.SQL("CREATE ROLE guest LOGIN PASSWORD {}").format(sql.Literal(PASSWORD)))
+        connection.execute(SQL("CREATE ROLE guest LOGIN PASSWORD {}").format(Literal(PASSWORD)))
         connection.execute("GRANT pg_monitor, pg_checkpoint TO guest")
         connection.execute("CREATE DATABASE guests OWNER guest")
     for node in made.nodes:
@@ -255,7 +248,7 @@ def test_a_user_without_rights_is_told_every_grant_that_it_needs(
     owned: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with owned.primary().connect() as connection:
-        connection.execute(sql.SQL("CREATE ROLE bare LOGIN PASSWORD {}").format(sql.Literal(PASSWORD)))
+        connection.execute(SQL("CREATE ROLE bare LOGIN PASSWORD {}").format(Literal(PASSWORD)))
     owned.wait_for_catchup(CATCHUP_S)
     refused = refusal(monkeypatch, *(uri(owned, node, user="bare") for node in ("pg1", "pg2")))
     told = "\n".join(refused.problems)
@@ -343,7 +336,7 @@ def test_a_replica_that_is_fed_by_other_means_than_streaming_is_its_owner_s_busi
     monkeypatch.setenv("LABKIT_ATTACH", " ".join(uri(owned, name) for name in ("pg1", "pg3")))
     pg3 = owned.node("pg3")
     with pg3.session() as connection:
-        postgres.configure(connection, {"primary_conninfo": ""})
+        sql.configure(connection, {"primary_conninfo": ""})
     try:
         assert "`labkit rejoin pg3 --name owned`" in owned.astray()["pg3"], "labkit's own needs it"
         shown = command("status").stdout

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from labkit import paths as project
+from labkit import paths
 from labkit.lab.providers import checks
 
 pytestmark = pytest.mark.docker
@@ -24,9 +24,7 @@ READY_S = 60
 def compose(docker_engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compose]:
     """Run docker compose on the project's file, under a name, passwords and ports of its own."""
     passwords = tmp_path_factory.mktemp("secret") / "passwords"
-    subprocess.run(
-        ["sh", str(project.configs() / "postgresql" / "passwords.sh"), str(passwords)], check=True, timeout=30
-    )
+    subprocess.run(["sh", str(paths.configs() / "postgresql" / "passwords.sh"), str(passwords)], check=True, timeout=30)
     ports = checks.free_ports(9, 0, [])
     environment = os.environ | {f"LABKIT_PORT_{i + 1}": str(port) for i, port in enumerate(ports)}
     environment |= {"LABKIT_CLUSTER": NAME, "LABKIT_PASSWORDS": str(passwords), "LABKIT_PG_IMAGE": docker_engine}
@@ -34,7 +32,7 @@ def compose(docker_engine: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
     def run(*words: str) -> str:
         done = subprocess.run(
             ["docker", "compose", *words],
-            cwd=project.home(),
+            cwd=paths.home(),
             env=environment,
             capture_output=True,
             text=True,
@@ -58,7 +56,7 @@ def test_the_file_is_valid_without_anything_in_the_environment(docker_engine: st
     bare = {name: value for name, value in os.environ.items() if not name.startswith("LABKIT_")}
     shown = subprocess.run(
         ["docker", "compose", "config", "--format", "json"],
-        cwd=project.home(),
+        cwd=paths.home(),
         env=bare,
         capture_output=True,
         text=True,
@@ -102,7 +100,7 @@ def test_a_stop_is_clean(compose: Compose) -> None:
 
 
 def test_passwords_that_exist_are_kept(tmp_path: Path) -> None:
-    script = ["sh", str(project.configs() / "postgresql" / "passwords.sh"), str(tmp_path / "passwords")]
+    script = ["sh", str(paths.configs() / "postgresql" / "passwords.sh"), str(tmp_path / "passwords")]
     subprocess.run(script, check=True, timeout=30)
     before = (tmp_path / "passwords").read_text()
     subprocess.run(script, check=True, timeout=30)

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from labkit import paths as project
+from labkit import paths
 from labkit.errors import BadInput, ClusterError, WaitTimeout
-from labkit.lab.cluster.cluster import Cluster, Node, wait_until
-from labkit.lab.cluster.powers import ClusterSpec, Killable, Measurable, NodeControl, Provider, ReplicaKeeper
+from labkit.lab.cluster.cluster import Cluster
+from labkit.lab.cluster.node import Node
+from labkit.lab.cluster.powers import Killable, Measurable, NodeControl
+from labkit.lab.cluster.waiting import wait_until
+from labkit.lab.providers.protocol import ClusterSpec, Provider, ReplicaKeeper
 
 MB = 2**20
 
@@ -40,7 +43,7 @@ def test_what_the_primary_commits_arrives_on_every_replica(each_cluster: Cluster
 def test_the_files_in_configs_are_in_effect_and_nobody_is_trusted(each_cluster: Cluster) -> None:
     for node in each_cluster.nodes:
         role = "primary" if node.role() == "primary" else "replica"
-        wanted = _settings_of(project.configs() / "postgresql" / role / "postgresql.conf")
+        wanted = _settings_of(paths.configs() / "postgresql" / role / "postgresql.conf")
         with node.connect() as connection:
             found = dict(
                 connection.execute(

@@ -8,9 +8,12 @@ import pytest
 from fix_load import DATA, drive, targets
 
 from labkit.lab import dataset
-from labkit.lab.cluster.cluster import Cluster, wait_until
+from labkit.lab.cluster.cluster import Cluster
+from labkit.lab.cluster.waiting import wait_until
 from labkit.lab.load.spec import LoadSpec
-from labkit.lab.workloads import GetUser, SearchUsers, Workload
+from labkit.lab.workloads.base import Workload
+from labkit.lab.workloads.get_user import GetUser
+from labkit.lab.workloads.search_users import SearchUsers
 
 
 def test_records_are_as_many_as_the_server_counted(load: LoadSpec, seeded: Cluster) -> None:

@@ -9,9 +9,10 @@ import pytest
 
 from labkit.analysis import frames
 from labkit.errors import BadInput
+from labkit.experiments.cpu_budget import figures
 from labkit.experiments.cpu_budget import findings as speedup
 from labkit.experiments.cpu_budget.drive import cpu_budget
-from labkit.experiments.declared import CpuBudget
+from labkit.experiments.cpu_budget.parameters import CpuBudget
 from labkit.lab.providers import provider
 
 
@@ -50,7 +51,7 @@ def test_replicas_add_throughput_when_they_add_cpu(docker_engine: str, lab_data:
     usage = frames.resources(run)
     assert (usage[usage["metric"] == "throttled_percent"]["value"] > 5).any()
     assert "3 nodes answered" in str(speedup.verdicts(run))
-    assert speedup.figure(run).svg().startswith("<?xml")
+    assert figures.figure(run).svg().startswith("<?xml")
 
 
 def test_a_budget_without_docker_is_refused_with_all_that_is_wrong() -> None:

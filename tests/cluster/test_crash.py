@@ -16,13 +16,14 @@ import psutil
 import pytest
 from fix_cluster import MakeCluster
 
-from labkit import paths as project
+from labkit import paths
 from labkit.errors import ClusterError
-from labkit.lab.cluster.cluster import Cluster, wait_until
-from labkit.lab.cluster.powers import ClusterSpec
+from labkit.lab.cluster.cluster import Cluster
+from labkit.lab.cluster.waiting import wait_until
 from labkit.lab.providers.embedded import processes
 from labkit.lab.providers.embedded.provider import EmbeddedProvider
 from labkit.lab.providers.embedded.server import EmbeddedServer
+from labkit.lab.providers.protocol import ClusterSpec
 
 LABKIT = [str(Path(sys.executable).parent / "labkit")]
 Labkit = Callable[..., subprocess.Popen[str]]
@@ -59,7 +60,7 @@ def labkit(provider: EmbeddedProvider) -> Iterator[Labkit]:
 
 def cut_off(labkit: Labkit, moment: str, number: signal.Signals) -> subprocess.Popen[str]:
     """Run `labkit up` and send it a signal as soon as a file shows that it has come to `moment`."""
-    sign = project.clusters() / "own" / MOMENTS[moment]
+    sign = paths.clusters() / "own" / MOMENTS[moment]
     process = labkit("up", "--name", "own")
     give_up = time.monotonic() + 60
     while not sign.exists():
@@ -71,7 +72,7 @@ def cut_off(labkit: Labkit, moment: str, number: signal.Signals) -> subprocess.P
 
 
 def programs() -> list[psutil.Process]:
-    return processes.within(project.clusters() / "own")
+    return processes.within(paths.clusters() / "own")
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
@@ -95,7 +96,7 @@ def test_up_after_an_up_that_was_killed(labkit: Labkit, make_cluster: MakeCluste
 def test_down_after_an_up_that_was_killed(labkit: Labkit, provider: EmbeddedProvider, moment: str) -> None:
     cut_off(labkit, moment, signal.SIGKILL)
     provider.down("own")
-    assert not (project.clusters() / "own").exists()
+    assert not (paths.clusters() / "own").exists()
     assert programs() == []
 
 
@@ -104,7 +105,7 @@ def test_a_replica_that_was_being_added_when_killed_is_added_anew(
 ) -> None:
     made = make_cluster(replicas=1)
     process = labkit("up", "--name", "own", "--replicas", "3")
-    sign = project.clusters() / "own" / "servers" / "pg3" / "data" / "PG_VERSION"
+    sign = paths.clusters() / "own" / "servers" / "pg3" / "data" / "PG_VERSION"
     give_up = time.monotonic() + 60
     while not sign.exists():
         assert process.poll() is None, process.communicate()
@@ -126,7 +127,7 @@ def test_ctrl_c_while_a_cluster_is_made_removes_it_and_exits_with_130(labkit: La
     assert process.returncode == 130
     assert "interrupted" in error
     assert "Traceback" not in error
-    assert not (project.clusters() / "own").exists()
+    assert not (paths.clusters() / "own").exists()
     assert programs() == []
 
 

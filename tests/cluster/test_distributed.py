@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from fix_load import DATA
 
-from labkit.experiments.declared import ReadScaling
 from labkit.experiments.read_scaling.drive import read_scaling
+from labkit.experiments.read_scaling.parameters import ReadScaling
 from labkit.lab.load.arrivals import Closed
 from labkit.lab.load.clocks import Clock, host_id
 from labkit.lab.load.shards import Generators, run_elsewhere

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from labkit import paths as project
+from labkit import paths
 from labkit.errors import BadInput, ClusterError, ProviderUnavailable
 from labkit.lab.cluster.cluster import Cluster
-from labkit.lab.cluster.powers import ClusterSpec, Isolatable, Limitable
+from labkit.lab.cluster.powers import Isolatable, Limitable
 from labkit.lab.providers.docker.container import DATA, ContainerServer
 from labkit.lab.providers.docker.provider import IMAGE, ComposeProvider
+from labkit.lab.providers.protocol import ClusterSpec
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("docker_engine", "lab_data")]
 NAME = f"docker-{os.getpid()}"
@@ -91,7 +92,7 @@ def test_containers_are_bound_to_this_machine_and_hold_few_powers(containers: Cl
 
 def test_no_password_is_readable_from_outside_the_secret(containers: Cluster) -> None:
     assert containers.nodes
-    file = project.data() / "docker" / NAME / "passwords"
+    file = paths.data() / "docker" / NAME / "passwords"
     assert file.stat().st_mode & 0o077 == 0
     secret = file.read_text(encoding="utf-8").split(":")[4].splitlines()[0]
     seen = docker("inspect", f"{NAME}-pg1") + docker("logs", f"{NAME}-pg1")
@@ -190,7 +191,7 @@ def test_without_an_engine_the_next_step_is_named(monkeypatch: pytest.MonkeyPatc
 
 
 def test_lost_passwords_are_told_and_nothing_is_deleted(containers: Cluster) -> None:
-    file = project.data() / "docker" / NAME / "passwords"
+    file = paths.data() / "docker" / NAME / "passwords"
     kept = file.rename(file.with_name("aside"))
     try:
         with pytest.raises(ClusterError, match=r"passwords of cluster .* are gone"):

@@ -17,9 +17,9 @@ import pytest
 
 from labkit.errors import ProviderUnavailable
 from labkit.lab import doctor
-from labkit.lab.cluster.powers import ClusterSpec
 from labkit.lab.providers.docker.engine import Engine
 from labkit.lab.providers.docker.provider import ComposeProvider
+from labkit.lab.providers.protocol import ClusterSpec
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("docker_engine", "lab_data")]
 ENGINE_SOCKET = "/var/run/docker.sock"

@@ -11,10 +11,12 @@ from statistics import fmean
 
 import pytest
 
-from labkit.lab.cluster.cluster import Node, wait_until
-from labkit.lab.cluster.powers import ClusterSpec, Usage
+from labkit.lab.cluster.node import Node
+from labkit.lab.cluster.powers import Usage
+from labkit.lab.cluster.waiting import wait_until
 from labkit.lab.providers.docker.container import ContainerServer
 from labkit.lab.providers.docker.provider import ComposeProvider
+from labkit.lab.providers.protocol import ClusterSpec
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("docker_engine", "lab_data")]
 NAME = f"stats-{os.getpid()}"

@@ -22,10 +22,10 @@ from labkit.experiments.failover import findings as recovery
 from labkit.experiments.failover.drill import FailoverDrill
 from labkit.experiments.failover.step_summary import Step
 from labkit.lab import providers
-from labkit.lab.cluster import synchronize as synchronous
-from labkit.lab.cluster.powers import ClusterSpec
+from labkit.lab.cluster import synchronize
 from labkit.lab.failover import Refused, faults
 from labkit.lab.providers.embedded.provider import EmbeddedProvider
+from labkit.lab.providers.protocol import ClusterSpec
 from labkit.run.store import RunStore
 
 NAME = "drill-test"
@@ -83,11 +83,11 @@ def test_every_step_by_hand(drill: FailoverDrill) -> None:
     assert "has acknowledged a row" in str(taken(drill, "repoint", 20))
     assert "ok" in str(taken(drill, "stop_writing", 20))
     assert "true" in str(taken(drill, "read_back", 20))
-    assert recovery.classes(drill.run).shape[1] == 2, "promoted and other; the dead primary is not read yet"
+    assert recovery.table(drill.run).shape[1] == 2, "promoted and other; the dead primary is not read yet"
     assert "pg_rewind" in str(taken(drill, "rejoin", 60))
     assert drill.close().status == "complete"
     assert running() == []
-    assert recovery.classes(drill.run).shape[1] == 3
+    assert recovery.table(drill.run).shape[1] == 3
     assert any("taken by hand" in sentence for sentence in recovery.verdicts(drill.run))
 
     shown = FailoverDrill(labkit.Failover.build({"run_id": drill.run.id, "by_hand": True}))
@@ -200,7 +200,7 @@ def test_a_cluster_that_was_there_waits_for_the_same_replicas_afterwards(provide
         with FailoverDrill(labkit.Failover.build(SMALL | {"by_hand": False, "mode": "ANY 1"})) as drill:
             drill.take_all()
         with cluster.primary().session() as connection:
-            found = synchronous.current(connection)
+            found = synchronize.current(connection)
         assert (str(found), found.level) == ("FIRST 2", "remote_write")
         assert cluster.primary().name != "pg1"
     finally:

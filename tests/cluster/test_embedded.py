@@ -17,14 +17,15 @@ import psycopg
 import pytest
 from fix_cluster import MakeCluster
 
-from labkit import paths as project
+from labkit import paths
 from labkit.errors import BadInput, ClusterError, ProviderUnavailable, WaitTimeout
 from labkit.lab.cluster.cluster import Cluster
-from labkit.lab.cluster.powers import ClusterSpec, Killable, Measurable, NodeControl
+from labkit.lab.cluster.powers import Killable, Measurable, NodeControl
 from labkit.lab.providers import checks
 from labkit.lab.providers.embedded import processes, state
 from labkit.lab.providers.embedded.provider import EmbeddedProvider
 from labkit.lab.providers.embedded.server import EmbeddedServer
+from labkit.lab.providers.protocol import ClusterSpec
 
 
 def server(cluster: Cluster, name: str) -> EmbeddedServer:
@@ -73,7 +74,7 @@ def test_up_again_finds_the_same_servers(cluster: Cluster, provider: EmbeddedPro
 
 def test_the_configuration_files_really_are_the_settings_used(cluster: Cluster) -> None:
     for name, role in (("pg1", "primary"), ("pg2", "replica")):
-        text = (project.configs() / "postgresql" / role / "postgresql.conf").read_text(encoding="utf-8")
+        text = (paths.configs() / "postgresql" / role / "postgresql.conf").read_text(encoding="utf-8")
         written = dict(re.findall(r"^(\w+) = '?([^'\n]*)'?$", text, re.MULTILINE))
         written.pop("include_if_exists")
         with cluster.node(name).connect() as connection:
@@ -85,7 +86,7 @@ def test_the_configuration_files_really_are_the_settings_used(cluster: Cluster) 
 
 
 def test_both_roles_are_configured_alike_so_that_a_failover_changes_nothing_else() -> None:
-    folder = project.configs() / "postgresql"
+    folder = paths.configs() / "postgresql"
     read = {
         role: dict(re.findall(r"^(\w+) = (.*)$", (folder / role / "postgresql.conf").read_text("utf-8"), re.MULTILINE))
         for role in ("primary", "replica")
@@ -125,10 +126,10 @@ def test_nobody_gets_in_without_a_password_and_the_app_only_touches_rows(cluster
 
 
 def test_no_password_is_visible(cluster: Cluster) -> None:
-    passwords = state.read_passwords(project.clusters(), "shared")
-    file = project.clusters() / "shared" / "passwords.json"
+    passwords = state.read_passwords(paths.clusters(), "shared")
+    file = paths.clusters() / "shared" / "passwords.json"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    seen = [(project.clusters() / "shared" / "cluster.json").read_text(encoding="utf-8")]
+    seen = [(paths.clusters() / "shared" / "cluster.json").read_text(encoding="utf-8")]
     for node in cluster.nodes:
         control = server(cluster, node.name)
         seen.append(control.state.log.read_text(encoding="utf-8"))
@@ -223,7 +224,7 @@ def test_settings_that_cannot_be_leave_the_cluster_as_it_was(make_cluster: MakeC
 def test_a_new_cluster_whose_settings_cannot_be_is_removed_again(make_cluster: MakeCluster) -> None:
     with pytest.raises(ClusterError, match="superuser_reserved_connections"):
         make_cluster(replicas=0, settings={"max_connections": "2"})
-    assert not (project.clusters() / "own").exists()
+    assert not (paths.clusters() / "own").exists()
 
 
 def test_a_taken_port_is_named_with_its_node_and_process(make_cluster: MakeCluster, provider: EmbeddedProvider) -> None:
@@ -233,7 +234,7 @@ def test_a_taken_port_is_named_with_its_node_and_process(make_cluster: MakeClust
         port = taken.getsockname()[1]
         with pytest.raises(ClusterError, match=rf"pg1: port {port} is taken by process \d+"):
             make_cluster(replicas=0, base_port=port)
-    assert not (project.clusters() / "own").exists()
+    assert not (paths.clusters() / "own").exists()
 
     made = make_cluster(replicas=0)
     provider.down("own")
@@ -260,7 +261,7 @@ def test_too_little_disk_is_said_before_anything_starts(
     monkeypatch.setattr(checks.psutil, "disk_usage", lambda _: space(free=10 * 2**20))
     with pytest.raises(ClusterError, match="not enough disk for 3 servers: about 600 MB needed"):
         make_cluster()
-    assert not (project.clusters() / "own" / "cluster.json").exists()
+    assert not (paths.clusters() / "own" / "cluster.json").exists()
 
 
 def test_data_of_another_major_version_is_refused(make_cluster: MakeCluster, provider: EmbeddedProvider) -> None:
@@ -290,7 +291,7 @@ def test_two_primaries_by_their_data_are_not_started_together(own_cluster: Clust
 
 def test_a_second_up_waits_for_the_first(make_cluster: MakeCluster, provider: EmbeddedProvider) -> None:
     provider.lock_deadline_s = 0.2
-    with state.locked(project.clusters(), "own"), pytest.raises(WaitTimeout, match="working on cluster own"):
+    with state.locked(paths.clusters(), "own"), pytest.raises(WaitTimeout, match="working on cluster own"):
         make_cluster()
     assert make_cluster(replicas=0).name == "own"
 
@@ -307,21 +308,21 @@ def test_a_damaged_record_is_an_error_and_purge_removes_all_of_it(
 ) -> None:
     made = make_cluster(replicas=1)
     before = pids(made)
-    (project.clusters() / "own" / "cluster.json").write_text("{", encoding="utf-8")
+    (paths.clusters() / "own" / "cluster.json").write_text("{", encoding="utf-8")
     for attempt in (make_cluster, lambda: provider.find("own"), lambda: provider.down("own")):
         with pytest.raises(ClusterError, match=r"cluster\.json cannot be read"):
             attempt()
     provider.down("own", purge=True)
-    assert not (project.clusters() / "own").exists()
+    assert not (paths.clusters() / "own").exists()
     assert not any(psutil.pid_exists(pid) for pid in before if pid)
 
 
 def test_purge_leaves_neither_files_nor_processes(make_cluster: MakeCluster, provider: EmbeddedProvider) -> None:
     made = make_cluster(replicas=1)
-    servers = Path(json.loads((project.clusters() / "own" / "cluster.json").read_text("utf-8"))["servers"])
+    servers = Path(json.loads((paths.clusters() / "own" / "cluster.json").read_text("utf-8"))["servers"])
     before = pids(made)
     provider.down("own", purge=True)
     assert not servers.exists()
-    assert not (project.clusters() / "own").exists()
+    assert not (paths.clusters() / "own").exists()
     assert not any(psutil.pid_exists(pid) for pid in before if pid)
     assert provider.find("own") is None

@@ -11,14 +11,15 @@ from psycopg.conninfo import conninfo_to_dict
 
 from labkit.checkers import audit
 from labkit.errors import BadInput
-from labkit.lab.cluster.cluster import USERS, Cluster
+from labkit.lab.cluster.cluster import Cluster
+from labkit.lab.cluster.node import USERS
 from labkit.lab.cluster.powers import Isolatable
-from labkit.lab.cluster.synchronize import Synchronous
 from labkit.lab.failover import FailoverSteps, Policy, Refused, faults, readback, rejoining
 from labkit.lab.failover.watching import Watch
 from labkit.lab.load import writing
 from labkit.lab.load.shards import Generators
-from labkit.lab.workloads import AppendRows
+from labkit.lab.workloads.append_rows import AppendRows
+from labkit.replication import Replication
 from labkit.run.store import Run, RunStore
 
 
@@ -81,7 +82,7 @@ def test_the_twelve_steps(each_cluster: Cluster, run: Run, generators: Generator
     own = rejoining.own_rows(old, deadline_s=30)
     ghosts = rejoining.ghosts(old, own, keys, failover.decision.chosen.has)  # type: ignore[union-attr]
     assert (ghosts.commit_lsns > 0).all(), "every row that only the dead primary has is in a commit of its WAL"
-    how = rejoining.rejoin(cluster, old, new, Synchronous("ANY", 1, "on"), deadline_s=60)
+    how = rejoining.rejoin(cluster, old, new, Replication("ANY", 1, "on"), deadline_s=60)
     assert how == "pg_rewind"
     cluster.wait_for_catchup(30)
     assert cluster.primary() is new

@@ -13,7 +13,7 @@ from fix_cluster import MakeCluster
 
 from labkit.cli import main
 from labkit.errors import ClusterError, WaitTimeout
-from labkit.lab.cluster import synchronize as synchronous
+from labkit.lab.cluster import synchronize
 from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.cluster.powers import Killable, Repairable
 from labkit.lab.failover import FailoverSteps, Policy, faults
@@ -29,7 +29,7 @@ def labkit(*arguments: str) -> Result:
 
 def replication(cluster: Cluster, node: str) -> str:
     with cluster.node(node).session() as connection:
-        return str(synchronous.current(connection))
+        return str(synchronize.current(connection))
 
 
 def write(cluster: Cluster, records: int) -> None:

@@ -15,15 +15,16 @@ import failover_cut_off
 import pytest
 from click.testing import CliRunner, Result
 
-from labkit import paths as project
+from labkit import paths
 from labkit.cli import main
 from labkit.lab.cluster.cluster import Cluster
-from labkit.lab.cluster.powers import ClusterSpec, Killable
-from labkit.lab.cluster.synchronize import Synchronous
+from labkit.lab.cluster.powers import Killable
 from labkit.lab.failover import FailoverSteps, Policy, faults, note
 from labkit.lab.providers.embedded import processes, state
 from labkit.lab.providers.embedded.provider import EmbeddedProvider
 from labkit.lab.providers.embedded.server import EmbeddedServer
+from labkit.lab.providers.protocol import ClusterSpec
+from labkit.replication import Replication
 
 STEPS = ("survey", "decide", "preflight", "fence", "promote_called", "promote", "repair", "route", "repoint")
 PAUSED = "survey, one receiver stopped"  # only while the primary hangs
@@ -45,7 +46,7 @@ def problem() -> str:
 @pytest.fixture(scope="module")
 def end_inside(lab_data: Path) -> Iterator[EndInside]:
     """`labkit failover` in a process of its own, ended inside a step."""
-    assert project.data() == lab_data
+    assert paths.data() == lab_data
     with subprocess.Popen([sys.executable, str(SCRIPT)], text=True, stdin=PIPE, stdout=PIPE, bufsize=1) as forking:
         assert forking.stdin is not None
         assert forking.stdout is not None
@@ -73,7 +74,7 @@ def primaries(cluster: Cluster) -> list[str]:
 
 def is_free(cluster: Cluster) -> bool:
     """Whether the next failover is let in; raises if not."""
-    with state.locked(project.clusters(), f"{cluster.name}.failover", 0):
+    with state.locked(paths.clusters(), f"{cluster.name}.failover", 0):
         return True
 
 
@@ -143,8 +144,8 @@ def test_given_up_nothing_is_left_of_it(own_cluster: Cluster, end_inside: EndIns
     end_inside(place, signal.SIGKILL)
     done = labkit("down", "--name", "own", "--purge")
     assert "removed" in done.output
-    assert not (project.clusters() / "own").exists()
-    assert processes.within(project.clusters() / "own") == []
+    assert not (paths.clusters() / "own").exists()
+    assert processes.within(paths.clusters() / "own") == []
     assert note.read(own_cluster) is None
     assert is_free(own_cluster)
     EmbeddedProvider().up(ClusterSpec("own", replicas=0))
@@ -202,4 +203,4 @@ def test_what_commits_waited_for_is_not_forgotten_when_cut_off(own_cluster: Clus
         failover.run()
     with contextlib.closing(FailoverSteps(cluster, old)) as failover:
         failover.run()
-    assert failover.replication == Synchronous("ANY", 1, "on")
+    assert failover.replication == Replication("ANY", 1, "on")

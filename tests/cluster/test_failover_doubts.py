@@ -12,9 +12,9 @@ from fix_cluster import MakeCluster
 
 from labkit.cli import main
 from labkit.errors import ClusterError
-from labkit.lab.cluster import sql as postgres
-from labkit.lab.cluster import synchronize as synchronous
-from labkit.lab.cluster.cluster import Cluster, Node
+from labkit.lab.cluster import sql, synchronize
+from labkit.lab.cluster.cluster import Cluster
+from labkit.lab.cluster.node import Node
 from labkit.lab.cluster.powers import Killable, Repairable
 from labkit.lab.failover import FailoverSteps, faults, note
 from labkit.lab.failover.watching import Watch
@@ -34,7 +34,7 @@ def write_megabytes(node: Node, megabytes: int) -> None:
 
 def tell(node: Node, **settings: str) -> None:
     with node.session() as connection:
-        postgres.configure(connection, settings)
+        sql.configure(connection, settings)
 
 
 @contextlib.contextmanager
@@ -85,7 +85,7 @@ def test_a_survivor_that_missed_a_change_does_not_say_what_commits_waited_for(ow
     pg2.control.start()
     pg2.wait_ready(30)
     with pg2.session() as connection:
-        assert str(synchronous.current(connection)) == "async", "nobody has told it"
+        assert str(synchronize.current(connection)) == "async", "nobody has told it"
     faults.inject(pg1, "kill")
     faults.inject(pg3, "kill")
     done = labkit("failover", "--old", "pg1")
@@ -126,8 +126,8 @@ def test_one_replica_that_hangs_keeps_nothing_else_from_being_set_or_rejoined(ma
         back = labkit("rejoin", "pg4")
         assert back.exit_code == 0, back.output
     with new.session() as connection:
-        assert str(synchronous.current(connection)) == "ANY 2"
-        assert {row["application_name"] for row in postgres.replication(connection)} == {"pg1", pg3.name, "pg4"}
+        assert str(synchronize.current(connection)) == "ANY 2"
+        assert {row["application_name"] for row in sql.replication(connection)} == {"pg1", pg3.name, "pg4"}
 
 
 def test_two_primaries_become_one_again_with_the_command_that_the_message_names(own_cluster: Cluster) -> None:

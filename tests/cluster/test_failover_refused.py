@@ -10,13 +10,14 @@ from click.testing import CliRunner
 from labkit.checkers import audit
 from labkit.cli import main
 from labkit.errors import BadInput, ClusterError
-from labkit.experiments.declared import DurabilityMatrix, Failover
+from labkit.experiments.durability_matrix.parameters import DurabilityMatrix
+from labkit.experiments.failover.parameters import Failover
 from labkit.experiments.promotion_crash import drive as crashes
 from labkit.lab.cluster.cluster import Cluster
-from labkit.lab.cluster.synchronize import Synchronous
 from labkit.lab.failover import FailoverSteps, Policy, Refused, faults, promotion, readback
 from labkit.lab.load import writing
-from labkit.lab.workloads import AppendRows
+from labkit.lab.workloads.append_rows import AppendRows
+from labkit.replication import Replication
 
 
 def test_one_failover_at_a_time(own_cluster: Cluster) -> None:
@@ -112,4 +113,4 @@ def test_a_matrix_of_impossible_modes_is_refused_at_once() -> None:
     with pytest.raises(BadInput, match="ANY 2 asks for more than the 1 replicas"):
         DurabilityMatrix.build({"replicas": 1})
     assert len(DurabilityMatrix().cells) == 32
-    assert Synchronous.parse("ANY 2").k == 2
+    assert Replication.parse("ANY 2").k == 2

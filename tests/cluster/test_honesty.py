@@ -15,18 +15,21 @@ import pytest
 from fix_load import DATA, targets
 
 from labkit.analysis.frames import headline
-from labkit.experiments.declared import MaxThroughput, MeasuringHonestly
-from labkit.experiments.max_throughput import trials
-from labkit.experiments.max_throughput.drive import max_throughput, measuring_honestly
-from labkit.experiments.max_throughput.findings import most_by_chance
-from labkit.experiments.measuring_honestly import frames as honesty
+from labkit.analysis.frames.single_blocks import blocks
+from labkit.experiments.max_throughput import findings as search_findings
+from labkit.experiments.max_throughput.drive import max_throughput
+from labkit.experiments.max_throughput.parameters import MaxThroughput
+from labkit.experiments.measuring_honestly import findings
+from labkit.experiments.measuring_honestly.drive import measuring_honestly
+from labkit.experiments.measuring_honestly.findings import most_by_chance
+from labkit.experiments.measuring_honestly.parameters import MeasuringHonestly
 from labkit.lab import dataset
 from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.cluster.powers import Killable
 from labkit.lab.load.arrivals import Closed, Open
 from labkit.lab.load.engine import run_load
 from labkit.lab.load.spec import LoadSpec
-from labkit.lab.workloads import GetUserByNumber
+from labkit.lab.workloads.get_user import GetUserByNumber
 from labkit.run.store import Run
 
 
@@ -142,12 +145,12 @@ def test_a_server_differs_from_itself_in_about_one_comparison_of_twenty(lab_data
     )
     run = measuring_honestly(p)
     for metric in ("requests_per_s", "p50_ms"):
-        same = honesty.self_comparisons(run, metric)
+        same = findings.self_comparisons(run, metric)
         assert len(same) == 30
         assert same["differs"].sum() <= most_by_chance(30)
     figures = headline(run).set_index("arm")
-    assert figures.loc[honesty.OPEN, "p99_ms"] > 350
-    assert figures.loc[honesty.CLOSED, "p99_ms"] < 100
+    assert figures.loc[findings.OPEN, "p99_ms"] > 350
+    assert figures.loc[findings.CLOSED, "p99_ms"] < 100
 
 
 @pytest.mark.slow
@@ -162,12 +165,12 @@ def test_the_highest_rate_is_found_where_the_server_s_pace_is_known(
         | {"p99_limit_ms": 60, "trial_s": 2, "arrival": "constant", "precision": 0.1, "confirm": 1}
     )
     run = max_throughput(p)
-    every = trials.trials(run)
+    every = blocks(run)
     assert run.meta["found_per_s"] == pytest.approx(350, rel=0.25)
     assert run.meta["found_per_s"] < 400
     assert every["holds"].nunique() == 2
     assert not every[every["offered_per_s"] > 450]["holds"].any()
-    assert trials.found(run)["p99_ms"].iloc[0] <= 60 * 1.05
+    assert search_findings.headline(run)["p99_ms"].iloc[0] <= 60 * 1.05
 
 
 class Slow(Sleeps):

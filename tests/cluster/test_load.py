@@ -15,15 +15,18 @@ from fix_load import DATA, drive, in_background, targets
 
 from labkit.errors import LoadError
 from labkit.lab import dataset
-from labkit.lab.cluster.cluster import Cluster, Node, wait_until
+from labkit.lab.cluster.cluster import Cluster
+from labkit.lab.cluster.node import Node
 from labkit.lab.cluster.powers import Killable
+from labkit.lab.cluster.waiting import wait_until
 from labkit.lab.load import records
 from labkit.lab.load.arrivals import Closed, Open
 from labkit.lab.load.engine import run_load
 from labkit.lab.load.shards import Generators, LoadInterrupted, stop_file
 from labkit.lab.load.spec import LoadResult, LoadSpec, Target, merge
 from labkit.lab.routing import nodes_for
-from labkit.lab.workloads import GetUser, GetUserByNumber, SearchUsers
+from labkit.lab.workloads.get_user import GetUser, GetUserByNumber
+from labkit.lab.workloads.search_users import SearchUsers
 from labkit.run.store import Run
 
 INT4_OID = 23

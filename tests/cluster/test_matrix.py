@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from labkit import paths as project
+from labkit import paths
 from labkit.checkers import audit
 from labkit.errors import BadInput, LabkitError
-from labkit.experiments.declared import DurabilityMatrix
 from labkit.experiments.durability_matrix import drive as failover
 from labkit.experiments.durability_matrix import findings as durability
+from labkit.experiments.durability_matrix.parameters import DurabilityMatrix
 from labkit.lab.providers.embedded.provider import EmbeddedProvider
 from labkit.run.store import RunStore
 
@@ -40,7 +40,7 @@ def test_cut_off_after_the_first_trial_it_is_resumed_behind_it(
         patch.setattr(failover, "run_trial", one_only)
         with pytest.raises(KeyboardInterrupt):
             failover.durability_matrix(DurabilityMatrix.build(SMALL))
-    cut_off = RunStore(project.runs()).latest("durability-matrix")
+    cut_off = RunStore(paths.runs()).latest("durability-matrix")
     assert (cut_off.status, len(cut_off.blocks)) == ("failed", 1)
     assert "matrix-test" not in provider.names()
     half_written = cut_off.path / "ops" / "block-00001.partial"
@@ -67,7 +67,7 @@ def test_a_matrix_under_way_is_neither_resumed_nor_joined_by_another_on_its_clus
 
     def another(trial, *rest):  # type: ignore[no-untyped-def]
         del trial, rest
-        under_way = RunStore(project.runs()).latest("durability-matrix")
+        under_way = RunStore(paths.runs()).latest("durability-matrix")
         assert not under_way.abandoned
         for asked in ({"resume": str(under_way.path)}, SMALL):
             with pytest.raises(LabkitError) as error:

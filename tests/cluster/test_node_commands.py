@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from labkit.lab.cluster.cluster import Cluster
-from labkit.lab.cluster.powers import Provider
+from labkit.lab.providers.protocol import Provider
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 

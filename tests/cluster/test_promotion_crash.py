@@ -6,11 +6,11 @@ import os
 
 import pytest
 
-from labkit.experiments.failover.parameters import CAUSES, PromotionCrash
 from labkit.experiments.promotion_crash import findings as crash
 from labkit.experiments.promotion_crash.drive import promotion_crash
-from labkit.lab.cluster.powers import Provider
+from labkit.experiments.promotion_crash.parameters import CAUSES, PromotionCrash
 from labkit.lab.providers import provider
+from labkit.lab.providers.protocol import Provider
 
 CRASHES = {
     "deleted": "No such file or directory",

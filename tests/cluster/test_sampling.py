@@ -6,8 +6,8 @@ import time
 import psutil
 import pytest
 
-from labkit.lab.cluster.cluster import wait_until
 from labkit.lab.cluster.powers import Killable
+from labkit.lab.cluster.waiting import wait_until
 from labkit.lab.sampling import Sampler
 from labkit.run.store import RunStore
 

@@ -6,10 +6,10 @@ import os
 
 import pytest
 
-from labkit.experiments.declared import StreamingReplication
 from labkit.experiments.streaming_replication import findings as replication
 from labkit.experiments.streaming_replication.drive import streaming_replication
-from labkit.lab.cluster.powers import Provider
+from labkit.experiments.streaming_replication.parameters import StreamingReplication
+from labkit.lab.providers.protocol import Provider
 from labkit.run.store import Run
 
 
@@ -32,13 +32,13 @@ def test_the_lesson_is_valid_and_everybody_streams_afterwards(lesson: Run) -> No
 
 
 def test_with_remote_apply_the_synchronous_replica_shows_every_row_at_once(lesson: Run) -> None:
-    found = replication.staleness(lesson)
+    found = replication.differences(lesson)
     promised = found[(found["level"] == "remote_apply") & found["synchronous"]]
     assert list(promised["visible_share"]) == [1.0]
 
 
 def test_with_off_the_log_is_held_back(lesson: Run) -> None:
-    found = replication.staleness(lesson)
+    found = replication.differences(lesson)
     assert found.loc[found["level"] == "off", "p50_ms"].min() > 1.0
 
 

@@ -1,4 +1,4 @@
-"""Synchronous replication on real servers: what is asked for is what the primary does."""
+"""Replication replication on real servers: what is asked for is what the primary does."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from labkit import paths as project
+from labkit import paths
 from labkit.analysis.report import report
 from labkit.cli import main
 from labkit.experiments import catalogue
@@ -21,7 +21,7 @@ EXPERIMENTS = ("failover", "durability-matrix", "quorum-commit", "promotion-cras
 
 
 def samples(experiment: str) -> list[Run]:
-    store = RunStore(project.sample_runs())
+    store = RunStore(paths.sample_runs())
     return [store.open(path) for path in store.paths() if path.parent.name == experiment]
 
 
@@ -31,9 +31,9 @@ def test_a_recorded_run_is_drawn_with_its_verdicts(experiment: str, tmp_path: Pa
     recorded = samples(experiment)[0]
     executed = report.execute(kind.notebook_path, {"run_id": str(recorded.path)}, output=tmp_path / "out.ipynb")
     shown = executed.path.read_text(encoding="utf-8")
-    for sentence in kind.verdicts(recorded)[:2]:
+    for sentence in kind.findings.verdicts(recorded)[:2]:
         assert json.dumps(sentence, ensure_ascii=False)[1:-1].split("`")[0][:60] in shown
-    assert all(kind.validity(run) == [] for run in samples(experiment))
+    assert all(kind.findings.validity(run) == [] for run in samples(experiment))
 
 
 def test_the_audit_of_a_recorded_failover_is_made_anew() -> None:
@@ -70,7 +70,7 @@ def test_a_hundred_kills_and_no_loss_bound_the_rate_near_three_percent() -> None
 
 
 def test_every_recorded_kill_is_a_row_of_the_reference() -> None:
-    rows = pd.read_csv(project.reference() / "failover_trials.csv")
+    rows = pd.read_csv(paths.reference() / "failover_trials.csv")
     for run in samples("durability-matrix"):
         mine = rows[rows["run"] == run.path.name]
         assert mine["seed"].tolist() == [block["seed"] for block in run.blocks]

@@ -19,7 +19,7 @@ from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.load import live_view as live
 from labkit.lab.load.live import LiveReader, LiveWriter
 from labkit.lab.load.records import FAIL, OK, Recorder
-from labkit.run.store import PartWriter
+from labkit.run.parts import PartWriter
 
 RUN = """
 import labkit

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from labkit.analysis.frames import blocks
 from labkit.analysis.report import report
+from labkit.analysis.report.findings import summary
 from labkit.experiments import catalogue
-from labkit.experiments.max_throughput import trials
 
 SMALL = {"cluster": "load-notebooks", "replicas": 1, "users": 2000, "connections": 4, "warmup_s": 0.1, "seed": 7}
 RUNS: dict[str, tuple[dict[str, Any], int]] = {
@@ -41,11 +42,11 @@ def test_it_drives_draws_and_concludes(name: str, lab_data: Path) -> None:
         o for cell in executed.notebook.cells for o in cell.get("outputs", []) if "image/svg+xml" in o.get("data", {})
     ]
     assert len(drawn) == figures
-    page = report.publish(executed, run)
-    assert kind.verdicts(run)
-    assert kind.lead(run)[0].split(".")[0] in page.read_text(encoding="utf-8").replace("&#x27;", "'")
-    assert catalogue.summary(run)["headline"]
-    assert len(trials.trials(run)) == len(run.blocks)
+    page = report.publish(executed, run, kind.findings)
+    assert kind.findings.verdicts(run)
+    assert kind.findings.lead(run)[0].split(".")[0] in page.read_text(encoding="utf-8").replace("&#x27;", "'")
+    assert summary(run, kind.findings)["headline"]
+    assert len(blocks(run)) == len(run.blocks)
 
     again = report.execute(kind.notebook_path, {"run_id": str(run.path)}, output=run.derived / "again.ipynb")
     assert again.run is not None

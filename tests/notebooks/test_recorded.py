@@ -13,10 +13,11 @@ import pytest
 from click.testing import CliRunner
 from fix_runs import UNMEASURED, Recipe, build
 
-from labkit import paths as project
+from labkit import paths
 from labkit.analysis.report import report
 from labkit.cli import main
 from labkit.errors import LabkitError
+from labkit.experiments.read_scaling import findings as read_scaling
 from labkit.run.store import Run
 
 EXECUTION_S = 180
@@ -31,12 +32,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
 
 @pytest.fixture(scope="module")
 def executed(runs: tuple[Run, Run]) -> report.Executed:
-    return report.execute(project.notebooks() / "read_scaling.ipynb", {"run_id": str(runs[0].path)})
+    return report.execute(paths.notebooks() / "read_scaling.ipynb", {"run_id": str(runs[0].path)})
 
 
 @pytest.fixture(scope="module")
 def page(executed: report.Executed, runs: tuple[Run, Run]) -> str:
-    return report.publish(executed, runs[0]).read_text(encoding="utf-8")
+    return report.publish(executed, runs[0], read_scaling).read_text(encoding="utf-8")
 
 
 def figures(document: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
@@ -49,7 +50,7 @@ def figures(document: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
 
 
 def papermill(tmp_path: Path, *parameters: str) -> subprocess.CompletedProcess[str]:
-    notebook = project.notebooks() / "read_scaling.ipynb"
+    notebook = paths.notebooks() / "read_scaling.ipynb"
     command = [sys.executable, "-m", "papermill", str(notebook), str(tmp_path / "out.ipynb"), *parameters]
     return subprocess.run(command, capture_output=True, text=True, timeout=EXECUTION_S, check=False)
 
@@ -125,7 +126,7 @@ def test_text_from_a_server_is_text_in_the_page(page: str) -> None:
 
 def test_two_runs_side_by_side(runs: tuple[Run, Run], tmp_path: Path) -> None:
     parameters = {"run_a": str(runs[0].path), "run_b": str(runs[1].path)}
-    made = report.execute(project.notebooks() / "compare_runs.ipynb", parameters, output=tmp_path / "compared.ipynb")
+    made = report.execute(paths.notebooks() / "compare_runs.ipynb", parameters, output=tmp_path / "compared.ipynb")
     text = report.export(made.path, tmp_path / "compared.html").read_text(encoding="utf-8")
     assert "What differs between two runs?" in text
     assert "Run B answered" in text
@@ -144,6 +145,6 @@ def test_a_run_that_is_not_valid_is_reported_and_ends_with_exit_code_1(tmp_path:
 
 def test_an_error_of_the_lab_comes_back_as_its_message(tmp_path: Path) -> None:
     with pytest.raises(LabkitError, match=r"there is no run 'nowhere'") as raised:
-        report.execute(project.notebooks() / "read_scaling.ipynb", {"run_id": "nowhere"}, output=tmp_path / "x.ipynb")
+        report.execute(paths.notebooks() / "read_scaling.ipynb", {"run_id": "nowhere"}, output=tmp_path / "x.ipynb")
     assert "Traceback" not in str(raised.value)
     assert str(tmp_path / "x.ipynb") in str(raised.value)

@@ -8,10 +8,10 @@ import dataclasses
 import nbformat
 import pytest
 
-from labkit import paths as project
+from labkit import paths
 from labkit.experiments.catalogue import EXPERIMENTS
 
-NOTEBOOKS = sorted(project.notebooks().glob("*.ipynb"))
+NOTEBOOKS = sorted(paths.notebooks().glob("*.ipynb"))
 MOST_LINES = 10
 # Showing a frame or a figure: what the sentence before it should prepare for.
 FIGURES = ("plots.",)

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit.lab.cluster.synchronize import Synchronous
 from labkit.lab.failover.candidates import Survivor, decide
+from labkit.replication import Replication
 
-ANY_1 = Synchronous("ANY", 1, "on")
-ASYNC = Synchronous("off")
+ANY_1 = Replication("ANY", 1, "on")
+ASYNC = Replication("off")
 LSN = st.integers(1, 2**40)
 
 
@@ -46,7 +46,7 @@ def test_a_quorum_that_cannot_be_proven_is_refused_and_says_why() -> None:
 
 
 def test_any_2_survives_one_missing_replica() -> None:
-    assert not decide([Survivor("pg2", received=100), Survivor("pg3", answers=False)], Synchronous("ANY", 2)).refusals
+    assert not decide([Survivor("pg2", received=100), Survivor("pg3", answers=False)], Replication("ANY", 2)).refusals
 
 
 def test_asynchronous_replication_promised_nothing_to_prove() -> None:
@@ -58,8 +58,8 @@ def test_a_position_that_nobody_knows_is_no_lag_of_nothing() -> None:
     survivors = [Survivor("pg2", received=100), Survivor("pg3", received=100)]
     (refusal,) = decide(survivors, ASYNC).refusals
     assert "how far pg2 is behind is not known" in refusal
-    assert not decide(survivors, Synchronous("ANY", 1, "on")).refusals, "the quorum proves what the position would"
-    assert decide(survivors, Synchronous("ANY", 1, "local")).refusals, "local waits for nobody"
+    assert not decide(survivors, Replication("ANY", 1, "on")).refusals, "the quorum proves what the position would"
+    assert decide(survivors, Replication("ANY", 1, "local")).refusals, "local waits for nobody"
 
 
 def test_a_replica_too_far_behind_is_refused() -> None:
@@ -100,7 +100,7 @@ def test_what_is_promoted_without_refusal_has_every_commit_that_the_quorum_promi
     acknowledged = sorted(received)[n - k]  # the highest LSN that at least k replicas have
     lost = data.draw(st.sets(st.integers(0, n - 1), max_size=n))
     survivors = [Survivor(f"pg{i + 2}", answers=i not in lost, received=lsn) for i, lsn in enumerate(received)]
-    decision = decide(survivors, Synchronous("ANY", k, "on"))
+    decision = decide(survivors, Replication("ANY", k, "on"))
     if decision.chosen is not None and not decision.refusals:
         assert decision.chosen.has >= acknowledged
     if len(lost) < k:

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit.errors import BadInput, ClusterError
-from labkit.lab.cluster.powers import ClusterSpec
 from labkit.lab.providers import checks
 from labkit.lab.providers.embedded.server import quoted
+from labkit.lab.providers.protocol import ClusterSpec
 
 
 def test_all_problems_are_in_one_message() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from labkit import paths as project
+from labkit import paths
 from labkit.cli import main
 from labkit.lab.failover import readback
 from labkit.run import ledger
@@ -89,7 +89,7 @@ def test_a_damaged_ledger_is_the_verdict_of_its_own_trial_only(tmp_path: Path) -
     assert audited(str(run.path), "--block", "1").exit_code == 0
 
 
-@pytest.mark.parametrize("path", sorted((project.sample_runs() / "durability-matrix").iterdir()), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", sorted((paths.sample_runs() / "durability-matrix").iterdir()), ids=lambda p: p.name)
 def test_a_matrix_without_its_ledger_tells_what_run_json_knows_and_that_it_is_not_judged_again(path: Path) -> None:
     recorded = json.loads((path / "run.json").read_text(encoding="utf-8"))["blocks"]
     done = audited(str(path))

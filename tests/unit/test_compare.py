@@ -10,7 +10,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from labkit.analysis import frames
+from labkit.analysis import frames, words
+from labkit.analysis.report import sentences
 from labkit.analysis.statistics import bootstrap, compare
 from labkit.errors import BadInput
 from labkit.experiments.read_scaling import findings as conclusions
@@ -151,7 +152,7 @@ def test_what_spoils_a_run_is_among_its_verdicts(make_run: MakeRun) -> None:
 
 
 def test_sentences_carry_no_markup_into_a_report() -> None:
-    assert "<script>" not in conclusions.Sentences(["<script>alert(1)</script>"])._repr_html_()
+    assert "<script>" not in words.Sentences(["<script>alert(1)</script>"])._repr_html_()
 
 
 def test_two_runs_are_compared_round_against_round_without_pairs(make_run: MakeRun) -> None:
@@ -162,7 +163,7 @@ def test_two_runs_are_compared_round_against_round_without_pairs(make_run: MakeR
     assert compared["relative"].to_numpy() == pytest.approx(0.2, abs=0.03)
     assert (compared["low"] > 0).all()
     assert compare.parameters(a, b).set_index("parameter").loc["rounds"].tolist() == [4, 6]
-    assert "run B answered" in str(conclusions.two_runs(a, b)).lower().replace("run b", "run B")
+    assert "run B answered" in str(sentences.two_runs(a, b)).lower().replace("run b", "run B")
 
 
 def test_runs_with_nothing_in_common_are_refused(make_run: MakeRun) -> None:

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit import paths as project
+from labkit import paths
 from labkit.errors import BadInput
 from labkit.experiments.catalogue import EXPERIMENTS, experiment
-from labkit.experiments.declared import Parameters, ReadScaling, assignments
+from labkit.experiments.parameters import Parameters, assignments
+from labkit.experiments.read_scaling.parameters import ReadScaling
 from labkit.experiments.shared import SPARE_CONNECTIONS, max_connections
 
 
@@ -131,7 +132,7 @@ def test_the_table_explains_every_parameter() -> None:
     assert all(row["meaning"] for row in rows)
 
 
-@pytest.mark.parametrize("file", sorted((project.configs() / "experiments").glob("*.yaml")), ids=lambda f: f.stem)
+@pytest.mark.parametrize("file", sorted((paths.configs() / "experiments").glob("*.yaml")), ids=lambda f: f.stem)
 def test_every_experiment_file_loads_as_the_experiment_that_its_first_lines_name(file: Path) -> None:
     named = re.search(r"labkit run ([\w-]+) -f configs/experiments/" + file.name, file.read_text(encoding="utf-8"))
     assert named, f"{file} does not say how to run it"

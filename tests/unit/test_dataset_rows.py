@@ -12,9 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from labkit.errors import BadInput
-from labkit.experiments.declared import LOCALES
 from labkit.lab import dataset
 from labkit.lab.dataset import rows
+from labkit.lab.dataset.locales import LOCALES
 from labkit.lab.dataset.rows import BLOCK_ROWS
 
 SPEC = dataset.DatasetSpec(users=5000, locale="ru_RU", seed=7)

@@ -13,8 +13,7 @@ from click.testing import CliRunner
 from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader
 
-from labkit import open_run
-from labkit import paths as project
+from labkit import open_run, paths
 from labkit.analysis import export as interchange
 from labkit.analysis import frames
 from labkit.analysis.frames.requests import measured
@@ -81,7 +80,7 @@ def test_an_open_run_reports_what_was_dropped(make_run: Callable[..., Run], tmp_
 
 
 def test_the_trials_of_a_matrix_are_rows_and_no_other_run_has_them(recorded_run: Run, tmp_path: Path) -> None:
-    matrix = open_run(max((project.sample_runs() / "durability-matrix").iterdir()))
+    matrix = open_run(max((paths.sample_runs() / "durability-matrix").iterdir()))
     rows = pd.read_csv(interchange.export(matrix, "trials", tmp_path / "trials.csv"))
     assert rows["run"].unique().tolist() == [matrix.path.name]
     assert rows["seed"].tolist() == [block["seed"] for block in matrix.blocks]

@@ -8,13 +8,13 @@ import sys
 
 import pytest
 
-from labkit import paths as project
+from labkit import paths
 
 
 @pytest.mark.slow
 def test_ten_million_requests_are_recorded_in_little_memory_and_drawn_in_seconds() -> None:
     words = [sys.executable, "-m", "benchmarks.memory"]
-    done = subprocess.run(words, cwd=project.home(), stdout=subprocess.PIPE, check=True, timeout=240)
+    done = subprocess.run(words, cwd=paths.home(), stdout=subprocess.PIPE, check=True, timeout=240)
     found = json.loads(done.stdout)
     assert found["record"]["requests"] == pytest.approx(10_000_000, rel=1e-3)
     assert found["record"]["peak_rss_mb"] <= 400

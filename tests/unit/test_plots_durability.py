@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.transforms import BboxBase
 
 from labkit.analysis import plots
+from labkit.experiments.durability_matrix import figures
 
 LEVELS = ("local", "remote_write", "on", "remote_apply")
 MODES = ("async", "FIRST 1", "ANY 1", "ANY 2")
@@ -30,7 +31,7 @@ def made(modes: tuple[str, ...], levels: tuple[str, ...], faults: tuple[str, ...
         cells.append(key | counts | zeros | lost)
         trials += [key | {"rto_ms": 100.0 + 10 * n} for n in range(kills)]
     trials[0]["rto_ms"] = np.nan  # nothing was acknowledged afterwards
-    return plots.durability(pd.DataFrame(cells), pd.DataFrame(trials))
+    return figures.durability(pd.DataFrame(cells), pd.DataFrame(trials))
 
 
 def words(ax: Axes) -> list[str]:

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labkit.lab.load import records
-from labkit.run.store import OUTCOMES, PartWriter, Run
+from labkit.run.parts import OUTCOMES, PartWriter
+from labkit.run.store import Run
 
 record = st.tuples(
     st.integers(0, 2**60),

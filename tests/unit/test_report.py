@@ -11,9 +11,11 @@ import pytest
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from labkit.analysis.report import report, tables
+from labkit.analysis import words
+from labkit.analysis.report import findings, report, tables
 from labkit.errors import BadInput
 from labkit.experiments import catalogue
+from labkit.experiments.read_scaling import findings as read_scaling
 from labkit.run.store import Run
 
 MakeRun = Callable[..., Run]
@@ -85,7 +87,7 @@ def test_a_run_is_found_by_what_it_displayed(recorded_run: Run) -> None:
 
 def test_the_summary_is_json_that_scripts_can_read(make_run: MakeRun) -> None:
     run = make_run(failures={("get-user", "primary-only"): 10**6}, rounds=2)
-    summary = json.loads(json.dumps(catalogue.summary(run), allow_nan=False))
+    summary = json.loads(json.dumps(findings.summary(run, read_scaling), allow_nan=False))
     assert summary["valid"] is False
     assert summary["headline"][0]["p99_ms"] is None
     assert summary["verdicts"]
@@ -138,6 +140,6 @@ def test_a_run_without_optional_facts_still_has_conditions(make_run: MakeRun) ->
     [(18054.2, "18,054"), (31.24, "31.2"), (3.456, "3.46"), (0.0123, "0.012"), (0, "0"), (float("nan"), "–")],
 )
 def test_numbers_keep_three_digits(value: float, text: str) -> None:
-    assert tables.number(value) == text
-    assert tables.percent(-0.0314) == "−3.1 %"
-    assert tables.interval(-0.05, 0.012) == "−5.0 … +1.2 %"
+    assert words.number(value) == text
+    assert words.percent(-0.0314) == "−3.1 %"
+    assert words.interval(-0.05, 0.012) == "−5.0 … +1.2 %"

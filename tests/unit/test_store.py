@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from labkit.errors import RunNotFound, RunUnreadable
-from labkit.run.store import PartWriter, Run, RunStore
+from labkit.run.parts import PartWriter
+from labkit.run.store import Run, RunStore
 
 OPS = {
     "block": [0, 0],

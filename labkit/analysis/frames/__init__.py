@@ -7,6 +7,7 @@ after the warm-up. Latency is that of requests answered rightly; the others are 
     headline(run)      one row per workload and arm: requests, rate, latency percentiles, errors
     errors(run)        what went wrong, by SQLSTATE
     rounds(run)        the same for every block: what paired comparisons need
+    blocks(run)        one row per block, with what was asked for
     per_second(run)    one row per second of measured time
     ecdf(run)          the distribution of latencies
     resources(run)     what the samples say, counters as rates
@@ -22,8 +23,10 @@ from labkit.analysis.frames.diagnosis import bottleneck, littles_law, spoiled, v
 from labkit.analysis.frames.original import reference
 from labkit.analysis.frames.requests import ecdf, errors, headline, is_open, per_second, rounds
 from labkit.analysis.frames.samples import disk_space, not_measured, resources
+from labkit.analysis.frames.single_blocks import blocks
 
 __all__ = [
+    "blocks",
     "bottleneck",
     "disk_space",
     "ecdf",

@@ -10,7 +10,8 @@ import pandas as pd
 from labkit.analysis.frames.requests import Block, errors, groups, headline
 from labkit.analysis.frames.rows import each
 from labkit.analysis.frames.samples import resources
-from labkit.run.store import WRONG_ANSWER, Run
+from labkit.run.parts import WRONG_ANSWER
+from labkit.run.store import Run
 
 GENERATOR_LIMIT = 90.0  # percent of the one core that the load generator's event loop can use
 HOST_LIMIT = 90.0  # percent of all cores

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from labkit import paths as project
+from labkit import paths
 from labkit.errors import RunUnreadable
 
 _LATENCY = {"mean": "mean_ms", "p50": "p50_ms", "p90": "p90_ms", "p95": "p95_ms", "p99": "p99_ms", "max": "max_ms"}
@@ -19,7 +19,7 @@ def reference() -> pd.DataFrame:
     summary holds no p99, so p99_ms is NaN. Each arm was run once, so there is no interval either.
     Raises RunUnreadable if data/reference/original_report.csv is missing.
     """
-    file = project.reference() / "original_report.csv"
+    file = paths.reference() / "original_report.csv"
     try:
         figures = pd.read_csv(file)
     except OSError as error:

@@ -14,7 +14,8 @@ import pandas as pd
 
 from labkit.analysis.frames.per_run_cache import once_a_run
 from labkit.errors import RunUnreadable
-from labkit.run.store import DROPPED, Run
+from labkit.run.parts import DROPPED
+from labkit.run.store import Run
 
 Floats = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]

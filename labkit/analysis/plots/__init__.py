@@ -2,8 +2,6 @@
 
     beside(frame, panels, missing)      panels for each workload, the arms next to each other on one y axis
     headline(rounds, reference)         throughput with intervals, beside the original report's
-    outage(rows, steps)                 acknowledged rows around a failover
-    durability(cells, trials), quorum(costs)   what replication loses and costs
     differences(frame, original)        relative differences with intervals
 
 A sheet shows itself as SVG in a notebook; `sheet.savefig("x.png", dpi=200)` works as on any matplotlib figure.
@@ -40,7 +38,6 @@ from labkit.analysis.plots.panels import (
 )
 from labkit.analysis.plots.style import Sheet
 from labkit.analysis.plots.summary import differences, headline
-from labkit.experiments.durability_matrix.figures import durability, outage, quorum
 
 __all__ = [
     "ACQUIRE",
@@ -72,8 +69,5 @@ __all__ = [
     "Sheet",
     "beside",
     "differences",
-    "durability",
     "headline",
-    "outage",
-    "quorum",
 ]

@@ -10,7 +10,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from labkit.analysis.plots.style import GREY, WIDTH_IN, Sheet, arm_colour, arm_words, drawing, wrapped
+from labkit.analysis.plots.style import GREY, WIDTH_IN, Sheet, arm_colour, drawing, wrapped
+from labkit.analysis.words import arm_words
 
 Draw = Callable[[pd.DataFrame, Axes], Axes]
 

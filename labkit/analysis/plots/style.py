@@ -7,14 +7,15 @@ import textwrap
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, Formatter, FuncFormatter, LogLocator, NullFormatter
 
 # M. Okabe, K. Ito, "Color Universal Design" (2008): colour-blind readers tell them apart; on paper the dashes do.
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 BLACK, GREY = "#000000", "#767676"
 
 _ARM_COLOURS = {"primary-only": BLUE, "replicas-round-robin": VERMILLION}
-_ARM_WORDS = {"primary-only": "primary only", "replicas-round-robin": "replicas, round-robin"}
 _NODES = {"host": (BLACK, "-"), "generator": (PURPLE, "-.")}
 _SERVERS = [(BLUE, "-"), (VERMILLION, "--"), (GREEN, ":"), (ORANGE, "-."), (SKY, "--"), (PURPLE, ":")]
 _OTHERS = [GREEN, PURPLE, ORANGE, SKY, BLACK]
@@ -44,10 +45,6 @@ WIDTH_IN = 5.8
 def arm_colour(arm: str) -> str:
     """The colour of an arm, the same in every figure."""
     return _ARM_COLOURS.get(arm) or _OTHERS[sum(arm.encode()) % len(_OTHERS)]
-
-
-def arm_words(arm: str) -> str:
-    return _ARM_WORDS.get(arm, arm)
 
 
 def node_style(node: str) -> dict[str, Any]:
@@ -82,3 +79,24 @@ class Sheet(Figure):
 
 def wrapped(text: str, width: int) -> str:
     return "\n".join(textwrap.wrap(text, width))
+
+
+_PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
+
+
+_COUNTS = EngFormatter(sep="")
+
+
+def _logarithmic(ax: Axes, axis: str, words: Formatter, steps: tuple[int, ...] = (1, 2, 5)) -> None:
+    """A logarithmic axis with ticks at these steps of each decade, in plain numbers."""
+    (ax.set_xscale if axis == "x" else ax.set_yscale)("log")
+    scale = ax.xaxis if axis == "x" else ax.yaxis
+    scale.set_major_locator(LogLocator(subs=steps))
+    scale.set_major_formatter(words)
+    scale.set_minor_formatter(NullFormatter())
+
+
+_MODE_COLOURS = {"async": VERMILLION, "FIRST 1": ORANGE, "ANY 1": BLUE, "ANY 2": GREEN}
+
+
+_LEVEL_MARKS = {"off": "x", "local": "v", "remote_write": "s", "on": "o", "remote_apply": "D"}

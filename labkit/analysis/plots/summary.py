@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter
 
 from labkit.analysis.frames.rows import each, matching
-from labkit.analysis.plots.style import BLACK, GREY, WIDTH_IN, Sheet, arm_colour, arm_words, drawing
+from labkit.analysis.plots.style import BLACK, GREY, WIDTH_IN, Sheet, arm_colour, drawing
 from labkit.analysis.statistics.bootstrap import mean_interval
+from labkit.analysis.words import arm_words
 
 METRIC_WORDS = {"requests_per_s": "requests/s", "p50_ms": "p50 latency", "p99_ms": "p99 latency"}
 

@@ -26,10 +26,9 @@ from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
-from labkit import errors, progress
-from labkit import paths as project
+from labkit import errors, paths, progress
+from labkit.analysis.report.findings import Findings, summary
 from labkit.errors import LabkitError, RunError
-from labkit.experiments import catalogue
 from labkit.run.store import Run, RunStore, read_run
 
 RUN_MIME = "application/vnd.labkit.run+json"
@@ -54,7 +53,7 @@ def execute(notebook: Path, parameters: Mapping[str, Any], output: Path | None =
     with the text of what a cell raised, and RunError for anything else that stopped it; KeyboardInterrupt after the
     notebook was interrupted too and had its time to put things in order.
     """
-    known = set(RunStore(project.runs()).paths())
+    known = set(RunStore(paths.runs()).paths())
     with tempfile.TemporaryDirectory(prefix="labkit-") as folder:
         copy, bar = Path(folder) / notebook.name, Path(folder) / "progress.json"
         kernel = _Kernel({"LABKIT_PROGRESS": str(bar)})
@@ -176,7 +175,7 @@ def _displayed(document: nbformat.NotebookNode) -> Run | None:
 
 def _begun(known: set[Path]) -> Run | None:
     """The run that was begun since; None if there is none, or several and nobody can tell whose."""
-    fresh = [path for path in RunStore(project.runs()).paths() if path not in known]
+    fresh = [path for path in RunStore(paths.runs()).paths() if path not in known]
     return read_run(fresh[0]) if len(fresh) == 1 else None
 
 
@@ -247,10 +246,9 @@ def title(document: nbformat.NotebookNode) -> str:
     return "labkit"
 
 
-def publish(executed: Executed, run: Run) -> Path:
+def publish(executed: Executed, run: Run, findings: Findings) -> Path:
     """Write derived/report.html and derived/summary.json of a run; returns the report's path."""
-    text = json.dumps(catalogue.summary(run), indent=1, ensure_ascii=False)
+    text = json.dumps(summary(run, findings), indent=1, ensure_ascii=False)
     (run.derived / "summary.json").write_text(text, encoding="utf-8")
-    lead = catalogue.experiment(run.experiment).lead(run)
     footer = f"labkit run {run.id}, status {run.status}"
-    return export(executed.path, run.derived / "report.html", lead, footer)
+    return export(executed.path, run.derived / "report.html", findings.lead(run), footer)

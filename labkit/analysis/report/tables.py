@@ -5,7 +5,6 @@ pandas escapes the cells when it shows such a frame as HTML, so text that a serv
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ import pandas as pd
 from labkit.analysis import frames
 from labkit.analysis.frames.rows import each, matching
 from labkit.analysis.statistics import compare
+from labkit.analysis.words import UNKNOWN, Words, interval, number, percent, whole
 from labkit.run.store import Run
 
 ARM_WORDS = {"primary-only": "primary only", "replicas-round-robin": "replicas"}
@@ -34,44 +34,6 @@ _OPEN_FIGURES = {
     "service_p50_ms": "service p50, ms",
     "service_p99_ms": "service p99, ms",
 }
-UNKNOWN = "–"
-
-
-class Words(pd.DataFrame):
-    """A table of words rather than numbers: a report sets it flush left."""
-
-    @property
-    def _constructor(self) -> type[pd.DataFrame]:
-        return Words
-
-    def _repr_html_(self) -> str:
-        return str(self.to_html(classes="words"))
-
-
-def number(value: float, *, signed: bool = False) -> str:
-    """Three significant digits, thousands apart, a real minus sign; a dash for what is unknown."""
-    if value is None or math.isnan(value):
-        return UNKNOWN
-    size = abs(value)
-    digits = 0 if size >= 100 or size == int(size) else 1 if size >= 10 else 2 if size >= 1 else 3
-    return f"{value:{'+' if signed else ''},.{digits}f}".replace("-", "−")
-
-
-def whole(value: float) -> str:
-    """No decimals; a dash for what is unknown."""
-    return UNKNOWN if math.isnan(value) else f"{value:,.0f}"
-
-
-def percent(share: float, *, signed: bool = True) -> str:
-    """A share as percent with one decimal: 0.031 is +3.1 %."""
-    if math.isnan(share):
-        return UNKNOWN
-    return f"{100 * share:{'+' if signed else ''}.1f} %".replace("-", "−")
-
-
-def interval(low: float, high: float) -> str:
-    """Relative limits: −5.0 … −1.2 %; a dash if there is no interval."""
-    return UNKNOWN if math.isnan(low) else f"{percent(low).removesuffix(' %')} … {percent(high)}"
 
 
 def headline(run: Run) -> pd.DataFrame:

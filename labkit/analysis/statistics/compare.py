@@ -2,7 +2,7 @@
 
 What is compared is what `frames.headline` shows: figures of all requests of all rounds pooled. Their 95 % intervals
 come from drawing whole rounds again (with both arms' rounds of a pair drawn together), pooling the requests of the
-drawn rounds and taking the figure of those; see `labkit.analysis.statistics.bootstrap`. So percentiles are never averaged. For that, the
+drawn rounds and taking the figure of those; see the module bootstrap. So percentiles are never averaged. For that, the
 requests of a round are kept as counts in latency classes 1 % wide.
 """
 

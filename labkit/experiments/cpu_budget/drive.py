@@ -6,11 +6,13 @@ import dataclasses
 from collections.abc import Sequence
 
 from labkit.errors import ClusterError
-from labkit.experiments.declared import CpuBudget, as_list
+from labkit.experiments.cpu_budget.parameters import CpuBudget
+from labkit.experiments.parameters import as_list
 from labkit.experiments.read_scaling.drive import arrivals_of
 from labkit.experiments.stage import CATCHUP_S, check_connections, cluster_of, new_run, recorded
 from labkit.lab import dataset, routing
-from labkit.lab.cluster.cluster import Cluster, Node
+from labkit.lab.cluster.cluster import Cluster
+from labkit.lab.cluster.node import Node
 from labkit.lab.cluster.powers import Limitable
 from labkit.lab.load.blocks import Blocks
 from labkit.lab.load.shards import Generators

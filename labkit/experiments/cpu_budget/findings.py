@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 
 from labkit.analysis import frames
 from labkit.analysis.frames.rows import each
-from labkit.analysis.plots.style import BLACK, BLUE, GREY, WIDTH_IN, Sheet, drawing
-from labkit.analysis.report.tables import number, original_differences, percent
+from labkit.analysis.report.tables import original_differences
 from labkit.analysis.statistics import compare
-from labkit.experiments.read_scaling.findings import Sentences
+from labkit.analysis.words import Sentences, not_valid, number, percent
 from labkit.run.store import Run
+
+headline = frames.headline
+differences = compare.arms
+validity = frames.validity
 
 _COLUMNS = ["workload", "node_cpus", "arm", "nodes", "requests_per_s", "ratio", "low", "high", "rounds"]
 
@@ -78,44 +80,6 @@ def words(arm: str, nodes: int) -> str:
     return "one replica" if nodes == 1 else f"{nodes} replicas"
 
 
-def ratios(frame: pd.DataFrame, ax: Axes) -> Axes:
-    """Throughput as a multiple of the primary alone, a bar an arm, its whisker the 95 % interval.
-
-    `frame`: rows of `speedup` of one workload.
-    """
-    for place, row in enumerate(each(frame)):
-        ax.bar(place, row.ratio, width=0.62, color=GREY if row.arm == compare.ARMS[0] else BLUE)
-        reach = row.ratio
-        if not np.isnan(row.low):
-            ax.errorbar(place, row.ratio, [[row.ratio - row.low], [row.high - row.ratio]], color=BLACK, capsize=5)
-            reach = max(reach, row.high)
-        label = f"{row.ratio:.2f} ×\n{row.requests_per_s:,.0f}/s"
-        ax.annotate(label, (place, reach), (0, 3), textcoords="offset points", ha="center", va="bottom", fontsize=8.5)
-    ax.set_xticks(
-        range(len(frame)), [words(row.arm, row.nodes).replace(" ", "\n", 1) for row in each(frame)], fontsize=8.5
-    )
-    ax.axhline(1, color=BLACK, linewidth=0.8)
-    ax.grid(visible=False, axis="x")
-    ax.set_ylabel("requests/s ÷ primary alone")
-    return ax
-
-
-def figure(run: Run) -> Sheet:
-    """Every budget next to each other on one axis."""
-    frame = speedup(run)
-    workloads = list(dict.fromkeys(frame["workload"]))
-    most = float(np.nanmax([frame["ratio"].max(), frame["high"].max()]))
-    with drawing():
-        sheet = Sheet(figsize=(WIDTH_IN, 3.0 * ((len(workloads) + 1) // 2)), layout="constrained")
-        axes = sheet.subplots((len(workloads) + 1) // 2, min(2, len(workloads)), squeeze=False, sharey=True).flat
-        for ax, workload in zip(axes, workloads, strict=False):
-            ratios(frame[frame["workload"] == workload], ax)
-            ax.set_title(workload)
-            ax.set_ylim(0, most * 1.3)
-    sheet.alt = f"Requests per second as a multiple of the primary alone, for {'; '.join(workloads)}"
-    return sheet
-
-
 def verdicts(run: Run) -> Sentences:
     """What replicas did under each budget, with intervals, and what spoils the measurement."""
     found = Sentences()
@@ -132,7 +96,7 @@ def verdicts(run: Run) -> Sentences:
     found += _original(run)
     for row in each(frames.bottleneck(run)):
         found.append(f"What limited {row.workload} on {row.arm}: {row.limit} ({row.reason}).")
-    return Sentences([*found, *(f"Not valid: {problem}." for problem in frames.validity(run))])
+    return Sentences([*found, *not_valid(frames.validity(run))])
 
 
 def _original(run: Run) -> list[str]:

@@ -7,29 +7,19 @@ import random
 import time
 
 from labkit.errors import BadInput, RunUnreadable
-from labkit.experiments.declared import DurabilityMatrix, Failover
-from labkit.experiments.failover.drill import FailoverDrill
+from labkit.experiments.durability_matrix.parameters import DurabilityMatrix
 from labkit.experiments.failover.trial import Trial, run_trial
 from labkit.experiments.stage import alone_on, driving, new_run, recorded
 from labkit.lab import environment, providers
 from labkit.lab.cluster.cluster import Cluster
-from labkit.lab.cluster.powers import ClusterSpec
-from labkit.lab.cluster.synchronize import Synchronous
-from labkit.lab.clusters import open_run
 from labkit.lab.failover import Policy
 from labkit.lab.load.shards import Generators
-from labkit.lab.workloads import AppendRows
+from labkit.lab.providers.protocol import ClusterSpec
+from labkit.lab.workloads.append_rows import AppendRows
 from labkit.progress import Progress
-from labkit.run.store import Run, part_name
-
-
-def run_failover(parameters: Failover) -> Run:
-    """Write, lose the primary, promote a replica, audit every row, and bring the old primary back.
-
-    With `run_id` nothing is driven: the recorded run is returned. Raises LabkitError; Refused, a ClusterError, if the
-    failover would lose data: the run is then marked failed.
-    """
-    return FailoverDrill(parameters.replace(by_hand=False)).run
+from labkit.replication import Replication
+from labkit.run.parts import part_name
+from labkit.run.store import Run, open_run
 
 
 def durability_matrix(parameters: DurabilityMatrix) -> Run:
@@ -57,7 +47,7 @@ def durability_matrix(parameters: DurabilityMatrix) -> Run:
         done = {block["block"] for block in run.blocks}
         for number, mode, level, fault in plan:
             if number not in done:
-                trial = _trial(p, number, Synchronous.parse(mode, level), fault)
+                trial = _trial(p, number, Replication.parse(mode, level), fault)
                 began = time.monotonic()
                 provider.down(p.cluster, purge=True)
                 cluster = provider.up(ClusterSpec(p.cluster, p.replicas))
@@ -68,7 +58,7 @@ def durability_matrix(parameters: DurabilityMatrix) -> Run:
     return run
 
 
-def _trial(p: DurabilityMatrix, number: int, replication: Synchronous, fault: str) -> Trial:
+def _trial(p: DurabilityMatrix, number: int, replication: Replication, fault: str) -> Trial:
     rng = random.Random(f"{p.seed}:{number}")
     return Trial(
         replication=replication,

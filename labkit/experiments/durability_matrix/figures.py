@@ -9,68 +9,19 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter
 
 from labkit.analysis.frames.rows import each
 from labkit.analysis.plots.style import (
+    _LEVEL_MARKS,
+    _MODE_COLOURS,
     BLACK,
-    BLUE,
-    GREEN,
     GREY,
-    ORANGE,
     PURPLE,
-    VERMILLION,
-    WIDTH_IN,
     Sheet,
     drawing,
-    node_style,
 )
 
-_MODE_COLOURS = {"async": VERMILLION, "FIRST 1": ORANGE, "ANY 1": BLUE, "ANY 2": GREEN}
-_LEVEL_MARKS = {"off": "x", "local": "v", "remote_write": "s", "on": "o", "remote_apply": "D"}
 _MATRIX_IN = 7.3  # as wide as a report shows figures
-_MARKED = {
-    "fault": "lost",
-    "detected": "noticed",
-    "promote": "promoted",
-    "first_write": "first row",
-    "repoint": "replica follows",
-}
-
-
-def outage(rows: pd.DataFrame, steps: pd.DataFrame) -> Sheet:
-    """Acknowledged rows a second around the fault, a line a node, the main steps marked.
-
-    `rows`: of `recovery.acknowledged`; `steps`: of `recovery.steps`.
-    """
-    with drawing():
-        sheet = Sheet(figsize=(WIDTH_IN, 3.2), layout="constrained")
-        ax = sheet.subplots()
-        for node, line in rows.groupby("node", sort=False):
-            ax.step(line["at_ms"], line["rows_per_s"], where="mid", label=str(node), **node_style(str(node)))
-        top = float(rows["rows_per_s"].max()) if len(rows) else 1.0
-        ax.set_ylim(0, top * 1.57)
-        late = float(rows["at_ms"].max()) * 0.55 if len(rows) else np.inf
-        marked = [row for row in each(steps) if row.step in _MARKED]
-        for place, row in enumerate(marked):
-            ax.axvline(row.at_ms, color=GREY, linewidth=0.8)
-            ax.annotate(
-                f"{_MARKED[row.step]} {row.at_ms:,.0f} ms",
-                (row.at_ms, top * (1.5 - 0.1 * place)),
-                (4, 0) if row.at_ms < late else (-4, 0),
-                textcoords="offset points",
-                color=BLACK,
-                fontsize=9,
-                va="center",
-                ha="left" if row.at_ms < late else "right",
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
-            )
-        ax.set_xlabel("time since the primary was lost, ms")
-        ax.set_ylabel("acknowledged rows/s")
-        ax.yaxis.set_major_formatter(EngFormatter(sep=""))
-        sheet.legend(loc="outside upper right", title="acknowledged by", ncols=3)
-    sheet.alt = "Acknowledged rows a second around the loss of the primary, with the steps of the failover"
-    return sheet
 
 
 def durability(cells: pd.DataFrame, trials: pd.DataFrame) -> Sheet:
@@ -153,29 +104,3 @@ def _short(rows: float) -> str:
 
 def _names(cells: pd.DataFrame, column: str) -> list[str]:
     return [str(name) for name in dict.fromkeys(cells[column])]
-
-
-def quorum(costs: pd.DataFrame) -> Sheet:
-    """Commit latency and rows a second of each mode and level, with 95 % intervals of the mean over rounds.
-
-    `costs`: of `findings.quorum.costs`.
-    """
-    columns = {"commit_p50_ms": "commit latency p50, ms", "rate_per_s": "acknowledged rows/s"}
-    with drawing():
-        sheet = Sheet(figsize=(WIDTH_IN, 0.4 * len(costs) + 1.0), layout="constrained")
-        axes = sheet.subplots(1, 2, sharey=True)
-        for ax, (column, words) in zip(axes, columns.items(), strict=True):
-            for place, row in enumerate(each(costs)):
-                value, low, high = (getattr(row, column + end) for end in ("", "_low", "_high"))
-                colour = _MODE_COLOURS.get(row.label.split("/")[0], PURPLE)
-                if not np.isnan(low):
-                    ax.plot([max(low, 0), high], [place, place], color=colour, linewidth=2.5, solid_capstyle="butt")
-                ax.plot(value, place, "o", color=colour, markersize=7)
-            ax.set_xlabel(words)
-            ax.set_xlim(0, None)
-            ax.grid(visible=False, axis="y")
-        axes[1].xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes[0].set_yticks(range(len(costs)), list(costs["label"]))
-        axes[0].set_ylim(len(costs) - 0.5, -0.5)
-    sheet.alt = "Commit latency and throughput of each mode and level of replication, with 95 % intervals"
-    return sheet

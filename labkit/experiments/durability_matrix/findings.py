@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 
 from labkit.analysis.frames.rows import each
-from labkit.analysis.report.tables import Words, number, percent
+from labkit.analysis.words import Sentences, Words, number, percent
 from labkit.checkers import audit
-from labkit.experiments.read_scaling.findings import Sentences
 from labkit.run.store import Run
 
 _TAIL = 30

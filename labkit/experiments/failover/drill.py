@@ -13,8 +13,8 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 from labkit.errors import ClusterError, LabkitError, RunError
-from labkit.experiments.declared import Failover
 from labkit.experiments.failover import step_summary as telling
+from labkit.experiments.failover.parameters import Failover
 from labkit.experiments.failover.step_summary import Step
 from labkit.experiments.failover.trial import FAILOVER, VERBS, Trial, TrialSteps
 from labkit.experiments.stage import cluster_of, new_run, recorded, replication_restored
@@ -23,7 +23,7 @@ from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.failover import Policy, note
 from labkit.lab.load.shards import Generators
 from labkit.lab.sampling.sampler import Sampler
-from labkit.lab.workloads import AppendRows
+from labkit.lab.workloads.append_rows import AppendRows
 from labkit.run.store import Run
 
 

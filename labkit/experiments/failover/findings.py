@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from labkit.analysis.report.tables import Words, number
+from labkit.analysis.words import Sentences, Words, number
 from labkit.checkers import audit
 from labkit.errors import RunUnreadable
-from labkit.experiments.read_scaling.findings import Sentences
 from labkit.run.store import Run
 
 VIEW_WORDS = {
@@ -160,7 +159,7 @@ def audits(run: Run) -> dict[str, audit.Audit]:
     return found
 
 
-def classes(run: Run) -> pd.DataFrame:
+def table(run: Run) -> pd.DataFrame:
     """Rows of every class, one column a view: the proof, and the counterfactual beside it."""
     found = audits(run)
     table = {VIEW_WORDS[view]: {CLASS_WORDS[c]: _count(n) for c, n in a.counts.items()} for view, a in found.items()}
@@ -305,12 +304,6 @@ def validity(run: Run) -> list[str]:
     judged = audit.of_run(run, block["block"])
     fine = judged.verdict == "true" or audit.allowed(judged, block["mode"], block["level"])
     return [] if fine else [f"the audit says {judged.verdict}: {judged.reason}"]
-
-
-def no_differences(run: Run) -> pd.DataFrame:
-    """One failover has nothing to be compared with inside its run."""
-    del run
-    return pd.DataFrame()
 
 
 def _lsn(lsn: int | None) -> str:

@@ -12,16 +12,18 @@ from typing import Any, Self
 
 from labkit.checkers import audit, outage
 from labkit.errors import ClusterError, LoadError
-from labkit.lab.cluster.cluster import Cluster, Node
-from labkit.lab.cluster.synchronize import Synchronous
+from labkit.lab.cluster.cluster import Cluster
+from labkit.lab.cluster.node import Node
 from labkit.lab.failover import faults, readback, rejoining
 from labkit.lab.failover.steps import FailoverSteps, Policy
 from labkit.lab.failover.watching import Watch
 from labkit.lab.load import writing
 from labkit.lab.load.shards import Generators
 from labkit.lab.load.writing import WriteLoad
-from labkit.lab.workloads import AppendRows
-from labkit.run.store import Run, part_name
+from labkit.lab.workloads.append_rows import AppendRows
+from labkit.replication import Replication
+from labkit.run.parts import part_name
+from labkit.run.store import Run
 
 BEHIND = "-behind"
 FAILOVER = ("survey", "decide", "preflight", "fence", "promote", "repair", "route", "repoint")
@@ -34,7 +36,7 @@ _PATIENCE_S = 1.0  # with writers whose trial has ended early; a notebook server
 class Trial:
     """What is done in one trial; times in seconds."""
 
-    replication: Synchronous
+    replication: Replication
     fault: str
     workload: AppendRows
     policy: Policy

@@ -11,13 +11,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from labkit.errors import BadInput, ClusterError
-from labkit.experiments.declared import as_list
-from labkit.experiments.failover.parameters import CAUSES, PromotionCrash
+from labkit.experiments.parameters import as_list
+from labkit.experiments.promotion_crash.parameters import CAUSES, PromotionCrash
 from labkit.experiments.stage import alone_on, new_run, recorded
 from labkit.lab import providers
-from labkit.lab.cluster.cluster import Cluster, Node
-from labkit.lab.cluster.powers import ClusterSpec, Damageable, Repairable
+from labkit.lab.cluster.cluster import Cluster
+from labkit.lab.cluster.node import Node
+from labkit.lab.cluster.powers import Damageable, Repairable
 from labkit.lab.failover import promotion
+from labkit.lab.providers.protocol import ClusterSpec
 from labkit.run.store import Run
 
 _DAMAGES: dict[str, tuple[str, str]] = {

@@ -6,8 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from labkit.analysis.report.tables import Words
-from labkit.experiments.read_scaling.findings import Sentences
+from labkit.analysis.words import Sentences, Words
 from labkit.run.store import Run
 
 MEANING = {
@@ -26,7 +25,7 @@ def _tried(run: Run) -> list[dict[str, Any]]:
     return [block for block in run.blocks if block["tried"]]
 
 
-def outcomes(run: Run) -> pd.DataFrame:
+def table(run: Run) -> pd.DataFrame:
     """One row a set-up: whether preflight warned, what came of pg_promote, and what repairing it led to."""
     rows = {}
     for block in run.blocks:

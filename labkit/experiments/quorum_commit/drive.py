@@ -8,16 +8,19 @@ from typing import Any
 from psycopg import pq
 
 from labkit.checkers import outage
-from labkit.experiments.declared import QuorumCommit
+from labkit.experiments.quorum_commit.parameters import QuorumCommit
 from labkit.experiments.stage import cluster_of, new_run, recorded, replication_restored
-from labkit.lab.cluster import sql as postgres
-from labkit.lab.cluster.cluster import Cluster, Node, wait_until
-from labkit.lab.cluster.synchronize import Synchronous
+from labkit.lab.cluster import sql
+from labkit.lab.cluster.cluster import Cluster
+from labkit.lab.cluster.node import Node
+from labkit.lab.cluster.waiting import wait_until
 from labkit.lab.load import writing
 from labkit.lab.load.shards import Generators
-from labkit.lab.workloads import AppendRows
+from labkit.lab.workloads.append_rows import AppendRows
 from labkit.progress import Progress
-from labkit.run.store import Run, part_name
+from labkit.replication import Replication
+from labkit.run.parts import part_name
+from labkit.run.store import Run
 
 _DEADLINE_S = 60.0
 _WRITE = f"INSERT INTO {AppendRows.table} (key, payload) VALUES ({{key}}, 'lone')"
@@ -40,7 +43,7 @@ def quorum_commit(parameters: QuorumCommit) -> Run:
         plan = [(r, *arm) for r in range(p.rounds) for arm in (p.arms if r % 2 == 0 else p.arms[::-1])]
         with Progress("measuring", len(plan), "blocks") as bar:
             for number, (r, mode, level) in enumerate(plan):
-                facts = _measure(p, cluster, run, generators, number, Synchronous.parse(mode, level))
+                facts = _measure(p, cluster, run, generators, number, Replication.parse(mode, level))
                 run.update(blocks=[*run.blocks, {"block": number, "round": r, **facts}])
                 bar.update(number + 1)
         run.update(demonstrations=_demonstrate(p, cluster))
@@ -48,7 +51,7 @@ def quorum_commit(parameters: QuorumCommit) -> Run:
 
 
 def _measure(
-    p: QuorumCommit, cluster: Cluster, run: Run, generators: Generators, number: int, replication: Synchronous
+    p: QuorumCommit, cluster: Cluster, run: Run, generators: Generators, number: int, replication: Replication
 ) -> dict[str, Any]:
     workload = AppendRows()
     states = cluster.synchronous(replication.mode, replication.k, replication.level, _DEADLINE_S)
@@ -88,7 +91,7 @@ def _demonstrate(p: QuorumCommit, cluster: Cluster) -> list[dict[str, Any]]:
     shown: list[dict[str, Any]] = []
     key = 0
     for words in ("FIRST 1", "ANY 1", "ANY 2"):
-        replication = Synchronous.parse(words, "on")
+        replication = Replication.parse(words, "on")
         for stopped in (replicas[:0], replicas[:1], replicas):
             cluster.synchronous(replication.mode, replication.k, replication.level, _DEADLINE_S)
             try:
@@ -128,7 +131,7 @@ class _Commit:
 
     def wait(self, deadline_s: float) -> float | None:
         """Milliseconds until the server answered; None if it has not within the deadline."""
-        answered = postgres.answered(self._connection, deadline_s)
+        answered = sql.answered(self._connection, deadline_s)
         return (time.monotonic() - self._began) * 1e3 if answered else None
 
     def cancel(self, deadline_s: float) -> str:
@@ -162,7 +165,7 @@ def _start(nodes: list[Node], cluster: Cluster) -> None:
 
 def _states(primary: Node) -> dict[str, str]:
     with primary.session() as connection:
-        return {row["application_name"]: row["sync_state"] for row in postgres.replication(connection)}
+        return {row["application_name"]: row["sync_state"] for row in sql.replication(connection)}
 
 
 def _has(node: Node, key: int) -> bool:

@@ -10,8 +10,7 @@ import pandas as pd
 from scipy.stats import t
 
 from labkit.analysis.frames.rows import each
-from labkit.analysis.report.tables import Words, number
-from labkit.experiments.read_scaling.findings import Sentences
+from labkit.analysis.words import Sentences, Words, number
 from labkit.run.store import Run
 
 _SAFETY = {

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from concurrent.futures import Executor
 
-from labkit.experiments.declared import ReadScaling, as_list, as_stages
+from labkit.experiments.parameters import as_list, as_stages
+from labkit.experiments.read_scaling.parameters import ReadScaling
 from labkit.experiments.stage import CATCHUP_S, check_connections, cluster_of, new_run, recorded
 from labkit.lab import dataset, routing
 from labkit.lab.load.arrivals import Arrivals, Closed, Open

@@ -9,15 +9,18 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import psycopg
-from psycopg import sql
+from psycopg.sql import SQL, Literal
 
 from labkit.errors import ClusterError
-from labkit.experiments.declared import StreamingReplication, as_list
+from labkit.experiments.parameters import as_list
 from labkit.experiments.stage import cluster_of, new_run, recorded
+from labkit.experiments.streaming_replication.parameters import StreamingReplication
 from labkit.lab import providers
-from labkit.lab.cluster import sql as postgres
-from labkit.lab.cluster.cluster import Cluster, Node, wait_until
-from labkit.lab.cluster.powers import ReplicaKeeper
+from labkit.lab.cluster import sql
+from labkit.lab.cluster.cluster import Cluster
+from labkit.lab.cluster.node import Node
+from labkit.lab.cluster.waiting import wait_until
+from labkit.lab.providers.protocol import ReplicaKeeper
 from labkit.run.store import Run
 
 DEADLINE_S = 60.0
@@ -81,11 +84,11 @@ def _watch_positions(run: Run, cluster: Cluster, load_s: float) -> None:
         while (elapsed := time.monotonic() - begun) < load_s + 1:
             if elapsed >= load_s:
                 ending.set()
-            position = postgres.wal_position(connection)
+            position = sql.wal_position(connection)
             now = position.written or 0
-            for row in postgres.replication(connection):
+            for row in sql.replication(connection):
                 behind = {
-                    f"{name}_behind_bytes": now - postgres.parse_lsn(row[f"{name}_lsn"])
+                    f"{name}_behind_bytes": now - sql.parse_lsn(row[f"{name}_lsn"])
                     for name in ("sent", "write", "flush", "replay")
                     if row[f"{name}_lsn"]
                 }
@@ -120,7 +123,7 @@ def _time_visibility(run: Run, cluster: Cluster, p: StreamingReplication, number
         connection.execute("TRUNCATE replication_lesson")
         cluster.wait_for_catchup(DEADLINE_S)
         watchers = [_Watcher(node, p.commits) for node in replicas]
-        connection.execute(sql.SQL("SET synchronous_commit = {}").format(sql.Literal(level)))
+        connection.execute(SQL("SET synchronous_commit = {}").format(Literal(level)))
         asked, known = [], []
         from_ns = run.now_ns()
         for i in range(1, p.commits + 1):

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 
 from labkit.analysis.frames.rows import each
-from labkit.analysis.plots.style import BLACK, WIDTH_IN, Sheet, drawing, node_style
-from labkit.analysis.report.tables import Words, number, percent
+from labkit.analysis.words import Sentences, Words, not_valid, number, percent
 from labkit.errors import RunUnreadable
-from labkit.experiments.read_scaling.findings import Sentences
 from labkit.run.store import Run
 
 _MIB = 2**20
-_POSITIONS = {"sent": "-", "write": "--", "flush": "-.", "replay": ":"}
 _STATUS = {
     "reserved": "within max_wal_size",
     "extended": "beyond max_wal_size, still kept",
@@ -34,7 +28,7 @@ def _events(run: Run, kind: str) -> pd.DataFrame:
     return mine.reset_index(drop=True)
 
 
-def staleness(run: Run) -> pd.DataFrame:
+def differences(run: Run) -> pd.DataFrame:
     """One row per level of synchronous_commit and replica: how long after its commit a row was visible there.
 
     level, node: str. synchronous: bool, whether commits may wait for this replica. commits: int. p50_ms, p95_ms,
@@ -67,7 +61,7 @@ def headline(run: Run) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def staleness_table(run: Run) -> pd.DataFrame:
+def table(run: Run) -> pd.DataFrame:
     """`staleness` to read, beside what the commit itself took."""
     cost = {row.arm: row.p50_ms for row in each(headline(run))}
     rows = {
@@ -79,7 +73,7 @@ def staleness_table(run: Run) -> pd.DataFrame:
             "max ms": number(row.max_ms),
             "visible at commit": percent(row.visible_share, signed=False),
         }
-        for row in each(staleness(run))
+        for row in each(differences(run))
     }
     found = pd.DataFrame.from_dict(rows, orient="index")
     found.index = pd.MultiIndex.from_tuples(found.index)
@@ -126,77 +120,11 @@ def conflict(run: Run) -> pd.DataFrame:
     return Words({"": _events(run, "conflict").iloc[0].reindex(names)})
 
 
-def behind(frame: pd.DataFrame, ax: Axes) -> Axes:
-    """How far the positions of one replica are behind the end of the primary's WAL. `frame`: its `position` events."""
-    for name, dashes in _POSITIONS.items():
-        ax.plot(frame["second"], frame[f"{name}_behind_bytes"] / _MIB, dashes, label=name, color=BLACK)
-    ax.set_xlabel("second")
-    ax.set_ylabel("behind the primary, MiB")
-    ax.set_ylim(bottom=0)
-    return ax
-
-
-def positions(run: Run) -> Sheet:
-    """Sent, written, flushed and replayed WAL under write load, one panel a replica."""
-    frame = _events(run, "position")
-    return _panels(
-        list(frame.groupby("node")), behind, "WAL positions of each replica behind the primary under write load"
-    )
-
-
-def lags(run: Run) -> Sheet:
-    """write_lag, flush_lag and replay_lag as the primary measures them, one panel a replica."""
-
-    def draw(mine: pd.DataFrame, ax: Axes) -> Axes:
-        for name, dashes in (("write", "-"), ("flush", "--"), ("replay", ":")):
-            ax.plot(mine["second"], 1e3 * mine[f"{name}_lag_s"].astype(float), dashes, label=name, color=BLACK)
-        ax.set_xlabel("second")
-        ax.set_ylabel("lag, ms")
-        ax.set_ylim(bottom=0)
-        return ax
-
-    return _panels(list(_events(run, "position").groupby("node")), draw, "Write, flush and replay lag of each replica")
-
-
-def visible(run: Run) -> Sheet:
-    """The distribution of the time until a row is visible, one panel a level, one line a replica."""
-
-    def draw(mine: pd.DataFrame, ax: Axes) -> Axes:
-        for row in each(mine):
-            values = np.sort(row.stale_ms)
-            ax.step(values, np.arange(1, len(values) + 1) / len(values), label=row.node, **node_style(row.node))
-        ax.axvline(0, color=BLACK, linewidth=0.8)
-        ax.set_xscale("symlog", linthresh=1)
-        ax.set_xlabel("ms after the commit was known")
-        ax.set_ylabel("share of rows visible")
-        return ax
-
-    groups = list(_events(run, "visibility").groupby("level", sort=False))
-    return _panels(groups, draw, "Share of rows visible on each replica by time since their commit")
-
-
-def _panels(groups: list[tuple[Any, pd.DataFrame]], draw: Any, alt: str) -> Sheet:
-    columns = min(len(groups), 3)
-    rows = -(-len(groups) // columns)
-    with drawing():
-        sheet = Sheet(figsize=(WIDTH_IN, 2.5 * rows + 0.4), layout="constrained")
-        axes = sheet.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flat
-        for ax, (name, frame) in zip(axes, groups, strict=False):
-            draw(frame, ax)
-            ax.set_title(str(name))
-        for ax in list(axes)[len(groups) :]:
-            ax.set_axis_off()
-        handles, labels = sheet.axes[0].get_legend_handles_labels()
-        sheet.legend(handles, labels, loc="outside upper right", ncols=len(labels))
-    sheet.alt = alt
-    return sheet
-
-
 def verdicts(run: Run) -> Sentences:
     """What the lesson showed, computed from the run."""
     found = Sentences()
     cost = {row.arm: row.p50_ms for row in each(headline(run))}
-    for row in each(staleness(run)):
+    for row in each(differences(run)):
         kind = "synchronous" if row.synchronous else "asynchronous"
         found.append(
             f"synchronous_commit = {row.level} ({number(cost[row.level])} ms a commit): on {row.node} ({kind}) half of "
@@ -214,7 +142,7 @@ def verdicts(run: Run) -> Sentences:
         f"The slot of {rebuilt['node']} kept {number(most)} MiB of WAL while it was down and then was "
         f"{steps['wal_status'].iloc[-1]}; making the replica anew took {rebuilt['seconds']:.1f} s."
     )
-    return Sentences([*found, *(f"Not valid: {problem}." for problem in validity(run))])
+    return Sentences([*found, *not_valid(validity(run))])
 
 
 def validity(run: Run) -> list[str]:
@@ -223,3 +151,6 @@ def validity(run: Run) -> list[str]:
         return [f"the run did not come to its end: {run.meta.get('problem') or 'no reason was recorded'}"]
     last = _events(run, "slot_step")["wal_status"].iloc[-1]
     return [] if last == "lost" else [f"the slot was never lost, its status stayed {last}"]
+
+
+lead = verdicts

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import psycopg
-from psycopg import pq, sql
+from psycopg import pq
 from psycopg.rows import dict_row
+from psycopg.sql import SQL, Identifier
+from psycopg.sql import Literal as Quoted
 
 from labkit.errors import ClusterError
 
@@ -114,10 +116,10 @@ def configure(connection: Connection, changes: Mapping[str, str | None]) -> None
     """ALTER SYSTEM for each change (None resets it), then reload. Raises ClusterError if one is refused."""
     for name, value in changes.items():
         # A list setting takes its items as separate literals; as one literal it would become one quoted item.
-        words = sql.SQL(", ").join(sql.Literal(item.strip()) for item in value.split(",")) if value else sql.SQL("''")
-        assignment = sql.SQL("RESET {}") if value is None else sql.SQL("SET {} = {}")
-        statement = sql.SQL("ALTER SYSTEM ") + assignment.format(
-            sql.Identifier(name), words if name in _LIST_SETTINGS else sql.Literal(value)
+        words = SQL(", ").join(Quoted(item.strip()) for item in value.split(",")) if value else SQL("''")
+        assignment = SQL("RESET {}") if value is None else SQL("SET {} = {}")
+        statement = SQL("ALTER SYSTEM ") + assignment.format(
+            Identifier(name), words if name in _LIST_SETTINGS else Quoted(value)
         )
         try:
             connection.execute(statement)
@@ -255,14 +257,12 @@ def create_roles(connection: Connection, database: str, passwords: Mapping[str, 
             passwords[name].encode(), name.encode(), b"scram-sha-256"
         ).decode()
         connection.execute(
-            sql.SQL("CREATE ROLE {} {} PASSWORD {}").format(
-                sql.Identifier(name), sql.SQL(attributes), sql.Literal(verifier)
-            )
+            SQL("CREATE ROLE {} {} PASSWORD {}").format(Identifier(name), SQL(attributes), Quoted(verifier))
         )
-    named = sql.Identifier(database)
-    connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(named))
-    connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(named))
-    connection.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO labkit_app").format(named))
+    named = Identifier(database)
+    connection.execute(SQL("CREATE DATABASE {} TEMPLATE template0").format(named))
+    connection.execute(SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(named))
+    connection.execute(SQL("GRANT CONNECT ON DATABASE {} TO labkit_app").format(named))
 
 
 def grant_rows(connection: Connection) -> None:

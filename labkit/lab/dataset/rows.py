@@ -22,7 +22,7 @@ import numpy.typing as npt
 from faker import Faker
 
 from labkit.errors import BadInput
-from labkit.experiments.declared import LOCALES
+from labkit.lab.dataset.locales import LOCALES
 
 BLOCK_ROWS = 4096  # about 1 MB of COPY text; a block is what one random generator draws
 _FORMAT = 1  # raise it when the same spec starts to give other rows

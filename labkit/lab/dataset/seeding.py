@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import psycopg
-from psycopg import sql
+from psycopg.sql import SQL
 
 from labkit.errors import ClusterError
-from labkit.lab.cluster import sql as postgres
+from labkit.lab.cluster import sql
 from labkit.lab.dataset.rows import BLOCK_ROWS, DatasetSpec, copy_text
 from labkit.progress import Progress
 
@@ -100,7 +100,7 @@ def _seeded(
 ) -> SeedReport:
     # Waiting for a synchronous standby would not make the rows safer: the replicas are waited for at the end.
     connection.execute("SET synchronous_commit = local")
-    connection.execute(sql.SQL("SET lock_timeout = {}").format(_LOCK_TIMEOUT))
+    connection.execute(SQL("SET lock_timeout = {}").format(_LOCK_TIMEOUT))
     connection.execute("SELECT pg_advisory_lock(hashtext('labkit_dataset'))")
     if _recorded(connection) == spec.fingerprint:
         if not _level(cluster, connection):
@@ -165,7 +165,7 @@ def _recorded(connection: psycopg.Connection[Any]) -> str | None:
 
 def _level(cluster: Cluster, connection: psycopg.Connection[Any]) -> bool:
     """Whether the primary sees every other node level with it: one query, where waiting takes many connections."""
-    lags = [row["replay_lag_bytes"] for row in postgres.replication(connection)]
+    lags = [row["replay_lag_bytes"] for row in sql.replication(connection)]
     return lags == [0] * (len(cluster.nodes) - 1)
 
 

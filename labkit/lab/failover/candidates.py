@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from labkit.lab.cluster.sql import Role
-from labkit.lab.cluster.synchronize import Synchronous
+from labkit.replication import Replication
 
 PATRONI_MAX_LAG_BYTES = 2**20
 DEFAULT_PRIORITY = 100
@@ -82,7 +82,7 @@ class Decision:
 
 def decide(
     survivors: Sequence[Survivor],
-    replication: Synchronous,
+    replication: Replication,
     primary_lsn: int | None = None,
     max_lag_bytes: int = 16 * 2**20,
 ) -> Decision:
@@ -110,7 +110,7 @@ def decide(
 def _refusals(
     survivors: Sequence[Survivor],
     chosen: Survivor,
-    replication: Synchronous,
+    replication: Replication,
     primary_lsn: int | None,
     max_lag_bytes: int,
 ) -> list[str]:
@@ -142,13 +142,13 @@ def _refusals(
     return found
 
 
-def _labkit(survivors: Sequence[Survivor], primary_lsn: int | None, replication: Synchronous) -> str | None:
+def _labkit(survivors: Sequence[Survivor], primary_lsn: int | None, replication: Replication) -> str | None:
     del primary_lsn, replication
     eligible = [s for s in survivors if s.answers and not s.replay_paused and s.priority > 0]
     return _best(eligible, lambda s: (s.timeline or 0, s.has, s.priority))
 
 
-def _patroni(survivors: Sequence[Survivor], primary_lsn: int | None, replication: Synchronous) -> str | None:
+def _patroni(survivors: Sequence[Survivor], primary_lsn: int | None, replication: Replication) -> str | None:
     del replication
     near = [s for s in survivors if s.answers and s.priority > 0]
     if primary_lsn is not None:
@@ -156,21 +156,21 @@ def _patroni(survivors: Sequence[Survivor], primary_lsn: int | None, replication
     return _best(near, lambda s: (s.has, s.priority))
 
 
-def _pg_auto_failover(survivors: Sequence[Survivor], primary_lsn: int | None, replication: Synchronous) -> str | None:
+def _pg_auto_failover(survivors: Sequence[Survivor], primary_lsn: int | None, replication: Replication) -> str | None:
     del primary_lsn
     if any(not s.answers for s in survivors) and replication.mode != "off":
         return None
     return _best([s for s in survivors if s.answers and s.priority > 0], lambda s: (s.priority, s.has))
 
 
-def _repmgr(survivors: Sequence[Survivor], primary_lsn: int | None, replication: Synchronous) -> str | None:
+def _repmgr(survivors: Sequence[Survivor], primary_lsn: int | None, replication: Replication) -> str | None:
     del primary_lsn, replication
     return _best(
         [s for s in survivors if s.answers and s.priority > 0], lambda s: (s.received or s.replayed or 0, s.priority)
     )
 
 
-RULES: dict[str, Callable[[Sequence[Survivor], int | None, Synchronous], str | None]] = {
+RULES: dict[str, Callable[[Sequence[Survivor], int | None, Replication], str | None]] = {
     "labkit": _labkit,
     "Patroni": _patroni,
     "pg_auto_failover": _pg_auto_failover,

@@ -7,9 +7,10 @@ import time
 from collections.abc import Iterator, Sequence
 
 from labkit.errors import BadInput
-from labkit.lab.cluster import sql as postgres
-from labkit.lab.cluster.cluster import Node, wait_until
+from labkit.lab.cluster import sql
+from labkit.lab.cluster.node import Node
 from labkit.lab.cluster.powers import Isolatable, Killable
+from labkit.lab.cluster.waiting import wait_until
 
 KILL, POSTMASTER, PAUSE, ISOLATE, SWITCHOVER = FAULTS = ("kill", "postmaster", "pause", "isolate", "switchover")
 _NEEDS = {KILL: Killable, POSTMASTER: Killable, PAUSE: Killable, ISOLATE: Isolatable}
@@ -53,10 +54,10 @@ def stop_receiving(node: Node, deadline_s: float = 10.0) -> str:
     Raises ClusterError, WaitTimeout.
     """
     with node.session() as connection:
-        before = postgres.settings(connection, ["primary_conninfo"])["primary_conninfo"]
+        before = sql.settings(connection, ["primary_conninfo"])["primary_conninfo"]
         if before:
-            postgres.configure(connection, {"primary_conninfo": ""})
-        wait_until(lambda: not postgres.receives(connection), deadline_s, "the WAL receiver to stop", node)
+            sql.configure(connection, {"primary_conninfo": ""})
+        wait_until(lambda: not sql.receives(connection), deadline_s, "the WAL receiver to stop", node)
     return before
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from labkit import paths as project
+from labkit import paths
 from labkit.errors import ClusterError, WaitTimeout
 from labkit.lab.cluster.cluster import Cluster, command
 from labkit.lab.providers.embedded import state
@@ -78,7 +78,7 @@ def alone_on(cluster: Cluster) -> Iterator[None]:
 
 def root(cluster: Cluster) -> Path:
     """Where the clusters of its provider have their folders: those of two providers may share a name."""
-    return project.data() / "docker" if cluster.provider == "docker" else project.clusters()
+    return paths.data() / "docker" if cluster.provider == "docker" else paths.clusters()
 
 
 def _file(cluster: Cluster) -> Path:

@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterable
 
 from labkit.errors import BadInput, ClusterError
-from labkit.lab.cluster import sql as postgres
-from labkit.lab.cluster.cluster import Node
+from labkit.lab.cluster import sql
+from labkit.lab.cluster.node import Node
 from labkit.lab.cluster.powers import Repairable
-from labkit.lab.cluster.synchronize import Synchronous, parse_names
+from labkit.replication import Replication
 
 _REDO = re.compile(r"^Latest checkpoint's REDO location:\s+([0-9A-F]+/[0-9A-F]+)$", re.MULTILINE)
 _SEGMENT = re.compile(r"^Bytes per WAL segment:\s+(\d+)$", re.MULTILINE)
@@ -33,19 +33,19 @@ def last_lsn(node: Node) -> int | None:
             return None
         newest, first, end = written
         # A promoted server writes its new timeline into the control file only with the checkpoint that follows.
-        start = postgres.parse_lsn(redo[1]) if newest == int(timeline[1]) else first
+        start = sql.parse_lsn(redo[1]) if newest == int(timeline[1]) else first
         control.program(
             "pg_waldump",
             "--quiet",
             f"--path={control.data}/pg_wal",
             f"--timeline={newest}",
-            f"--start={postgres.lsn_text(start)}",
+            f"--start={sql.lsn_text(start)}",
             # Without an end it would wait 5 s for a segment that is not there yet.
-            f"--end={postgres.lsn_text(end)}",
+            f"--end={sql.lsn_text(end)}",
         )
     except ClusterError as error:
         invalid = _END.search(str(error))
-        return postgres.parse_lsn(invalid[1]) if invalid else None
+        return sql.parse_lsn(invalid[1]) if invalid else None
     return end
 
 
@@ -68,7 +68,7 @@ def segments(names: Iterable[str], timeline: int, segment_bytes: int) -> tuple[i
     return newest, min(numbers) * segment_bytes, (max(numbers) + 1) * segment_bytes
 
 
-def promised(node: Node) -> Synchronous | None:
+def promised(node: Node) -> Replication | None:
     """What its commits waited for, as its files set it; None if they cannot be read."""
     control = node.control
     if not isinstance(control, Repairable):
@@ -78,6 +78,6 @@ def promised(node: Node) -> Synchronous | None:
             control.program("postgres", "-D", control.data, "-C", name).strip()
             for name in ("synchronous_standby_names", "synchronous_commit")
         )
-        return parse_names(names, level)
+        return Replication.from_setting(names, level)
     except (ClusterError, BadInput):
         return None

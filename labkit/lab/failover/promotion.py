@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import psycopg
 
 from labkit.errors import ClusterError
-from labkit.lab.cluster import sql as postgres
-from labkit.lab.cluster.cluster import Node, wait_until
+from labkit.lab.cluster import sql
+from labkit.lab.cluster.node import Node
+from labkit.lab.cluster.waiting import wait_until
 from labkit.lab.failover.candidates import Survivor
 
 # At the end of recovery the server deletes standby.signal, and dies if it cannot. Renaming a new file over the old one
@@ -36,7 +37,7 @@ _MEANINGS = {
 
 
 def preflight(
-    node: Node, followers: Sequence[tuple[str, int]] = (), connection: postgres.Connection | None = None
+    node: Node, followers: Sequence[tuple[str, int]] = (), connection: sql.Connection | None = None
 ) -> list[str]:
     """What would make the promotion of this replica fail, or leave its followers behind; one sentence each.
 
@@ -45,14 +46,14 @@ def preflight(
     """
     problems = []
     with node.session() if connection is None else _given(connection, node) as session:
-        if postgres.role(session) == "primary":
+        if sql.role(session) == "primary":
             return [f"{node.name} is a primary already"]
-        if postgres.replay_paused(session):
+        if sql.replay_paused(session):
             problems.append(f"{node.name}: its WAL replay is paused; SELECT pg_wal_replay_resume() continues it")
-        oldest = postgres.oldest_wal(session)
+        oldest = sql.oldest_wal(session)
         problems += [
-            f"{node.name} has WAL from {postgres.lsn_text(oldest)} on, but {name} must go on from "
-            f"{postgres.lsn_text(lsn)}: it would have to be rebuilt. Raise wal_keep_size"
+            f"{node.name} has WAL from {sql.lsn_text(oldest)} on, but {name} must go on from "
+            f"{sql.lsn_text(lsn)}: it would have to be rebuilt. Raise wal_keep_size"
             for name, lsn in followers
             if lsn < oldest
         ]
@@ -60,7 +61,7 @@ def preflight(
     return problems
 
 
-def _standby_signal(connection: postgres.Connection) -> list[str]:
+def _standby_signal(connection: sql.Connection) -> list[str]:
     try:
         connection.execute(f"COPY (SELECT) TO PROGRAM $shell${_CAN_DELETE}$shell$")
     except psycopg.errors.ExternalRoutineException as error:
@@ -70,7 +71,7 @@ def _standby_signal(connection: postgres.Connection) -> list[str]:
     return []
 
 
-def promote(node: Node, connection: postgres.Connection | None = None, deadline_s: float = 30.0) -> None:
+def promote(node: Node, connection: sql.Connection | None = None, deadline_s: float = 30.0) -> None:
     """Promote and wait until the node has left recovery. Raises ClusterError with the log's last lines, WaitTimeout.
 
     pg_promote itself looks every 100 ms; this looks every 2 ms. No error if somebody's request has just been granted.
@@ -79,9 +80,9 @@ def promote(node: Node, connection: postgres.Connection | None = None, deadline_
         try:
             # "Recovery is not in progress": it has ended since this was decided.
             with contextlib.suppress(psycopg.errors.ObjectNotInPrerequisiteState):
-                postgres.begin_promotion(session)
+                sql.begin_promotion(session)
             wait_until(
-                lambda: postgres.role(session) == "primary", deadline_s, "the end of recovery", node, interval_s=0.002
+                lambda: sql.role(session) == "primary", deadline_s, "the end of recovery", node, interval_s=0.002
             )
         except psycopg.OperationalError as error:
             raise ClusterError(
@@ -91,10 +92,10 @@ def promote(node: Node, connection: postgres.Connection | None = None, deadline_
             ) from error
 
 
-def cannot_follow(followers: Sequence[Survivor], new: Node, connection: postgres.Connection) -> dict[str, str]:
+def cannot_follow(followers: Sequence[Survivor], new: Node, connection: sql.Connection) -> dict[str, str]:
     """Which of these replicas cannot follow `new`, just promoted, as they are: name -> why, and what helps."""
-    timeline = postgres.timeline(connection)
-    fork = postgres.forked_at(connection, timeline)
+    timeline = sql.timeline(connection)
+    fork = sql.forked_at(connection, timeline)
     found = {}
     for s in followers:
         if fork is not None and (s.timeline or 0) < timeline and (s.replayed or 0) > fork:
@@ -110,10 +111,10 @@ def cannot_follow(followers: Sequence[Survivor], new: Node, connection: postgres
 class _given:
     """A connection that somebody else closes, with this node's name on its errors."""
 
-    def __init__(self, connection: postgres.Connection, node: Node) -> None:
+    def __init__(self, connection: sql.Connection, node: Node) -> None:
         self._connection, self._node = connection, node
 
-    def __enter__(self) -> postgres.Connection:
+    def __enter__(self) -> sql.Connection:
         return self._connection
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
@@ -139,7 +140,7 @@ def attempt(node: Node, deadline_s: float = 30.0) -> Attempt:
         try:
             row = connection.execute("SELECT pg_promote(true, %s)", (max(1, round(deadline_s)),)).fetchone()
             said.append(f" pg_promote \n------------\n {'t' if row and row[0] else 'f'}")
-            promoted = postgres.role(connection) == "primary"
+            promoted = sql.role(connection) == "primary"
         except psycopg.OperationalError as error:
             # What psql prints of the same loss, without psycopg's words about where it noticed.
             said.append(str(error).removeprefix("consuming input failed: ").strip())

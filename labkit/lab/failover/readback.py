@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from psycopg import sql
+from psycopg.sql import SQL, Identifier
 
 from labkit.errors import ClusterError
-from labkit.lab.cluster import sql as postgres
-from labkit.lab.cluster.cluster import Node, wait_until
-from labkit.lab.workloads import AppendRows
-from labkit.run.store import Run, part_name
+from labkit.lab.cluster import sql
+from labkit.lab.cluster.node import Node
+from labkit.lab.cluster.waiting import wait_until
+from labkit.lab.workloads.append_rows import AppendRows
+from labkit.run.parts import part_name
+from labkit.run.store import Run
 
 Keys = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -20,10 +22,10 @@ _HEADER_BYTES = 19
 _ROW = np.dtype([("fields", ">i2"), ("key_bytes", ">i4"), ("key", ">i8"), ("xid_bytes", ">i4"), ("xid", ">i8")])
 
 
-def rows(connection: postgres.Connection, table: str = AppendRows.table) -> tuple[Keys, Keys]:
+def rows(connection: sql.Connection, table: str = AppendRows.table) -> tuple[Keys, Keys]:
     """Keys and transaction ids of every visible row, in no order."""
-    query = sql.SQL("COPY (SELECT key, xmin::text::bigint FROM {}) TO STDOUT (FORMAT binary)")
-    with connection.cursor() as cursor, cursor.copy(query.format(sql.Identifier(table))) as copy:
+    query = SQL("COPY (SELECT key, xmin::text::bigint FROM {}) TO STDOUT (FORMAT binary)")
+    with connection.cursor() as cursor, cursor.copy(query.format(Identifier(table))) as copy:
         content = b"".join(bytes(block) for block in copy)
     count = (len(content) - _HEADER_BYTES) // _ROW.itemsize
     found = np.frombuffer(content, dtype=_ROW, count=count, offset=_HEADER_BYTES)
@@ -34,7 +36,7 @@ def promoted(node: Node) -> tuple[Keys, Keys]:
     """What a new primary has. Raises ClusterError while it is still in recovery: rows may be missing then."""
     with node.session() as connection, connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        if postgres.role(connection) != "primary":
+        if sql.role(connection) != "primary":
             raise ClusterError(
                 "it is still in recovery: what it has not replayed yet would count as lost; promote it first",
                 node=node.name,
@@ -51,7 +53,7 @@ class Snapshot:
         self._connection = node.connect()
 
         def caught_up() -> bool:
-            return (postgres.wal_position(self._connection).replayed or 0) >= (received or 0)
+            return (sql.wal_position(self._connection).replayed or 0) >= (received or 0)
 
         wait_until(caught_up, deadline_s, "the replay of everything received", node, interval_s=0.002)
         self._connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")

@@ -9,16 +9,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from labkit import replication
 from labkit.errors import ClusterError
-from labkit.lab.cluster import sql as postgres
-from labkit.lab.cluster import synchronize as synchronous
-from labkit.lab.cluster.cluster import Cluster, Node, wait_until
+from labkit.lab.cluster import sql, synchronize
+from labkit.lab.cluster.cluster import Cluster
+from labkit.lab.cluster.node import Node
 from labkit.lab.cluster.powers import Isolatable, Repairable
-from labkit.lab.cluster.synchronize import Synchronous
+from labkit.lab.cluster.waiting import wait_until
 from labkit.lab.failover import offline_state as remains
 from labkit.lab.failover import readback
 from labkit.lab.failover.readback import Keys
-from labkit.run.store import Run, part_name
+from labkit.replication import Replication
+from labkit.run.parts import part_name
+from labkit.run.store import Run
 
 _COMMIT = re.compile(r"tx:\s+(\d+), lsn: ([0-9A-F]+/[0-9A-F]+),.* COMMIT (\S+ \S+ UTC)")
 Log = Callable[..., None]
@@ -46,11 +49,11 @@ def own_rows(old: Node, deadline_s: float = 60.0) -> tuple[Keys, Keys, int, int]
     try:
         old.wait_ready(deadline_s)
         with old.session() as connection:
-            if postgres.role(connection) == "primary":
+            if sql.role(connection) == "primary":
                 raise ClusterError("it came back as a primary: it was not fenced", node=old.name)
             keys, xids = readback.rows(connection)
-            last = postgres.wal_position(connection).replayed or 0
-            return keys, xids, last, postgres.timeline(connection)
+            last = sql.wal_position(connection).replayed or 0
+            return keys, xids, last, sql.timeline(connection)
     finally:
         old.control.stop("fast")
 
@@ -75,10 +78,10 @@ def _commits(old: Node, start: int, end: int, timeline: int) -> dict[int, tuple[
         f"--path={old.control.data}/pg_wal",
         "--rmgr=Transaction",
         f"--timeline={timeline}",
-        f"--start={postgres.lsn_text(start)}",
-        f"--end={postgres.lsn_text(end)}",
+        f"--start={sql.lsn_text(start)}",
+        f"--end={sql.lsn_text(end)}",
     )
-    return {int(xid): (postgres.parse_lsn(lsn), utc) for xid, lsn, utc in _COMMIT.findall(text)}
+    return {int(xid): (sql.parse_lsn(lsn), utc) for xid, lsn, utc in _COMMIT.findall(text)}
 
 
 def record(run: Run, block: int, found: Ghosts) -> None:
@@ -100,7 +103,7 @@ def rejoin(
     cluster: Cluster,
     old: Node,
     new: Node,
-    replication: Synchronous | None = None,
+    replication: Replication | None = None,
     deadline_s: float = 120.0,
     log: Log | None = None,
 ) -> str:
@@ -116,7 +119,7 @@ def rejoin(
         control.rejoin_network()
     control.stop("fast")
     with new.session() as connection:
-        postgres.create_slot(connection, old.name)
+        sql.create_slot(connection, old.name)
         # pg_rewind reads the timeline from the control file, which a promotion alone does not write at once.
         connection.execute("CHECKPOINT")
     try:
@@ -133,23 +136,23 @@ def rejoin(
     old.wait_ready(deadline_s)
     with old.session() as connection:
         wait_until(
-            lambda: postgres.streaming_from(connection) == new.peer, deadline_s, f"WAL streaming from {new.name}", old
+            lambda: sql.streaming_from(connection) == new.peer, deadline_s, f"WAL streaming from {new.name}", old
         )
         # The slots of its replicas of before would hold WAL for ever.
         for (slot,) in connection.execute("SELECT slot_name FROM pg_replication_slots WHERE NOT active").fetchall():
-            postgres.drop_slot(connection, slot)
+            sql.drop_slot(connection, slot)
     if replication is not None:
         roles = cluster.roles()
         for node in cluster.nodes:
             if roles[node.name] is not None:  # one that hangs can be told nothing
                 others = [other.name for other in cluster.nodes if other is not node]
-                node.configure(synchronous.settings(replication, others))
+                node.configure(synchronize.settings(replication, others))
     if log is not None:
         log("rejoined", node=old.name, how=how)
     return how
 
 
-def promised(cluster: Cluster, old: Node, new: Node) -> Synchronous:
+def promised(cluster: Cluster, old: Node, new: Node) -> Replication:
     """What commits are to wait for when `old` is back: as much as before the failover, which lowered it to the replicas
     that were left, but for no more replicas than stream from `new` then.
 
@@ -158,14 +161,14 @@ def promised(cluster: Cluster, old: Node, new: Node) -> Synchronous:
     """
     replicas = [node for node in cluster.replicas() if node is not old]
     with new.session() as connection:
-        streaming = {row["application_name"] for row in postgres.replication(connection) if row["state"] == "streaming"}
+        streaming = {row["application_name"] for row in sql.replication(connection) if row["state"] == "streaming"}
     found = []
     for node in (new, *replicas):
         with node.session() as connection:
-            found.append(synchronous.current(connection))
+            found.append(synchronize.current(connection))
     if (before := remains.promised(old)) is not None:
         found.append(before)
-    strictest = synchronous.strictest(found)  # the new primary's among equals
+    strictest = replication.strictest(found)  # the new primary's among equals
     return replace(strictest, k=min(strictest.k, len(streaming - {old.name}) + 1))
 
 

@@ -24,16 +24,17 @@ from dataclasses import dataclass, field, replace
 
 import psycopg
 
+from labkit import replication
 from labkit.errors import ClusterError
-from labkit.lab.cluster import sql as postgres
-from labkit.lab.cluster import synchronize as synchronous
-from labkit.lab.cluster.cluster import Cluster, Node
+from labkit.lab.cluster import sql, synchronize
+from labkit.lab.cluster.cluster import Cluster
+from labkit.lab.cluster.node import Node
 from labkit.lab.cluster.powers import Killable, Repairable
-from labkit.lab.cluster.synchronize import Synchronous
 from labkit.lab.failover import candidates, note, promotion, survivors
 from labkit.lab.failover import offline_state as remains
 from labkit.lab.failover.candidates import Decision, Survivor
 from labkit.lab.failover.note import Note
+from labkit.replication import Replication
 
 OVERRIDE = "--accept-data-loss"
 _NEEDS: Mapping[str, Sequence[str]] = {
@@ -95,8 +96,8 @@ class FailoverSteps:
         policy: Policy | None = None,
         *,
         primary_lsn: int | None = None,
-        replication: Synchronous | None = None,
-        sessions: Mapping[str, postgres.Connection] | None = None,
+        replication: Replication | None = None,
+        sessions: Mapping[str, sql.Connection] | None = None,
         log: Log | None = None,
     ) -> None:
         cluster.check_owned("failed over")
@@ -166,7 +167,7 @@ class FailoverSteps:
         """Look for what would make the promotion crash or be refused. Raises Refused if there is anything."""
         with self._step("preflight") as details:
             new = self._chosen()
-            if self._promoted is None and postgres.role(self._session(new)) == "primary":
+            if self._promoted is None and sql.role(self._session(new)) == "primary":
                 self._promoted = new  # an earlier failover had asked for it, and was cut off before it was done
             if self._promoted is not None:
                 return []
@@ -209,11 +210,11 @@ class FailoverSteps:
         """Undo what the new primary has inherited and would hang on: waiting for replicas that are not there."""
         with self._step("repair") as details:
             new = self._chosen()
-            wanted = synchronous.settings(self._quorum(held=self.policy.hold_writes), self._standbys())
-            inherited = postgres.settings(self._session(new), wanted)
+            wanted = synchronize.settings(self._quorum(held=self.policy.hold_writes), self._standbys())
+            inherited = sql.settings(self._session(new), wanted)
             changes = {name: value for name, value in wanted.items() if value != inherited[name]}
             if changes:
-                postgres.configure(self._session(new), changes)
+                sql.configure(self._session(new), changes)
             details["settings"] = changes
         return changes
 
@@ -231,14 +232,14 @@ class FailoverSteps:
             new = self._chosen()
             followers = self._followers()
             for name in [*followers, *self.left_behind]:
-                postgres.create_slot(self._session(new), name)
+                sql.create_slot(self._session(new), name)
                 self.cluster.node(name).follow(new, self._sessions[name])
             for name in followers:
                 self.cluster.node(name).wait_following(new, self._sessions[name], self.policy.deadline_s)
             # What it had been told as a replica would count again after a demotion.
-            postgres.configure(self._session(new), {"primary_conninfo": None, "primary_slot_name": None})
+            sql.configure(self._session(new), {"primary_conninfo": None, "primary_slot_name": None})
             if not self.policy.hold_writes:
-                postgres.configure(self._session(new), synchronous.settings(self._quorum(held=True), self._standbys()))
+                sql.configure(self._session(new), synchronize.settings(self._quorum(held=True), self._standbys()))
             details |= {"followers": followers, "left_behind": self.left_behind}
         note.remove(self.cluster)
         return followers
@@ -279,7 +280,7 @@ class FailoverSteps:
         if self._log is not None:
             self._log(kind, **details)
 
-    def _session(self, node: Node) -> postgres.Connection:
+    def _session(self, node: Node) -> sql.Connection:
         return self._sessions[node.name]
 
     def _chosen(self) -> Node:
@@ -287,7 +288,7 @@ class FailoverSteps:
             raise ClusterError("no candidate is chosen yet: survey() and decide() come first")
         return self.new
 
-    def _wanted(self) -> Synchronous:
+    def _wanted(self) -> Replication:
         if self.replication is None:
             raise ClusterError("what commits waited for is not known yet: survey() comes first")
         return self.replication
@@ -319,26 +320,26 @@ class FailoverSteps:
             raise ClusterError(f"{' and '.join(primaries)} are both primaries; stop the one that is outdated")
         return self.cluster.node(primaries[0]) if primaries else None
 
-    def _promised(self) -> Synchronous:
+    def _promised(self) -> Replication:
         """What the old primary's commits waited for: the strictest of what the survivors are set to, and its files say.
 
         labkit gives all nodes the same, but one that was down at that time has kept what it had before.
         """
-        found = [synchronous.current(session) for session in self._sessions.values()]
+        found = [synchronize.current(session) for session in self._sessions.values()]
         if (own := remains.promised(self.old)) is not None:
             found.append(own)
-        return synchronous.strictest(found)
+        return replication.strictest(found)
 
     def _standbys(self) -> list[str]:
         """The new primary's possible replicas, those that can follow at once first."""
         first = self._followers()
         return [*first, *(n.name for n in self.cluster.nodes if n.name not in (*first, self._chosen().name))]
 
-    def _quorum(self, *, held: bool) -> Synchronous:
+    def _quorum(self, *, held: bool) -> Replication:
         """What the new primary's commits wait for: as many as before, but no more than can follow it now."""
         wanted = self._wanted()
         k = min(wanted.k, len(self._followers()))
-        return Synchronous(wanted.mode if held and k else "off", k, wanted.level)
+        return Replication(wanted.mode if held and k else "off", k, wanted.level)
 
     def _followers(self) -> list[str]:
         """The survivors that can follow the new primary at once."""

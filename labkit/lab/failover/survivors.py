@@ -8,15 +8,17 @@ from collections.abc import Mapping, Sequence
 import psycopg
 
 from labkit.errors import ClusterError, WaitTimeout
-from labkit.lab.cluster import sql as postgres
-from labkit.lab.cluster.cluster import Cluster, Node, wait_until
+from labkit.lab.cluster import sql
+from labkit.lab.cluster.cluster import Cluster
+from labkit.lab.cluster.node import Node
+from labkit.lab.cluster.waiting import wait_until
 from labkit.lab.failover import candidates, faults
 from labkit.lab.failover.candidates import Survivor
 
 _ENDING_BY_ITSELF_S = 0.1
 _PATIENCE_S = 2.0  # with a survivor that was there before
 
-Sessions = dict[str, postgres.Connection]
+Sessions = dict[str, sql.Connection]
 
 
 def check_lost(old: Node, *, fenced: bool) -> None:
@@ -25,7 +27,7 @@ def check_lost(old: Node, *, fenced: bool) -> None:
         return
     role = None
     with contextlib.suppress(ClusterError), old.session(connect_timeout=2) as connection:
-        role = postgres.role(connection)
+        role = sql.role(connection)
     if role == "primary":
         raise ClusterError("it answers as the primary; stop it first, or it would be killed", node=old.name)
     if role == "replica" and not fenced:
@@ -41,39 +43,37 @@ def connect(nodes: Sequence[Node], sessions: Sessions) -> None:
                 sessions[node.name] = node.connect(connect_timeout=2)
 
 
-def stop_receivers(
-    old: Node, nodes: Sequence[Node], sessions: Mapping[str, postgres.Connection], deadline_s: float
-) -> None:
+def stop_receivers(old: Node, nodes: Sequence[Node], sessions: Mapping[str, sql.Connection], deadline_s: float) -> None:
     """Until nothing more can arrive from `old`. Replicas that lost their primary stop receiving by themselves; others,
     whose primary hangs, are told to. Raises ClusterError, WaitTimeout."""
     there = [node for node in nodes if node.name in sessions]
 
     def silent() -> bool:
-        return not any(postgres.receives(sessions[node.name]) for node in there)
+        return not any(sql.receives(sessions[node.name]) for node in there)
 
     if not old.control.running():
         with contextlib.suppress(WaitTimeout):
             wait_until(silent, _ENDING_BY_ITSELF_S, "the WAL receivers to stop", interval_s=0.002)
             return
     for node in there:
-        if postgres.role(sessions[node.name]) != "primary":
+        if sql.role(sessions[node.name]) != "primary":
             faults.stop_receiving(node, deadline_s)
 
 
-def follow_again(old: Node, cluster: Cluster, sessions: Mapping[str, postgres.Connection]) -> None:
+def follow_again(old: Node, cluster: Cluster, sessions: Mapping[str, sql.Connection]) -> None:
     """Replicas that were told to receive nothing, by this failover or one cut off before it, receive from `old`."""
     for name, session in sessions.items():
-        told = postgres.settings(session, ["primary_conninfo"])["primary_conninfo"]
-        if postgres.role(session) == "replica" and not told:
+        told = sql.settings(session, ["primary_conninfo"])["primary_conninfo"]
+        if sql.role(session) == "replica" and not told:
             cluster.node(name).follow(old, session)
 
 
-def look_at(node: Node, session: postgres.Connection | None, priorities: Mapping[str, int]) -> Survivor:
+def look_at(node: Node, session: sql.Connection | None, priorities: Mapping[str, int]) -> Survivor:
     """What it has, over an administrator's connection to it; None if it does not answer."""
     priority = priorities.get(node.name, candidates.DEFAULT_PRIORITY)
     if session is None:
         return Survivor(node.name, answers=False, priority=priority)
-    position, timeline = postgres.wal_position(session), postgres.timeline(session)
+    position, timeline = sql.wal_position(session), sql.timeline(session)
     if position.role == "primary":
         return Survivor(node.name, role="primary", received=position.flushed, timeline=timeline, priority=priority)
     return Survivor(
@@ -81,17 +81,17 @@ def look_at(node: Node, session: postgres.Connection | None, priorities: Mapping
         received=position.received,
         replayed=position.replayed,
         timeline=timeline,
-        replay_paused=postgres.replay_paused(session),
+        replay_paused=sql.replay_paused(session),
         priority=priority,
     )
 
 
-def _is_open(connection: postgres.Connection | None) -> bool:
+def _is_open(connection: sql.Connection | None) -> bool:
     """Whether a connection that was opened earlier still answers."""
     if connection is None:
         return False
     try:
-        postgres.answer(connection, b"SELECT 1", _PATIENCE_S)
+        sql.answer(connection, b"SELECT 1", _PATIENCE_S)
     except (psycopg.Error, ClusterError):
         connection.close()
         return False

@@ -11,9 +11,8 @@ from typing import Self
 import psycopg
 
 from labkit.errors import ClusterError, WaitTimeout
-from labkit.lab.cluster import sql as postgres
-from labkit.lab.cluster import synchronize as synchronous
-from labkit.lab.cluster.cluster import Node
+from labkit.lab.cluster import sql, synchronize
+from labkit.lab.cluster.node import Node
 
 _QUESTION = b"SELECT pg_current_wal_flush_lsn()::text"
 
@@ -33,17 +32,17 @@ class Watch:
         self.node, self.interval_s, self.patience_s = node, interval_s, patience_s
         self._connection = node.connect()
         self._others = {other.name: other.connect() for other in others}
-        self.replication = synchronous.current(self._connection)
+        self.replication = synchronize.current(self._connection)
         self.primary_lsn: int | None = None
         self.probe()
 
     def probe(self) -> str:
         """Ask once; empty if it answered, else what went wrong."""
         try:
-            lsn = postgres.answer(self._connection, _QUESTION, self.patience_s)
+            lsn = sql.answer(self._connection, _QUESTION, self.patience_s)
         except (psycopg.Error, ClusterError) as error:
             return str(error).strip().splitlines()[0]
-        self.primary_lsn = postgres.parse_lsn(lsn)
+        self.primary_lsn = sql.parse_lsn(lsn)
         return ""
 
     def wait_for_failure(self, deadline_s: float = 30.0) -> str:
@@ -67,7 +66,7 @@ class Watch:
         self._connection = fresh
         return ""
 
-    def take_sessions(self) -> dict[str, postgres.Connection]:
+    def take_sessions(self) -> dict[str, sql.Connection]:
         """The connections to the others, by node; whoever takes them closes them."""
         taken, self._others = self._others, {}
         return taken

@@ -10,14 +10,15 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from labkit.lab.cluster.cluster import Node
+from labkit.lab.cluster.node import Node
 from labkit.lab.load import live_view as live
 from labkit.lab.load.arrivals import Arrivals, Open
 from labkit.lab.load.shards import Generators, LoadInterrupted, stop_file
 from labkit.lab.load.spec import LoadResult, LoadSpec, Target, merge
-from labkit.lab.workloads import Workload
+from labkit.lab.workloads.base import Workload
 from labkit.progress import Progress
-from labkit.run.store import Run, part_name
+from labkit.run.parts import part_name
+from labkit.run.store import Run
 
 
 class LoadTerms(Protocol):

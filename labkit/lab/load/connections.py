@@ -17,7 +17,7 @@ from psycopg import OperationalError, pq
 from labkit.errors import LoadError
 from labkit.lab.load.polling import IN, OUT, Poller
 from labkit.lab.load.records import CANNOT_CONNECT
-from labkit.lab.workloads import Parameters, Workload
+from labkit.lab.workloads.base import Parameters, Workload
 
 CONNECTING, PREPARING, IDLE, BUSY, DOWN = range(5)
 CONNECT_TIMEOUT_NS = 5_000_000_000

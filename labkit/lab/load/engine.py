@@ -29,7 +29,7 @@ from labkit.lab.load.records import OK, Recorder
 from labkit.lab.load.route import Route
 from labkit.lab.load.spec import LoadResult, LoadSpec
 from labkit.lab.routing import round_robin
-from labkit.run.store import PartWriter
+from labkit.run.parts import PartWriter
 
 _TICK_NS = 10_000_000
 _STOPPING_NS = 1_000_000_000  # for the last answers, when told to stop

@@ -6,7 +6,7 @@ from labkit.errors import BadInput
 from labkit.lab.load import records
 from labkit.lab.load.connections import Slot
 from labkit.lab.load.spec import LoadSpec
-from labkit.lab.workloads import AppendRows
+from labkit.lab.workloads.append_rows import AppendRows
 from labkit.run.ledger import FAIL, OK, UNKNOWN, WARNED, Ledger
 
 _OUTCOMES = {records.OK: OK, records.FAIL: FAIL, records.UNKNOWN: UNKNOWN}

@@ -31,7 +31,7 @@ from labkit.errors import LoadError
 from labkit.lab.load.clocks import Clock, exchange, host_id
 from labkit.lab.load.engine import run_load
 from labkit.lab.load.spec import LoadResult, LoadSpec
-from labkit.lab.workloads import Workload
+from labkit.lab.workloads.base import Workload
 
 _STOPPING_S = 10.0
 _LEAD_NS = 800_000_000  # for a shard to arrive at its worker

@@ -11,7 +11,7 @@ import numpy as np
 
 from labkit.errors import LoadError
 from labkit.lab.load.arrivals import Arrivals, share
-from labkit.lab.workloads import Workload
+from labkit.lab.workloads.base import Workload
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from labkit.errors import ClusterError, LoadError
-from labkit.lab.cluster.cluster import Cluster, Node, wait_until
+from labkit.lab.cluster.cluster import Cluster
+from labkit.lab.cluster.node import Node
+from labkit.lab.cluster.waiting import wait_until
 from labkit.lab.load import route
 from labkit.lab.load.arrivals import Closed
 from labkit.lab.load.shards import Generators, stop_file
 from labkit.lab.load.spec import LoadResult, LoadSpec, Target
-from labkit.lab.workloads import AppendRows
+from labkit.lab.workloads.append_rows import AppendRows
 from labkit.run import ledger
-from labkit.run.store import Run, part_name
+from labkit.run.parts import part_name
+from labkit.run.store import Run
 
 LONGEST_S = 24 * 3600.0
 _ENDING_S = 15.0

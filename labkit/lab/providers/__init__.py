@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from labkit.errors import BadInput
-from labkit.lab.cluster.powers import Provider
 from labkit.lab.providers.attach.provider import AttachProvider
 from labkit.lab.providers.embedded.provider import EmbeddedProvider
+from labkit.lab.providers.protocol import Provider
 
 
 def _docker() -> Provider:

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from labkit.errors import BadInput, ClusterError
-from labkit.lab.cluster.powers import ClusterSpec
+from labkit.lab.providers.protocol import ClusterSpec
 
 HOST = "127.0.0.1"
 # Below the ports that systems lend to outgoing connections (32768 on Linux, 49152 on macOS): a port from there may

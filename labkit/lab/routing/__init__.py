@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from labkit.errors import BadInput
 
 if TYPE_CHECKING:
-    from labkit.lab.cluster.cluster import Cluster, Node
+    from labkit.lab.cluster.cluster import Cluster
+    from labkit.lab.cluster.node import Node
 
 Pick = Callable[[], int]
 """Gives the index of the node that serves the next operation."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from labkit.lab.cluster.cluster import Node
+from labkit.lab.cluster.node import Node
 from labkit.lab.cluster.powers import Measurable
 from labkit.lab.sampling.probe import Reading
 

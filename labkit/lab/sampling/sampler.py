@@ -17,7 +17,7 @@ import psutil
 import psycopg
 
 from labkit.errors import ClusterError
-from labkit.lab.cluster.cluster import Node
+from labkit.lab.cluster.node import Node
 from labkit.lab.cluster.powers import Measurable
 from labkit.lab.sampling.host import HostProbe, ProcessProbe
 from labkit.lab.sampling.node import DiskProbe, UsageProbe, not_measurable

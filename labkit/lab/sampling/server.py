@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 
-from labkit.lab.cluster.cluster import Node
+from labkit.lab.cluster.node import Node
 from labkit.lab.sampling.probe import Reading
 
 APPLICATION_NAME = "labkit-sampler"

@@ -18,9 +18,11 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import class_row
 
 from labkit.errors import BadInput, ClusterError
-from labkit.lab.cluster.cluster import Cluster, Node, User
-from labkit.lab.cluster.powers import ClusterSpec, StopMode
+from labkit.lab.cluster.cluster import Cluster
+from labkit.lab.cluster.node import Node, User
+from labkit.lab.cluster.powers import StopMode
 from labkit.lab.providers.attach.connection_strings import VARIABLE, connection_strings
+from labkit.lab.providers.protocol import ClusterSpec
 
 LEAST_MAJOR = 14
 _FACTS = """

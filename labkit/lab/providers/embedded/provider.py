@@ -9,15 +9,16 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 
-from labkit import paths as project
+from labkit import paths
 from labkit.errors import ClusterError, WaitTimeout
-from labkit.lab.cluster import sql as postgres
-from labkit.lab.cluster.cluster import USERS, Cluster, Node
-from labkit.lab.cluster.powers import ClusterSpec
+from labkit.lab.cluster import sql
+from labkit.lab.cluster.cluster import Cluster
+from labkit.lab.cluster.node import USERS, Node
 from labkit.lab.providers import checks
 from labkit.lab.providers.embedded import account, binaries, creation, state
 from labkit.lab.providers.embedded.server import EmbeddedServer
 from labkit.lab.providers.embedded.state import ClusterState, NodeState
+from labkit.lab.providers.protocol import ClusterSpec
 
 READY_DEADLINE_S = 60.0
 # Loopback needs no encryption, and asking a server about TLS and GSSAPI first costs two round trips a connection.
@@ -38,8 +39,8 @@ class EmbeddedProvider:
         of an existing one whatever runs keeps running.
         """
         checks.check_spec(spec)
-        with state.locked(project.clusters(), spec.name, self.lock_deadline_s):
-            recorded = state.read(project.clusters(), spec.name)
+        with state.locked(paths.clusters(), spec.name, self.lock_deadline_s):
+            recorded = state.read(paths.clusters(), spec.name)
             if recorded is not None and recorded.phase == "creating":
                 self._remove(recorded)
                 recorded = None
@@ -48,21 +49,21 @@ class EmbeddedProvider:
     def find(self, name: str) -> Cluster | None:
         """The cluster as it stands, running or not; None if there is none, or it was cut off while being made."""
         checks.check_spec(ClusterSpec(name))
-        recorded = state.read(project.clusters(), name)
+        recorded = state.read(paths.clusters(), name)
         if recorded is None or recorded.phase == "creating":
             return None
         return self._cluster(recorded, [node for node in recorded.nodes if node.ready])
 
     def names(self) -> list[str]:
         """The clusters there are, in alphabetical order."""
-        return sorted(file.parent.name for file in project.clusters().glob("*/cluster.json"))
+        return sorted(file.parent.name for file in paths.clusters().glob("*/cluster.json"))
 
     def down(self, name: str, *, purge: bool = False) -> None:
         """Stop every server; with `purge` delete their data too. No error if there is nothing."""
         checks.check_spec(ClusterSpec(name))
-        with state.locked(project.clusters(), name, self.lock_deadline_s):
+        with state.locked(paths.clusters(), name, self.lock_deadline_s):
             try:
-                recorded = state.read(project.clusters(), name)
+                recorded = state.read(paths.clusters(), name)
             except ClusterError:
                 if not purge:
                     raise
@@ -75,7 +76,7 @@ class EmbeddedProvider:
             if purge or recorded.phase == "creating":
                 # From here on it is not whole: if this is cut off, the next up or down goes on with it.
                 recorded.phase = "creating"
-                state.write(project.clusters(), recorded)
+                state.write(paths.clusters(), recorded)
                 self._stop(recorded)
                 self._remove(recorded)
             else:
@@ -88,7 +89,7 @@ class EmbeddedProvider:
 
         Raises ClusterError if the node is the only primary, or there is none to copy.
         """
-        with state.locked(project.clusters(), name, self.lock_deadline_s):
+        with state.locked(paths.clusters(), name, self.lock_deadline_s):
             recorded = self._recorded(name)
             cluster = self._cluster(recorded, recorded.nodes)
             target = cluster.node(node)
@@ -98,33 +99,33 @@ class EmbeddedProvider:
             known = _server(target).state
             _server(target).stop("immediate")
             known.ready = False
-            state.write(project.clusters(), recorded)
+            state.write(paths.clusters(), recorded)
             creation.remove(known.folder)
             pair = self._cluster(recorded, [_server(primary).state, known])
             self._add_replicas(recorded, pair, [known], chosen, user)
-            state.write(project.clusters(), recorded)
+            state.write(paths.clusters(), recorded)
 
     def remove_replicas(self, name: str) -> list[str]:
         """Remove every node that is not the primary, with its data and its slot; returns their names."""
-        with state.locked(project.clusters(), name, self.lock_deadline_s):
+        with state.locked(paths.clusters(), name, self.lock_deadline_s):
             recorded = self._recorded(name)
             cluster = self._cluster(recorded, recorded.nodes)
             primary = cluster.primary()
             gone = [node for node in recorded.nodes if node.name != primary.name]
             for node in gone:
                 node.ready = False
-            state.write(project.clusters(), recorded)
+            state.write(paths.clusters(), recorded)
             for node in gone:
                 creation.remove(node.folder)
             with primary.session() as connection:
                 for node in gone:
-                    postgres.drop_slot(connection, node.name)
+                    sql.drop_slot(connection, node.name)
             recorded.nodes = [_server(primary).state]
-            state.write(project.clusters(), recorded)
+            state.write(paths.clusters(), recorded)
             return [node.name for node in gone]
 
     def _recorded(self, name: str) -> ClusterState:
-        recorded = state.read(project.clusters(), name)
+        recorded = state.read(paths.clusters(), name)
         if recorded is None or recorded.phase == "creating":
             raise ClusterError(f"there is no cluster {name}; `labkit up --name {name}` makes one")
         return recorded
@@ -135,7 +136,7 @@ class EmbeddedProvider:
         user = account.choose()
         chosen = account.reachable(binaries.find(), user)
         ports = checks.free_ports(len(spec.node_names), spec.base_port, spec.node_names)
-        clusters = project.clusters()
+        clusters = paths.clusters()
         servers = account.server_folder(state.folder(clusters, spec.name) / "servers", user)
         made = ClusterState(
             name=spec.name,
@@ -169,9 +170,9 @@ class EmbeddedProvider:
     def _create_database(self, node: Node, passwords: dict[str, str]) -> None:
         node.wait_ready(READY_DEADLINE_S, database="postgres")
         with node.session(dbname="postgres") as connection:
-            postgres.create_roles(connection, "labkit", passwords)
+            sql.create_roles(connection, "labkit", passwords)
         with node.session() as connection:
-            postgres.grant_rows(connection)
+            sql.grant_rows(connection)
 
     def _add_replicas(
         self,
@@ -186,8 +187,8 @@ class EmbeddedProvider:
         if nodes:
             with primary.session() as connection:
                 for node in nodes:
-                    postgres.drop_slot(connection, node.name)
-            password = state.read_passwords(project.clusters(), recorded.name)[USERS["replication"]]
+                    sql.drop_slot(connection, node.name)
+            password = state.read_passwords(paths.clusters(), recorded.name)[USERS["replication"]]
             creation.base_backup(nodes, primary.port, USERS["replication"], password, chosen, user)
             for node in nodes:
                 cluster.node(node.name).control.start()
@@ -202,7 +203,7 @@ class EmbeddedProvider:
     def _resume(self, recorded: ClusterState, spec: ClusterSpec) -> Cluster:
         user = account.choose()
         chosen = account.reachable(binaries.find(), user)
-        clusters = project.clusters()
+        clusters = paths.clusters()
         _check_same(recorded, spec, chosen)
         for node in [node for node in recorded.nodes if not node.ready]:
             creation.remove(node.folder)  # cut off while it was being added
@@ -265,15 +266,15 @@ class EmbeddedProvider:
         for node in nodes:
             if node.control.running():
                 with node.session() as connection:
-                    postgres.reload(connection)
-                    restart = restart or postgres.needs_restart(connection, differing)
-        state.write(project.clusters(), recorded)
+                    sql.reload(connection)
+                    restart = restart or sql.needs_restart(connection, differing)
+        state.write(paths.clusters(), recorded)
         if restart:
             self._stop(recorded)
 
     def _cluster(self, recorded: ClusterState, nodes: Sequence[NodeState]) -> Cluster:
         user = account.choose()
-        passwords = state.read_passwords(project.clusters(), recorded.name)
+        passwords = state.read_passwords(paths.clusters(), recorded.name)
         for node in nodes:
             if node.folder.exists():  # else it is about to be made, with its password file
                 creation.write_passfile(node, user, USERS["replication"], passwords[USERS["replication"]])
@@ -305,11 +306,11 @@ class EmbeddedProvider:
 
     def _remove(self, recorded: ClusterState) -> None:
         creation.remove(recorded.servers)
-        shutil.rmtree(state.folder(project.clusters(), recorded.name), ignore_errors=True)
+        shutil.rmtree(state.folder(paths.clusters(), recorded.name), ignore_errors=True)
 
     def _remove_unrecorded(self, name: str) -> None:
         """Remove a cluster whose record is lost or unreadable from where its files must be."""
-        home = state.folder(project.clusters(), name)
+        home = state.folder(paths.clusters(), name)
         if home.exists():
             creation.remove(account.server_folder(home / "servers", account.choose()))
             creation.remove(home)

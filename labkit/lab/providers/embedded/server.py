@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from labkit import paths as project
+from labkit import paths
 from labkit.errors import ClusterError
 from labkit.lab.cluster.powers import KillScope, StopMode, Usage
 from labkit.lab.providers.checks import HOST, check_port
@@ -81,7 +81,7 @@ class EmbeddedServer:
 
         Raises ClusterError with the server's own words if it would refuse them.
         """
-        source = project.configs() / "postgresql" / ("primary" if self.is_primary_by_data else "replica")
+        source = paths.configs() / "postgresql" / ("primary" if self.is_primary_by_data else "replica")
         for name in ("postgresql.conf", "pg_hba.conf"):
             self._own(shutil.copyfile(source / name, self.state.folder / name))
         experiment = self.state.folder / "experiment.conf"

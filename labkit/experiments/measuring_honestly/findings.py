@@ -1,14 +1,100 @@
-"""What a run of measuring-honestly shows."""
+"""What measuring-honestly found: tables, sentences, verdicts."""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
+from scipy import special
 
+from labkit.analysis import frames
 from labkit.analysis.frames.requests import Block, groups, measured
 from labkit.analysis.frames.rows import each
 from labkit.analysis.statistics import compare
+from labkit.analysis.words import Sentences, not_valid, number, percent
+from labkit.experiments.measuring_honestly import findings
 from labkit.run.store import Run
+
+headline = frames.headline
+validity = frames.validity
+
+
+def table(run: Run) -> pd.DataFrame:
+    """Every arm but those of the comparisons with itself."""
+    found = headline(run)
+    found = found[~found["arm"].isin(["A", "A again"])]
+    return pd.DataFrame(
+        {
+            "arm": found["arm"],
+            "requests/s": found["requests_per_s"].map(number),
+            "p50, ms": found["p50_ms"].map(number),
+            "p99, ms": found["p99_ms"].map(number),
+            "max, ms": found["max_ms"].map(number),
+            "service p99, ms": found["service_p99_ms"].map(number),
+            "errors": found["errors"].map(number),
+        }
+    ).set_index("arm")
+
+
+def averaged_table(run: Run) -> pd.DataFrame:
+    """What averaging percentiles makes of the open workload's p99."""
+    found = findings.averaged(run, findings.OPEN)
+    return pd.DataFrame(
+        {
+            "span, s": found["span_s"].map("{:g}".format),
+            "mean of the spans' p99, ms": found["averaged_ms"].map(number),
+            "p99 of all requests, ms": found["pooled_ms"].map(number),
+        }
+    ).set_index("span, s")
+
+
+def verdicts(run: Run) -> Sentences:
+    """What a closed loop did not see, and how often a comparison of equals found a difference."""
+    head = {row.arm: row for row in each(frames.headline(run))}
+    closed, opened = head[findings.CLOSED], head[findings.OPEN]
+    found = Sentences()
+    stall_ms = 1e3 * float(run.parameters["stall_s"])
+    found.append(
+        f"The server stood still for {stall_ms:.0f} ms. The open workload's p99 was {number(opened.p99_ms)} ms, "
+        f"the closed loop's {number(closed.p99_ms)} ms: its users had stopped asking."
+    )
+    found.append(
+        f"The service time alone would have hidden it in the open workload too: p99 {number(opened.service_p99_ms)} ms."
+    )
+    spans = each(findings.averaged(run, findings.OPEN))
+    worst = max(spans, key=lambda row: abs(math.log(row.averaged_ms / row.pooled_ms)))
+    found.append(
+        f"Averaging the p99 of {worst.span_s:g} s spans would have said {number(worst.averaged_ms)} ms "
+        f"instead of {number(worst.pooled_ms)} ms."
+    )
+    off = frames.littles_law(run)
+    off = off[off["arm"].str.endswith("users")]
+    found.append(
+        f"Little's law held within {percent(float(off['deviation_percent'].abs().max()) / 100, signed=False)} "
+        f"for {', '.join(number(v) for v in off['vus'])} users."
+    )
+    same = findings.self_comparisons(run)
+    wrong = int(same["differs"].sum())
+    found.append(
+        f"Of {len(same)} comparisons of the server with itself {wrong} found a difference "
+        f"({percent(wrong / len(same), signed=False)}); 5 % are expected, "
+        f"and up to {most_by_chance(len(same))} of {len(same)} are no surprise."
+    )
+    width = float((same["relative_high"] - same["relative_low"]).median())
+    found.append(f"Half of the intervals were wider than {percent(width, signed=False)}: less than that is noise here.")
+    return Sentences([*found, *not_valid(frames.spoiled(run))])
+
+
+def most_by_chance(n: int, share: float = 0.05, surprise: float = 0.01) -> int:
+    """The largest count that a binomial with so many tries exceeds with a chance below `surprise`."""
+    counts = np.arange(n + 1)
+    return int(counts[special.bdtrc(counts, n, share) < surprise][0])
+
+
+def lead(run: Run) -> Sentences:
+    return Sentences(verdicts(run)[:1])
+
 
 COLD, CLOSED, OPEN = "cold start", "closed loop", "open, constant rate"
 

@@ -1,0 +1,43 @@
+"""One row a block, for experiments whose blocks differ in how much was asked of the servers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from labkit.analysis.frames.per_run_cache import once_a_run
+from labkit.analysis.frames.requests import figures, measured
+from labkit.analysis.frames.rows import each
+from labkit.run.store import Run
+
+GENERATOR_LIMIT = 90.0  # percent of a core
+
+
+@once_a_run
+def blocks(run: Run) -> pd.DataFrame:
+    """One row per block: the figures of `headline` for that block alone, in the order the blocks ran.
+
+    Adds block, round: int. workload, arm: str. vus: float, users, NaN for an open load. nodes: int, that served.
+    generator_cpu_percent: float, of one core. Of a search phase: str, holds: bool, reasons: str.
+    """
+    rows = []
+    for block in measured(run):
+        facts = block.facts
+        rows.append(
+            {"block": facts["block"], "workload": facts["workload"], "arm": facts["arm"], "round": facts["round"]}
+            | figures([block])
+            | {"vus": np.nan if facts.get("vus") is None else facts["vus"], "nodes": len(facts["nodes"])}
+            | {"generator_cpu_percent": facts["generator_cpu_percent"]}
+            | {"phase": facts.get("phase", ""), "holds": facts.get("holds", True)}
+            | {"reasons": ", ".join(facts.get("reasons", []))}
+        )
+    return pd.DataFrame(rows)
+
+
+def generator_limited(run: Run) -> list[str]:
+    """Which of the blocks the load generator could not have done better, as words; empty if none."""
+    return [
+        f"{row.arm} at {row.vus:.0f} users" if not np.isnan(row.vus) else f"{row.arm} at {row.offered_per_s:,.0f}/s"
+        for row in each(blocks(run))
+        if row.generator_cpu_percent > GENERATOR_LIMIT
+    ]

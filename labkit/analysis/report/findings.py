@@ -1,0 +1,64 @@
+"""What a report asks of an experiment: the protocol that every module `findings` meets, and a run in short."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+import pandas as pd
+
+from labkit.analysis.words import Sentences
+from labkit.run.store import Run
+
+
+class Findings(Protocol):
+    """What one kind of run shows. All are pure functions of the run; a module of functions of these names will do."""
+
+    def headline(self, run: Run, /) -> pd.DataFrame:
+        """The figures to compute with."""
+        ...
+
+    def table(self, run: Run, /) -> pd.DataFrame:
+        """The figures to read."""
+        ...
+
+    def verdicts(self, run: Run, /) -> Sentences:
+        """All that can be said of the run, with its uncertainty."""
+        ...
+
+    def lead(self, run: Run, /) -> Sentences:
+        """The few of the verdicts that come first."""
+        ...
+
+    def validity(self, run: Run, /) -> list[str]:
+        """What makes the run worthless, one sentence each; empty if nothing does."""
+        ...
+
+
+@runtime_checkable
+class Compares(Protocol):
+    """Findings of experiments that compare arms."""
+
+    def differences(self, run: Run, /) -> pd.DataFrame:
+        """What each arm changed against the first, with intervals."""
+        ...
+
+
+def summary(run: Run, findings: Findings) -> dict[str, Any]:
+    """What a script wants to know of a run: plain values, None for what is unknown."""
+    problems = findings.validity(run)
+    return {
+        "id": run.id,
+        "path": str(run.path),
+        "status": run.status,
+        "valid": not problems,
+        "problems": problems,
+        "headline": records(findings.headline(run)),
+        "differences": records(findings.differences(run)) if isinstance(findings, Compares) else [],
+        "verdicts": list(findings.verdicts(run)),
+    }
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as dictionaries that JSON can hold."""
+    plain = frame.astype(object).where(frame.notna(), None)
+    return [{str(name): value for name, value in row.items()} for row in plain.to_dict("records")]

@@ -1,0 +1,60 @@
+"""Sentences about differences: who did more, by how much, and how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from labkit.analysis.frames.rows import each
+from labkit.analysis.statistics import compare
+from labkit.analysis.words import Sentences, arm_in_prose, interval, percent
+from labkit.run.store import Run
+
+_METRICS = {
+    "mean_ms": "mean latency",
+    "p50_ms": "median latency",
+    "p90_ms": "p90 latency",
+    "p95_ms": "p95 latency",
+    "p99_ms": "p99 latency",
+    "max_ms": "longest latency",
+    "errors": "number of errors",
+}
+
+
+def difference(row: Any, other: str = "", where: str = "") -> str:
+    """One sentence for one row of `compare.arms` or `compare.runs`: who did more, by how much, how sure that is."""
+    other, against = other or arm_in_prose(row.arm), arm_in_prose(row.against)
+    rate = row.metric == "requests_per_s"
+    what = f"{row.workload} requests per second" if rate else f"the {_METRICS[row.metric]} of {row.workload}"
+    what += where
+    if row.n < 2:
+        return _capital(
+            f"{other} against {against}: {percent(row.relative)} {what} in one round; one round gives no interval, "
+            "so nothing can be concluded: raise `rounds`."
+        )
+    limits = f"95 % interval {interval(row.relative_low, row.relative_high)}, {row.n} rounds"
+    if row.relative_low <= 0 <= row.relative_high:
+        return _capital(
+            f"no difference in {what} could be shown between {other} and {against} ({percent(row.relative)}, {limits})."
+        )
+    size = percent(abs(row.relative), signed=False)
+    if rate:
+        more = "more" if row.relative > 0 else "fewer"
+        return _capital(f"{other} answered {size} {more} {what} than {against} ({limits}).")
+    higher = "higher" if row.relative > 0 else "lower"
+    return _capital(f"{what} was {size} {higher} on {other} than on {against} ({limits}).")
+
+
+def _capital(sentence: str) -> str:
+    return sentence[0].upper() + sentence[1:]
+
+
+def two_runs(a: Run, b: Run, metrics: Sequence[str] = ("requests_per_s", "p99_ms")) -> Sentences:
+    """What run b did differently from run a, for each workload and arm that both have."""
+    found = Sentences()
+    for row in each(compare.runs(a, b, metrics)):
+        found.append(difference(row, other="run B", where=f" on {arm_in_prose(row.arm)}"))
+    differing = compare.parameters(a, b)
+    if len(differing) > 1:
+        found.append(f"{len(differing)} parameters differ, so no difference can be laid to one of them.")
+    return found

@@ -1,0 +1,81 @@
+"""Numbers and sentences as readers see them: one format for each, in tables, verdicts and figures."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+UNKNOWN = "–"
+
+
+class Words(pd.DataFrame):
+    """A table of words rather than numbers: a report sets it flush left."""
+
+    @property
+    def _constructor(self) -> type[pd.DataFrame]:
+        return Words
+
+    def _repr_html_(self) -> str:
+        return str(self.to_html(classes="words"))
+
+
+def number(value: float, *, signed: bool = False) -> str:
+    """Three significant digits, thousands apart, a real minus sign; a dash for what is unknown."""
+    if value is None or math.isnan(value):
+        return UNKNOWN
+    size = abs(value)
+    digits = 0 if size >= 100 or size == int(size) else 1 if size >= 10 else 2 if size >= 1 else 3
+    return f"{value:{'+' if signed else ''},.{digits}f}".replace("-", "−")
+
+
+def whole(value: float) -> str:
+    """No decimals; a dash for what is unknown."""
+    return UNKNOWN if math.isnan(value) else f"{value:,.0f}"
+
+
+def percent(share: float, *, signed: bool = True) -> str:
+    """A share as percent with one decimal: 0.031 is +3.1 %."""
+    if math.isnan(share):
+        return UNKNOWN
+    return f"{100 * share:{'+' if signed else ''}.1f} %".replace("-", "−")
+
+
+def interval(low: float, high: float) -> str:
+    """Relative limits: −5.0 … −1.2 %; a dash if there is no interval."""
+    return UNKNOWN if math.isnan(low) else f"{percent(low).removesuffix(' %')} … {percent(high)}"
+
+
+def not_valid(problems: Iterable[str]) -> list[str]:
+    """What makes a run worthless, one sentence each, as verdicts end with it."""
+    return [f"Not valid: {problem}." for problem in problems]
+
+
+class Sentences(list[str]):
+    """Sentences that show themselves as a list, in a notebook and in a terminal."""
+
+    def __str__(self) -> str:
+        return "\n".join(f"- {sentence}" for sentence in self)
+
+    def _repr_html_(self) -> str:
+        return "<ul>" + "".join(f"<li>{html.escape(sentence)}</li>" for sentence in self) + "</ul>"
+
+    def _repr_pretty_(self, printer: Any, _: bool) -> None:
+        printer.text(str(self))
+
+
+_ARM_WORDS = {"primary-only": "primary only", "replicas-round-robin": "replicas, round-robin"}
+
+
+def arm_words(arm: str) -> str:
+    return _ARM_WORDS.get(arm, arm)
+
+
+_ARM_PROSE = {"primary-only": "the primary alone", "replicas-round-robin": "the replicas"}
+
+
+def arm_in_prose(arm: str) -> str:
+    return _ARM_PROSE.get(arm, arm)

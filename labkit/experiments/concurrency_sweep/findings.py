@@ -1,0 +1,145 @@
+"""What a concurrency sweep found: tables, sentences, verdicts."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from labkit.analysis import frames
+from labkit.analysis.frames.requests import figures, groups
+from labkit.analysis.frames.rows import each
+from labkit.analysis.frames.single_blocks import blocks, generator_limited
+from labkit.analysis.statistics import usl
+from labkit.analysis.words import Sentences, Words, arm_words, not_valid, number, percent
+from labkit.experiments.concurrency_sweep import findings
+from labkit.run.store import Run
+
+headline = frames.headline
+validity = frames.validity
+
+
+def table(run: Run) -> pd.DataFrame:
+    """Every number of users on every arm."""
+    found = findings.levels(run)
+    return pd.DataFrame(
+        {
+            "arm": found["arm"].map(arm_words),
+            "users": found["vus"].map(number),
+            "requests/s": found["requests_per_s"].map(number),
+            "p50, ms": found["p50_ms"].map(number),
+            "p99, ms": found["p99_ms"].map(number),
+            "errors": found["errors"].map(number),
+        }
+    ).set_index(["arm", "users"])
+
+
+def scalability_table(run: Run) -> pd.DataFrame:
+    """The parameters of the Universal Scalability Law, with 95 % intervals."""
+    rows = {}
+    for row in each(findings.scalability(run)):
+        rows[arm_words(row.arm)] = {
+            "λ, requests/s of a lone user": f"{row.lam:,.0f} ({row.lam_low:,.0f} … {row.lam_high:,.0f})",
+            "σ, contention": f"{row.sigma:.4f} ({row.sigma_low:.4f} … {row.sigma_high:.4f})",
+            "κ, coherency": f"{row.kappa:.2e} ({row.kappa_low:.2e} … {row.kappa_high:.2e})",
+            "knee, users": "none" if row.knee > row.most_users else number(row.knee),
+            "highest requests/s": number(row.peak_per_s),
+            "variance explained": percent(row.r_squared, signed=False),
+        }
+    return Words(rows)
+
+
+WELL_FITTED = 0.8  # share of the variance
+
+
+def verdicts(run: Run) -> Sentences:
+    """How each arm scales with users, where its knee is, and what more nodes would give."""
+    found = Sentences()
+    for row in each(findings.scalability(run)):
+        found.append(
+            f"{arm_words(row.arm)}: {row.lam:,.0f} requests/s for a lone user, contention σ {100 * row.sigma:.1f} % "
+            f"(95 % interval {100 * row.sigma_low:.1f} … {100 * row.sigma_high:.1f} %), coherency κ {row.kappa:.2g} "
+            f"({row.kappa_low:.2g} … {row.kappa_high:.2g}); the law explains {percent(row.r_squared, signed=False)} "
+            "of the variance."
+        )
+        if row.r_squared < WELL_FITTED:
+            found.append(f"The law does not describe {arm_words(row.arm)} well here, so its parameters say little.")
+        if row.knee <= row.most_users:
+            found.append(f"{arm_words(row.arm)}: throughput falls beyond {row.knee:,.0f} users.")
+        else:
+            found.append(f"{arm_words(row.arm)}: no knee within {row.most_users:,} users; more users only wait longer.")
+    more = findings.more_nodes(run, int(run.parameters["up_to_nodes"]))
+    if more is not None:
+        at = len(more.nodes) - 1
+        interval = "" if math.isnan(more.low[at]) else f" (95 % interval {more.low[at]:,.0f} … {more.high[at]:,.0f})"
+        found.append(
+            f"Extrapolated, not measured: {more.nodes[at]:.0f} nodes would give {number(float(more.throughput[at]))} "
+            f"requests/s{interval}, {more.throughput[at] / more.throughput[0]:.2f} times one node, "
+            "if every further node shares as much with the others as these do."
+        )
+    limited = generator_limited(run)
+    if limited:
+        found.append(f"The load generator was at its own limit ({', '.join(limited[:4])} …): raise `processes`.")
+    return Sentences([*found, *not_valid(frames.spoiled(run))])
+
+
+def lead(run: Run) -> Sentences:
+    return Sentences(sentence for sentence in verdicts(run) if "knee" in sentence or "falls" in sentence)
+
+
+def levels(run: Run) -> pd.DataFrame:
+    """One row per arm and number of users, all rounds pooled: the figures of `headline`, and vus: int."""
+    rows = []
+    for workload, arm, measured in groups(run):
+        for users in sorted({block.facts["vus"] for block in measured}):
+            mine = [block for block in measured if block.facts["vus"] == users]
+            rows.append({"workload": workload, "arm": arm, "vus": round(users), **figures(mine)})
+    return pd.DataFrame(rows)
+
+
+def laws(run: Run) -> dict[str, usl.Fit]:
+    """The Universal Scalability Law of each arm, fitted to all its blocks, see `labkit.analysis.statistics.usl`."""
+    return {
+        str(arm): usl.fit(mine["vus"].tolist(), mine["requests_per_s"].tolist())
+        for arm, mine in blocks(run).groupby("arm", sort=False)
+    }
+
+
+def scalability(run: Run) -> pd.DataFrame:
+    """One row per arm: the parameters of its law.
+
+    arm: str. lam, sigma, kappa: float, each with _low and _high, 95 %. knee: float, users beyond which throughput
+    falls, infinite if it never does. most_users: int, measured. half: float, users at which each gets half of what a
+    lone one gets. peak_per_s: float, the largest throughput that the law gives within the measured numbers of users.
+    r_squared: float.
+    """
+    every = blocks(run)
+    rows = []
+    for arm, law in laws(run).items():
+        most = int(every.loc[every["arm"] == arm, "vus"].max())
+        row: dict[str, object] = {"arm": arm}
+        for name in usl.PARAMETERS:
+            low, high = law.intervals[name]
+            row |= {name: getattr(law, name), f"{name}_low": low, f"{name}_high": high}
+        within = np.arange(1, most + 1)
+        row |= {"knee": law.knee, "half": law.half, "peak_per_s": float(law.throughput(within).max())}
+        rows.append(row | {"r_squared": law.r_squared, "most_users": most})
+    return pd.DataFrame(rows)
+
+
+def more_nodes(run: Run, up_to: int) -> usl.Nodes | None:
+    """What more nodes would give, from the best level of the arms with the fewest and the most nodes.
+
+    None if all arms have as many nodes, or only one was measured.
+    """
+    every = blocks(run)
+    best: dict[int, list[float]] = {}
+    for _, mine in every.groupby("arm", sort=False):
+        mean = mine.groupby("vus")["requests_per_s"].mean()
+        rates = mine.loc[mine["vus"] == mean.idxmax(), "requests_per_s"]
+        best[int(mine["nodes"].iloc[0])] = rates.tolist()
+    few, many = min(best), max(best)
+    if few == many:
+        return None
+    return usl.more_nodes(few, best[few], many, best[many], up_to)

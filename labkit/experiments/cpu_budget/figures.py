@@ -1,0 +1,51 @@
+"""Throughput as a multiple of the primary alone, as a figure."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from labkit.analysis.frames.rows import each
+from labkit.analysis.plots.style import BLACK, BLUE, GREY, WIDTH_IN, Sheet, drawing
+from labkit.analysis.statistics import compare
+from labkit.experiments.cpu_budget.findings import speedup, words
+from labkit.run.store import Run
+
+
+def ratios(frame: pd.DataFrame, ax: Axes) -> Axes:
+    """Throughput as a multiple of the primary alone, a bar an arm, its whisker the 95 % interval.
+
+    `frame`: rows of `speedup` of one workload.
+    """
+    for place, row in enumerate(each(frame)):
+        ax.bar(place, row.ratio, width=0.62, color=GREY if row.arm == compare.ARMS[0] else BLUE)
+        reach = row.ratio
+        if not np.isnan(row.low):
+            ax.errorbar(place, row.ratio, [[row.ratio - row.low], [row.high - row.ratio]], color=BLACK, capsize=5)
+            reach = max(reach, row.high)
+        label = f"{row.ratio:.2f} ×\n{row.requests_per_s:,.0f}/s"
+        ax.annotate(label, (place, reach), (0, 3), textcoords="offset points", ha="center", va="bottom", fontsize=8.5)
+    ax.set_xticks(
+        range(len(frame)), [words(row.arm, row.nodes).replace(" ", "\n", 1) for row in each(frame)], fontsize=8.5
+    )
+    ax.axhline(1, color=BLACK, linewidth=0.8)
+    ax.grid(visible=False, axis="x")
+    ax.set_ylabel("requests/s ÷ primary alone")
+    return ax
+
+
+def figure(run: Run) -> Sheet:
+    """Every budget next to each other on one axis."""
+    frame = speedup(run)
+    workloads = list(dict.fromkeys(frame["workload"]))
+    most = float(np.nanmax([frame["ratio"].max(), frame["high"].max()]))
+    with drawing():
+        sheet = Sheet(figsize=(WIDTH_IN, 3.0 * ((len(workloads) + 1) // 2)), layout="constrained")
+        axes = sheet.subplots((len(workloads) + 1) // 2, min(2, len(workloads)), squeeze=False, sharey=True).flat
+        for ax, workload in zip(axes, workloads, strict=False):
+            ratios(frame[frame["workload"] == workload], ax)
+            ax.set_title(workload)
+            ax.set_ylim(0, most * 1.3)
+    sheet.alt = f"Requests per second as a multiple of the primary alone, for {'; '.join(workloads)}"
+    return sheet

@@ -1,0 +1,86 @@
+"""What a closed loop does not see, and how much a comparison can be trusted."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from labkit.errors import BadInput
+from labkit.experiments.measuring_honestly.parameters import MeasuringHonestly
+from labkit.experiments.parameters import as_list
+from labkit.experiments.stage import _stage, recorded
+from labkit.lab.cluster.node import Node
+from labkit.lab.cluster.powers import Killable
+from labkit.lab.load.arrivals import Closed, Open
+from labkit.run.store import Run
+
+_READY_S = 60.0
+
+
+def measuring_honestly(parameters: MeasuringHonestly) -> Run:
+    """Record what goes wrong in measuring: a cold start, a stall under both kinds of load, Little's law, noise.
+
+    The primary alone serves. It is restarted once, and stopped with SIGSTOP for `stall_s` in the middle of two
+    blocks. Raises LabkitError; the run is then marked failed and keeps what was measured.
+    """
+    p = parameters
+    if p.run_id:
+        return recorded(p.run_id, "measuring-honestly")
+    levels = [int(word) for word in as_list(p.little_levels)]
+    seconds = 3 * p.block_s + len(levels) * p.block_s / 2 + p.comparisons * p.pairs * 2 * (p.pair_block_s + 0.1)
+    with _stage("measuring-honestly", p, ["primary-only"], seconds) as stage:
+        primary = stage.cluster.primary()
+        paced = Open(p.rate, "constant")
+        primary.control.stop()
+        primary.control.start()
+        primary.wait_ready(_READY_S)
+        cold = stage.blocks.on_terms(p.replace(warmup_s=0))
+        cold.drive(stage.load, [primary], paced, p.block_s, _facts(p, "cold start", 0))
+        warm = cold.on_terms(p)
+        for arm, when in (("closed loop", Closed(p.vus)), ("open, constant rate", paced)):
+            with _stall(primary, p.warmup_s + p.block_s / 2, p.stall_s, stage.run):
+                warm.drive(stage.load, [primary], when, p.block_s, _facts(p, arm, 0))
+        for users in levels:
+            warm.drive(
+                stage.load, [primary], Closed(users, think_s=0.01), p.block_s / 2, _facts(p, f"{users} users", 0)
+            )
+        short = warm.on_terms(p.replace(warmup_s=min(p.warmup_s, 0.1)))
+        for r in range(p.comparisons * p.pairs):
+            for arm in ("A", "A again") if r % 2 == 0 else ("A again", "A"):
+                short.drive(stage.load, [primary], Closed(p.vus), p.pair_block_s, _facts(p, arm, r))
+    return stage.run
+
+
+def _facts(p: MeasuringHonestly, arm: str, r: int) -> dict[str, Any]:
+    return {"workload": p.workload, "arm": arm, "round": r}
+
+
+@contextlib.contextmanager
+def _stall(node: Node, after_s: float, for_s: float, run: Run) -> Iterator[None]:
+    """Stop a node `after_s` seconds from now, for so long, while the with-block runs. Raises BadInput."""
+    control = node.control
+    if not isinstance(control, Killable):
+        raise BadInput(f"{node.name}: its provider cannot pause a server, so there is no stall to measure")
+    ended = threading.Event()
+
+    def stall() -> None:
+        if ended.wait(after_s):
+            return
+        control.pause()
+        began_ns = run.now_ns()
+        try:
+            time.sleep(for_s)  # the length of the stall is what is measured
+        finally:
+            control.resume()
+        run.event("stall", node=node.name, from_ns=began_ns, to_ns=run.now_ns())
+
+    thread = threading.Thread(target=stall, name="labkit-stall")
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
