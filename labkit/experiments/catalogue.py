@@ -21,13 +21,13 @@ from labkit.experiments.max_throughput import findings as max_throughput
 from labkit.experiments.max_throughput.parameters import MaxThroughput
 from labkit.experiments.measuring_honestly import findings as measuring_honestly
 from labkit.experiments.measuring_honestly.parameters import MeasuringHonestly
-from labkit.experiments.parameters import Parameters
 from labkit.experiments.promotion_crash import findings as promotion_crash
 from labkit.experiments.promotion_crash.parameters import PromotionCrash
 from labkit.experiments.quorum_commit import findings as quorum_commit
 from labkit.experiments.quorum_commit.parameters import QuorumCommit
 from labkit.experiments.read_scaling import findings as read_scaling
 from labkit.experiments.read_scaling.parameters import ReadScaling
+from labkit.experiments.shared import OnServers
 from labkit.experiments.streaming_replication import findings as streaming_replication
 from labkit.experiments.streaming_replication.parameters import StreamingReplication
 
@@ -36,11 +36,14 @@ from labkit.experiments.streaming_replication.parameters import StreamingReplica
 class Experiment:
     """One kind of run. `key_parameters` are those that a list of runs shows."""
 
-    name: str
-    parameters: type[Parameters]
+    parameters: type[OnServers]
     findings: Findings
     notebook: str
     key_parameters: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return self.parameters.experiment
 
     @property
     def notebook_path(self) -> Path:
@@ -50,43 +53,36 @@ class Experiment:
 _READ_KEYS = ("users", "vus", "connections", "duration_s", "rounds")
 _BUDGET_KEYS = ("replicas", "node_cpus", "vus", "connections", "duration_s", "rounds")
 _ALL = (
-    Experiment("read-scaling", ReadScaling, read_scaling, "read_scaling.ipynb", _READ_KEYS),
-    Experiment("cpu-budget", CpuBudget, cpu_budget, "where_replicas_help.ipynb", _BUDGET_KEYS),
+    Experiment(ReadScaling, read_scaling, "read_scaling.ipynb", _READ_KEYS),
+    Experiment(CpuBudget, cpu_budget, "where_replicas_help.ipynb", _BUDGET_KEYS),
     Experiment(
-        "streaming-replication",
         StreamingReplication,
         streaming_replication,
         "streaming_replication.ipynb",
         ("provider", "replicas", "commits", "levels"),
     ),
-    Experiment("failover", Failover, failover, "failover.ipynb", ("mode", "level", "fault", "writers")),
+    Experiment(Failover, failover, "failover.ipynb", ("mode", "level", "fault", "writers")),
     Experiment(
-        "durability-matrix",
         DurabilityMatrix,
         durability_matrix,
         "durability_matrix.ipynb",
         ("modes", "levels", "faults", "kills"),
     ),
+    Experiment(QuorumCommit, quorum_commit, "quorum_commit.ipynb", ("modes", "levels", "writers", "rounds")),
+    Experiment(PromotionCrash, promotion_crash, "the_promotion_that_crashed.ipynb", ("causes",)),
     Experiment(
-        "quorum-commit", QuorumCommit, quorum_commit, "quorum_commit.ipynb", ("modes", "levels", "writers", "rounds")
-    ),
-    Experiment("promotion-crash", PromotionCrash, promotion_crash, "the_promotion_that_crashed.ipynb", ("causes",)),
-    Experiment(
-        "max-throughput",
         MaxThroughput,
         max_throughput,
         "max_throughput.ipynb",
         ("arm", "p99_limit_ms", "users", "connections"),
     ),
     Experiment(
-        "concurrency-sweep",
         ConcurrencySweep,
         concurrency_sweep,
         "concurrency_sweep.ipynb",
         ("levels", "users", "connections", "rounds"),
     ),
     Experiment(
-        "measuring-honestly",
         MeasuringHonestly,
         measuring_honestly,
         "measuring_honestly.ipynb",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from typing import ClassVar
 
 from labkit import paths
 from labkit.errors import BadInput
@@ -22,6 +23,9 @@ SPARE_CONNECTIONS = 10  # for the sampler, replication and whoever looks on
 @dataclasses.dataclass(frozen=True)
 class OnServers(Parameters):
     """Which run to read, or which servers to drive."""
+
+    experiment: ClassVar[str]
+    """The name of the experiment that these are parameters of."""
 
     run_id: str = param("", "a recorded run to read instead of driving a new one; empty drives")
     provider: str = param("embedded", "where the servers come from", choices=PROVIDERS)

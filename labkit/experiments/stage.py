@@ -1,21 +1,23 @@
-"""What every experiment needs around it: its run directory, its cluster, and a check of what servers allow."""
+"""What every drive does around its own part: the run directory, the servers, the data, the samples.
+
+on_cluster(p)        a new run, on a cluster that may be there already, and may stay
+fresh_clusters(p)    a new run, or one that goes on, with a cluster recreated for every trial
+sampled(…)           samples, and who follows whom before and after
+reading(p, …)        the users table, load generators, samples and blocks
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import errno
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Protocol
 
 from labkit import paths
 from labkit.errors import BadInput, ClusterError, LabkitError, RunError, WaitTimeout
-from labkit.experiments.concurrency_sweep.parameters import ConcurrencySweep
-from labkit.experiments.max_throughput.parameters import MaxThroughput
-from labkit.experiments.measuring_honestly.parameters import MeasuringHonestly
-from labkit.experiments.shared import SPARE_CONNECTIONS
+from labkit.experiments.shared import SPARE_CONNECTIONS, OnACluster, OnServers, ReadingUsers
 from labkit.lab import dataset, environment, providers, routing
 from labkit.lab.cluster import synchronize
 from labkit.lab.cluster.cluster import Cluster
@@ -25,8 +27,6 @@ from labkit.lab.load.shards import Generators
 from labkit.lab.providers.embedded import state
 from labkit.lab.providers.protocol import ClusterSpec
 from labkit.lab.sampling.sampler import Sampler
-from labkit.lab.workloads import workload
-from labkit.lab.workloads.base import Workload
 from labkit.progress import Progress
 from labkit.run.store import Run, RunStore, open_run
 
@@ -45,39 +45,23 @@ _SETTINGS = (
 CATCHUP_S = 60.0
 
 
-class ClusterTerms(Protocol):
-    """The parameters that say which servers an experiment needs."""
-
-    @property
-    def provider(self) -> str: ...
-    @property
-    def cluster(self) -> str: ...
-    @property
-    def replicas(self) -> int: ...
-    @property
-    def keep_cluster(self) -> bool: ...
-
-
-def recorded(run_id: str, experiment: str) -> Run:
-    """A recorded run of one experiment.
+def recorded(p: OnServers) -> Run:
+    """The recorded run that the parameters name.
 
     Raises RunNotFound, RunUnreadable; BadInput if it is a run of another experiment.
     """
-    run = open_run(run_id)
-    if run.experiment != experiment:
-        raise BadInput(f"run_id: {run.id} is a run of {run.experiment}, not of {experiment}")
+    run = open_run(p.run_id)
+    if run.experiment != p.experiment:
+        raise BadInput(f"run_id: {run.id} is a run of {run.experiment}, not of {p.experiment}")
     return run
 
 
-@contextlib.contextmanager
-def new_run(experiment: str, parameters: dict[str, object]) -> Iterator[Run]:
-    """A run directory that ends as complete, or as failed with the reason."""
-    with driving(RunStore(paths.runs()).create(experiment, parameters, **environment.facts())) as run:
-        yield run
+def _new(p: OnServers) -> Run:
+    return RunStore(paths.runs()).create(p.experiment, p.as_dict(), **environment.facts())
 
 
 @contextlib.contextmanager
-def driving(run: Run) -> Iterator[Run]:
+def _driving(run: Run) -> Iterator[Run]:
     """Hold a run, new or cut off before, and end it as complete, or as failed with the reason.
 
     Raises RunError if another process drives it.
@@ -101,7 +85,7 @@ def driving(run: Run) -> Iterator[Run]:
 
 
 @contextlib.contextmanager
-def alone_on(provider: str, cluster: str) -> Iterator[None]:
+def _alone_on(provider: str, cluster: str) -> Iterator[None]:
     """Keep other experiments off a cluster. Raises ClusterError if one is there.
 
     Attached servers are not the lab's to reserve.
@@ -119,34 +103,65 @@ def alone_on(provider: str, cluster: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def cluster_of(p: ClusterTerms, run: Run) -> Iterator[Cluster]:
-    """The cluster, up; taken down afterwards if this run brought it up and need not keep it."""
-    with alone_on(p.provider, p.cluster), _cluster_of(p, run) as cluster:
-        yield cluster
+def on_cluster(p: OnACluster) -> Iterator[tuple[Run, Cluster]]:
+    """A new run, and the cluster, up; taken down afterwards if it was not running before and need not be kept.
+
+    The run ends as complete, or as failed with the reason. The servers' logs are kept in it.
+    """
+    provider = providers.provider(p.provider)
+    with _driving(_new(p)) as run, _alone_on(p.provider, p.cluster):
+        before = provider.find(p.cluster)
+        found_running = before is not None and any(node.control.running() for node in before.nodes)
+        cluster = provider.up(ClusterSpec(name=p.cluster, replicas=p.replicas))
+        try:
+            _note_cluster(run, p, cluster)
+            yield run, cluster
+        finally:
+            try:
+                _keep_logs(cluster, run.path / "logs")
+            finally:
+                if not (found_running or p.keep_cluster):
+                    provider.down(p.cluster)
 
 
 @contextlib.contextmanager
-def _cluster_of(p: ClusterTerms, run: Run) -> Iterator[Cluster]:
+def fresh_clusters(p: OnServers, resumed: Run | None = None) -> Iterator[tuple[Run, Callable[[int], Cluster]]]:
+    """A run, new unless one that was cut off is given, and what recreates the cluster with so many replicas.
+
+    The run ends as complete, or as failed with the reason. The last cluster is removed at the end, its logs are kept.
+    """
     provider = providers.provider(p.provider)
-    before = provider.find(p.cluster)
-    found_running = before is not None and any(node.control.running() for node in before.nodes)
-    cluster = provider.up(ClusterSpec(name=p.cluster, replicas=p.replicas))
-    try:
-        run.update(
-            provider=p.provider,
-            cluster=cluster.name,
-            postgresql={"version": cluster.version, "binaries": environment.place(cluster.binaries)},
-            nodes=[
-                {"name": node.name, "role": node.role(), "settings": node.settings(_SETTINGS)} for node in cluster.nodes
-            ],
-        )
-        yield cluster
-    finally:
+    run = resumed or _new(p)
+    last: list[Cluster] = []
+
+    def recreate(replicas: int) -> Cluster:
+        last.clear()
+        provider.down(p.cluster, purge=True)
+        last.append(provider.up(ClusterSpec(p.cluster, replicas)))
+        if "postgresql" not in run.meta:
+            _note_cluster(run, p, last[0])
+        return last[0]
+
+    with _driving(run), _alone_on(p.provider, p.cluster):
         try:
-            _keep_logs(cluster, run.path / "logs")
+            yield run, recreate
         finally:
-            if not (found_running or p.keep_cluster):
-                provider.down(p.cluster)
+            try:
+                for cluster in last:
+                    _keep_logs(cluster, run.path / "logs")
+            finally:
+                provider.down(p.cluster, purge=True)
+
+
+def _note_cluster(run: Run, p: OnServers, cluster: Cluster) -> None:
+    run.update(
+        provider=p.provider,
+        cluster=cluster.name,
+        postgresql={"version": cluster.version, "binaries": environment.place(cluster.binaries)},
+        nodes=[
+            {"name": node.name, "role": node.role(), "settings": node.settings(_SETTINGS)} for node in cluster.nodes
+        ],
+    )
 
 
 def _keep_logs(cluster: Cluster, folder: Path) -> None:
@@ -155,7 +170,7 @@ def _keep_logs(cluster: Cluster, folder: Path) -> None:
         (folder / f"{node.name}.log").write_text(node.control.log_tail(10_000), encoding="utf-8")
 
 
-def check_connections(groups: Iterable[Sequence[Node]], connections: int) -> None:
+def _check_connections(groups: Iterable[Sequence[Node]], connections: int) -> None:
     """Refuse before any load what a server's max_connections does not allow. Raises BadInput."""
     nodes = {node.name: node for group in groups for node in group}
     problems = []
@@ -180,35 +195,47 @@ def replication_restored(cluster: Cluster) -> Iterator[None]:
         cluster.synchronous(before.mode, before.k, before.level)
 
 
-@dataclasses.dataclass
-class _Stage:
-    """A run with everything that its blocks need."""
+@contextlib.contextmanager
+def sampled(run: Run, cluster: Cluster, interval_s: float, generators: Generators) -> Iterator[None]:
+    """Servers, host and load generators are sampled; who follows whom is noted before and after."""
+    run.update(replication=cluster.replication())
+    with Sampler(cluster.nodes, run, interval_s, pids={"generator": generators.pids}) as sampler:
+        yield
+    run.update(replication_after=cluster.replication(), not_measured=sampler.not_measured, sampler=sampler.summary())
 
-    run: Run
-    cluster: Cluster
-    load: Workload
+
+@dataclasses.dataclass(frozen=True)
+class Reads:
+    """What the blocks of a read load need: the nodes of each arm, the data, and the blocks themselves."""
+
+    nodes: Mapping[str, Sequence[Node]]
+    data: dataset.DatasetSpec
     blocks: Blocks
 
 
 @contextlib.contextmanager
-def _stage(
-    name: str,
-    p: MaxThroughput | ConcurrencySweep | MeasuringHonestly,
-    arms: list[str],
+def reading(
+    p: ReadingUsers,
+    run: Run,
+    cluster: Cluster,
+    arms: Iterable[str],
     seconds: float,
     processes: int = 1,
     executor: Executor | None = None,
-) -> Iterator[_Stage]:
-    """A run with its cluster up and seeded, its generators and sampler running, and a bar of so many seconds."""
-    with new_run(name, p.as_dict()) as run, cluster_of(p, run) as cluster:
-        check_connections([routing.nodes_for(arm, cluster) for arm in arms], p.connections)
-        data = dataset.DatasetSpec(p.users, p.locale, p.seed)
-        with Generators(processes, executor) as generators:
-            seeded = dataset.seed(cluster, data)
-            run.update(dataset=dataclasses.asdict(seeded), replication=cluster.replication())
-            cluster.wait_for_catchup(CATCHUP_S)
-            sampler = Sampler(cluster.nodes, run, p.sample_interval_s, pids={"generator": generators.pids})
-            with sampler, Progress("measuring", seconds, "s") as bar:
-                yield _Stage(run, cluster, workload(p.workload, data), Blocks(run, generators, bar, p))
-            run.update(not_measured=sampler.not_measured, sampler=sampler.summary())
-            run.mark("measured")
+) -> Iterator[Reads]:
+    """Check connections, seed the users table, and sample while the blocks run; a bar of so many seconds.
+
+    The run is then `measured`. Raises BadInput for connections that a server does not allow, before any load.
+    """
+    nodes = {arm: routing.nodes_for(arm, cluster) for arm in arms}
+    _check_connections(nodes.values(), p.connections)
+    data = dataset.DatasetSpec(p.users, p.locale, p.seed)
+    with Generators(processes, executor) as generators:
+        run.update(dataset=dataclasses.asdict(dataset.seed(cluster, data)))
+        cluster.wait_for_catchup(CATCHUP_S)
+        with (
+            sampled(run, cluster, p.sample_interval_s, generators),
+            Progress("measuring", seconds, "s") as bar,
+        ):
+            yield Reads(nodes, data, Blocks(run, generators, bar, p))
+        run.mark("measured")

@@ -6,9 +6,9 @@ from concurrent.futures import Executor
 
 from labkit.experiments.concurrency_sweep.parameters import ConcurrencySweep
 from labkit.experiments.parameters import as_list
-from labkit.experiments.stage import _stage, recorded
-from labkit.lab import routing
+from labkit.experiments.stage import on_cluster, reading, recorded
 from labkit.lab.load.arrivals import Closed
+from labkit.lab.workloads import workload
 from labkit.run.store import Run
 
 
@@ -19,15 +19,18 @@ def concurrency_sweep(parameters: ConcurrencySweep, executor: Executor | None = 
     """
     p = parameters
     if p.run_id:
-        return recorded(p.run_id, "concurrency-sweep")
+        return recorded(p)
     arms = as_list(p.arms)
     seconds = len(arms) * len(p.user_levels) * p.rounds * (p.warmup_s + p.step_s)
-    with _stage("concurrency-sweep", p, arms, seconds, p.processes, executor) as stage:
-        nodes = {arm: routing.nodes_for(arm, stage.cluster) for arm in arms}
+    with (
+        on_cluster(p) as (run, cluster),
+        reading(p, run, cluster, arms, seconds, p.processes, executor) as reads,
+    ):
+        load = workload(p.workload, reads.data)
         for r in range(p.rounds):
             back = r % 2 == 1  # so that neither an arm nor a level always comes first
             for users in p.user_levels[::-1] if back else p.user_levels:
                 for arm in arms[::-1] if back else arms:
                     facts = {"workload": p.workload, "arm": arm, "round": r}
-                    stage.blocks.drive(stage.load, nodes[arm], Closed(users), p.step_s, facts)
-    return stage.run
+                    reads.blocks.drive(load, reads.nodes[arm], Closed(users), p.step_s, facts)
+    return run

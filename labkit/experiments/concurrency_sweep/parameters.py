@@ -13,6 +13,8 @@ from labkit.experiments.shared import ARMS, _OneWorkload, too_many_processes
 class ConcurrencySweep(_OneWorkload):
     """Throughput and latency from one user to a thousand, on each arm."""
 
+    experiment = "concurrency-sweep"
+
     arms: str = param("primary-only,replicas-round-robin", "where reads go", choices=ARMS, many=True)
     levels: str = param("1,2,5,10,20,50,100,200,500,1000", "numbers of users, ascending")
     rounds: int = param(3, "repetitions of every level on every arm", low=1, high=100)

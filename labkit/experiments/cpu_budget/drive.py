@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from labkit.errors import ClusterError
 from labkit.experiments.cpu_budget.parameters import CpuBudget
 from labkit.experiments.parameters import as_list
 from labkit.experiments.read_scaling.drive import arrivals_of
-from labkit.experiments.stage import CATCHUP_S, check_connections, cluster_of, new_run, recorded
-from labkit.lab import dataset, routing
+from labkit.experiments.stage import on_cluster, reading, recorded
 from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.cluster.node import Node
 from labkit.lab.cluster.powers import Limitable
-from labkit.lab.load.blocks import Blocks
-from labkit.lab.load.shards import Generators
-from labkit.lab.sampling.sampler import Sampler
 from labkit.lab.workloads import workload
-from labkit.progress import Progress
 from labkit.run.store import Run
 
 
@@ -31,36 +27,23 @@ def cpu_budget(parameters: CpuBudget) -> Run:
     """
     p = parameters
     if p.run_id:
-        return recorded(p.run_id, "cpu-budget")
-    with new_run("cpu-budget", p.as_dict()) as run, cluster_of(p, run) as cluster:
-        data = dataset.DatasetSpec(p.users, p.locale, p.seed)
-        arms = {arm: routing.nodes_for(arm, cluster) for arm in as_list(p.arms)}
-        check_connections(arms.values(), p.connections)
-        with Generators(p.processes) as generators:
-            _limit(cluster, None)
-            seeded = dataset.seed(cluster, data)
-            run.update(dataset=dataclasses.asdict(seeded), replication=cluster.replication())
-            cluster.wait_for_catchup(CATCHUP_S)
-            sampler = Sampler(cluster.nodes, run, p.sample_interval_s, pids={"generator": generators.pids})
-            blocks = _plan(p, list(arms))
-            bar = Progress("measuring", len(blocks) * (p.warmup_s + p.block_s), "s")
-            try:
-                with sampler, bar:
-                    driven = Blocks(run, generators, bar, p)
-                    for name, budget, arm, r in blocks:
-                        cpus = p.node_cpus if budget == "limited" else None
-                        _limit(cluster, cpus)
-                        load = workload(name, data, hit_ratio=p.hit_ratio)
-                        facts = {"workload": labelled(name, cpus), "arm": arm, "round": r}
-                        facts |= {"budget": budget, "node_cpus": cpus}
-                        driven = driven.on_terms(_shared_out(p, arms[arm]))
-                        driven.drive(load, arms[arm], arrivals_of(p), p.block_s, facts)
-            finally:
-                _limit(cluster, None)
-            run.update(
-                replication_after=cluster.replication(), not_measured=sampler.not_measured, sampler=sampler.summary()
-            )
-            run.mark("measured")
+        return recorded(p)
+    plan = _plan(p)
+    seconds = len(plan) * (p.warmup_s + p.block_s)
+    with (
+        on_cluster(p) as (run, cluster),
+        _limited(cluster) as limit,
+        reading(p, run, cluster, as_list(p.arms), seconds, p.processes) as reads,
+    ):
+        driven = reads.blocks
+        for name, budget, arm, r in plan:
+            cpus = p.node_cpus if budget == "limited" else None
+            limit(cpus)
+            load = workload(name, reads.data, hit_ratio=p.hit_ratio)
+            facts = {"workload": labelled(name, cpus), "arm": arm, "round": r}
+            facts |= {"budget": budget, "node_cpus": cpus}
+            driven = driven.on_terms(_shared_out(p, reads.nodes[arm]))
+            driven.drive(load, reads.nodes[arm], arrivals_of(p), p.block_s, facts)
     return run
 
 
@@ -69,9 +52,9 @@ def labelled(workload_name: str, cpus: float | None) -> str:
     return f"{workload_name}, CPU shared" if cpus is None else f"{workload_name}, {cpus:g} CPU each"
 
 
-def _plan(p: CpuBudget, arms: Sequence[str]) -> list[tuple[str, str, str, int]]:
+def _plan(p: CpuBudget) -> list[tuple[str, str, str, int]]:
     """Workload, budget, arm and round of every block: budgets and arms in alternating order."""
-    budgets = as_list(p.budgets)
+    budgets, arms = as_list(p.budgets), as_list(p.arms)
     return [
         (name, budget, arm, r)
         for name in as_list(p.workloads)
@@ -86,9 +69,19 @@ def _shared_out(p: CpuBudget, nodes: Sequence[Node]) -> CpuBudget:
     return dataclasses.replace(p, connections=p.connections // len(nodes))
 
 
-def _limit(cluster: Cluster, cpus: float | None) -> None:
-    for node in cluster.nodes:
-        if isinstance(node.control, Limitable):
-            node.control.limit(cpus)
-        elif cpus is not None:
-            raise ClusterError(f"its CPU cannot be limited by provider {cluster.provider}", node=node.name)
+@contextlib.contextmanager
+def _limited(cluster: Cluster) -> Iterator[Callable[[float | None], None]]:
+    """Sets the CPUs that each node may use. There is no limit to begin with, nor afterwards."""
+
+    def limit(cpus: float | None) -> None:
+        for node in cluster.nodes:
+            if isinstance(node.control, Limitable):
+                node.control.limit(cpus)
+            elif cpus is not None:
+                raise ClusterError(f"its CPU cannot be limited by provider {cluster.provider}", node=node.name)
+
+    limit(None)
+    try:
+        yield limit
+    finally:
+        limit(None)

@@ -26,6 +26,8 @@ BUDGET_ARMS = (
 class CpuBudget(ReadScaling):
     """Read load on 1 … all nodes, with the machine's CPU shared by all of them and with a budget of each node's own."""
 
+    experiment = "cpu-budget"
+
     provider: str = param("docker", "where the servers come from; CPU limits need docker", choices=PROVIDERS)
     users: int = param(100_000, "rows of the users table", low=100, high=100_000_000)
     workloads: str = param("get-user", "which loads to run", choices=WORKLOADS, many=True)

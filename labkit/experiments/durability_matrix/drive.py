@@ -1,20 +1,16 @@
-"""The composer of the experiments about losing a primary: validated parameters in, a run out."""
+"""Many failovers, each of a fresh cluster: every mode, level and fault, in rounds."""
 
 from __future__ import annotations
 
-import contextlib
 import random
 import time
 
 from labkit.errors import BadInput, RunUnreadable
 from labkit.experiments.durability_matrix.parameters import DurabilityMatrix
 from labkit.experiments.failover.trial import Trial, run_trial
-from labkit.experiments.stage import alone_on, driving, new_run, recorded
-from labkit.lab import environment, providers
-from labkit.lab.cluster.cluster import Cluster
+from labkit.experiments.stage import fresh_clusters, recorded
 from labkit.lab.failover import Policy
 from labkit.lab.load.shards import Generators
-from labkit.lab.providers.protocol import ClusterSpec
 from labkit.lab.workloads.append_rows import AppendRows
 from labkit.progress import Progress
 from labkit.replication import Replication
@@ -29,30 +25,23 @@ def durability_matrix(parameters: DurabilityMatrix) -> Run:
     """
     p = parameters
     if p.run_id:
-        return recorded(p.run_id, "durability-matrix")
-    with contextlib.ExitStack() as stack:
-        if p.resume:
-            run = _cut_off(p.resume)
-            p = DurabilityMatrix.build(run.parameters)
-            stack.enter_context(driving(run))
-        else:
-            run = stack.enter_context(new_run("durability-matrix", p.as_dict()))
-        stack.enter_context(alone_on(p.provider, p.cluster))
+        return recorded(p)
+    cut_off = _cut_off(p.resume) if p.resume else None
+    if cut_off is not None:
+        p = DurabilityMatrix.build(cut_off.parameters)
+    plan = [(number, *cell) for number, cell in enumerate(p.cells * p.kills)]
+    with (
+        fresh_clusters(p, cut_off) as (run, recreate),
+        Generators() as generators,
+        Progress("trials", len(plan), "trials") as bar,
+    ):
         _drop_unfinished(run)
-        provider = providers.provider(p.provider)
-        stack.callback(provider.down, p.cluster, purge=True)
-        generators = stack.enter_context(Generators())
-        plan = [(number, *cell) for number, cell in enumerate(p.cells * p.kills)]
-        bar = stack.enter_context(Progress("trials", len(plan), "trials"))
         done = {block["block"] for block in run.blocks}
         for number, mode, level, fault in plan:
             if number not in done:
                 trial = _trial(p, number, Replication.parse(mode, level), fault)
                 began = time.monotonic()
-                provider.down(p.cluster, purge=True)
-                cluster = provider.up(ClusterSpec(p.cluster, p.replicas))
-                _note_conditions(run, p, cluster)
-                facts = run_trial(trial, cluster, run, generators)
+                facts = run_trial(trial, recreate(p.replicas), run, generators)
                 run.update(blocks=[*run.blocks, facts | {"took_s": time.monotonic() - began}])
             bar.update(number + 1)
     return run
@@ -74,16 +63,6 @@ def _trial(p: DurabilityMatrix, number: int, replication: Replication, fault: st
         seed=rng.randrange(2**31),
         block=number,
     )
-
-
-def _note_conditions(run: Run, p: DurabilityMatrix, cluster: Cluster) -> None:
-    if "postgresql" not in run.meta:
-        run.update(
-            provider=p.provider,
-            cluster=cluster.name,
-            postgresql={"version": cluster.version, "binaries": environment.place(cluster.binaries)},
-            nodes=[{"name": node.name, "role": node.role(), "settings": {}} for node in cluster.nodes],
-        )
 
 
 def _cut_off(name: str) -> Run:

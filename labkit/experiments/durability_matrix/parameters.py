@@ -14,6 +14,8 @@ from labkit.replication import LEVELS
 class DurabilityMatrix(OnServers):
     """Many failovers, each of a fresh cluster: what every mode and level of replication loses, and what it costs."""
 
+    experiment = "durability-matrix"
+
     resume: str = param("", "a run that was cut off: go on with it, its own parameters count")
     cluster: str = param("matrix", "name of the cluster that is made anew for every trial")
     replicas: int = param(2, "streaming replicas beside the primary", low=1, high=8)

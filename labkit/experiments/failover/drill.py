@@ -8,7 +8,6 @@ import functools
 import os
 import signal
 import threading
-from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -17,12 +16,11 @@ from labkit.experiments.failover import step_summary as telling
 from labkit.experiments.failover.parameters import Failover
 from labkit.experiments.failover.step_summary import Step
 from labkit.experiments.failover.trial import FAILOVER, VERBS, Trial, TrialSteps
-from labkit.experiments.stage import cluster_of, new_run, recorded, replication_restored
+from labkit.experiments.stage import on_cluster, recorded, replication_restored, sampled
 from labkit.lab import providers
 from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.failover import Policy, note
 from labkit.lab.load.shards import Generators
-from labkit.lab.sampling.sampler import Sampler
 from labkit.lab.workloads.append_rows import AppendRows
 from labkit.run.store import Run
 
@@ -53,7 +51,7 @@ class FailoverDrill:
         self._trouble = ""
         self._stack = contextlib.ExitStack()
         if parameters.run_id:
-            self.run = recorded(parameters.run_id, "failover")
+            self.run = recorded(parameters)
             return
         if parameters.cluster in _left_open:
             _left_open[parameters.cluster].leave()
@@ -61,10 +59,12 @@ class FailoverDrill:
         if there is not None and (cut_off := note.sentence(there)):
             raise ClusterError(f"cluster {parameters.cluster} is not whole: {cut_off}")
         with contextlib.ExitStack() as stack:
-            self.run = stack.enter_context(new_run("failover", parameters.as_dict()))
-            self.cluster = stack.enter_context(cluster_of(parameters, self.run))
+            self.run, self.cluster = stack.enter_context(on_cluster(parameters))
             generators = stack.enter_context(Generators())
-            stack.enter_context(_noted(parameters, self.run, self.cluster, generators))
+            stack.enter_context(replication_restored(self.cluster))
+            replication = parameters.replication
+            self.cluster.synchronous(replication.mode, replication.k, replication.level)
+            stack.enter_context(sampled(self.run, self.cluster, parameters.sample_interval_s, generators))
             self._steps = stack.enter_context(TrialSteps(_trial(parameters), self.cluster, self.run, generators))
             self._stack = stack.pop_all()
         _left_open[parameters.cluster] = self
@@ -226,18 +226,6 @@ def _trial(p: Failover) -> Trial:
         seed=p.seed,
         rejoin=p.rejoin,
     )
-
-
-@contextlib.contextmanager
-def _noted(p: Failover, run: Run, cluster: Cluster, generators: Generators) -> Iterator[None]:
-    """Commits wait for replicas meanwhile; samples are taken, and who follows whom is noted before and after."""
-    with replication_restored(cluster):
-        with Sampler(cluster.nodes, run, p.sample_interval_s, pids={"generator": generators.pids}) as sampler:
-            cluster.synchronous(p.replication.mode, p.replication.k, p.replication.level)
-            run.update(replication=cluster.replication())
-            yield
-        run.update(not_measured=sampler.not_measured, sampler=sampler.summary())
-        run.update(replication_after=cluster.replication())
 
 
 _left_open: dict[str, FailoverDrill] = {}

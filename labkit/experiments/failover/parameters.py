@@ -15,6 +15,8 @@ MODES = ("async", "FIRST 1", "ANY 1", "ANY 2")
 class Failover(OnACluster):
     """Write load, the primary lost under it, a replica promoted, and an audit of every row."""
 
+    experiment = "failover"
+
     replicas: int = param(2, "streaming replicas beside the primary", low=1, high=8)
     mode: str = param("ANY 1", "who a commit waits for: async, FIRST k or ANY k")
     level: str = param("on", "synchronous_commit: how far the replica must have come", choices=LEVELS)

@@ -1,4 +1,4 @@
-"""The composer of the experiments about load itself; the rest is in `labkit.experiments`."""
+"""The highest rate that keeps the p99 latency under a limit, found by doubling and bisection."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from labkit.experiments.max_throughput.parameters import MaxThroughput
-from labkit.experiments.stage import _stage, recorded
-from labkit.lab import routing
+from labkit.experiments.stage import on_cluster, reading, recorded
 from labkit.lab.load.arrivals import Open
 from labkit.lab.load.blocks import latencies_ms
 from labkit.lab.load.records import DROPPED
+from labkit.lab.workloads import workload
 from labkit.run.store import Run
 
 _LATE = 0.99  # of the rate that was asked for: below it, requests pile up
@@ -28,24 +28,27 @@ def max_throughput(parameters: MaxThroughput, executor: Executor | None = None) 
     """
     p = parameters
     if p.run_id:
-        return recorded(p.run_id, "max-throughput")
+        return recorded(p)
     halvings = math.log2(math.log(2) / math.log1p(p.precision))
     trials = math.log2(p.rate_high / p.rate_low) / 2 + halvings + p.confirm
-    with _stage("max-throughput", p, [p.arm], trials * (p.warmup_s + p.trial_s), p.processes, executor) as stage:
-        nodes = routing.nodes_for(p.arm, stage.cluster)
+    seconds = trials * (p.warmup_s + p.trial_s)
+    with (
+        on_cluster(p) as (run, cluster),
+        reading(p, run, cluster, [p.arm], seconds, p.processes, executor) as reads,
+    ):
+        load = workload(p.workload, reads.data)
 
         def holds(rate: float, phase: str) -> bool:
-            facts = {"workload": p.workload, "arm": p.arm, "round": len(stage.run.blocks), "phase": phase}
+            facts = {"workload": p.workload, "arm": p.arm, "round": len(run.blocks), "phase": phase}
             kind = cast(Literal["constant", "poisson"], p.arrival)
-            block = stage.blocks.drive(stage.load, nodes, Open(rate, kind, p.max_in_flight), p.trial_s, facts)
-            reasons = _why_not(stage.run, block, p.p99_limit_ms)
-            blocks = stage.run.blocks
-            stage.run.update(blocks=[*blocks[:-1], block | {"holds": not reasons, "reasons": reasons}])
+            block = reads.blocks.drive(load, reads.nodes[p.arm], Open(rate, kind, p.max_in_flight), p.trial_s, facts)
+            reasons = _why_not(run, block, p.p99_limit_ms)
+            run.update(blocks=[*run.blocks[:-1], block | {"holds": not reasons, "reasons": reasons}])
             return not reasons
 
         found = _search(holds, p)
-        stage.run.update(found_per_s=found)
-    return stage.run
+        run.update(found_per_s=found)
+    return run
 
 
 def _why_not(run: Run, block: dict[str, Any], limit_ms: float) -> list[str]:

@@ -12,6 +12,8 @@ from labkit.experiments.shared import ARMS, _OneWorkload, too_many_processes
 class MaxThroughput(_OneWorkload):
     """The highest rate that keeps the p99 latency under a limit, found by bisection."""
 
+    experiment = "max-throughput"
+
     arm: str = param("primary-only", "where reads go", choices=ARMS)
     p99_limit_ms: float = param(20.0, "a rate holds if the p99 latency is at most this", low=0.1, high=60_000)
     rate_low: float = param(500.0, "requests a second to begin with", low=1, high=1e6)

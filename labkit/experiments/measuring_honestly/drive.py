@@ -11,10 +11,11 @@ from typing import Any
 from labkit.errors import BadInput
 from labkit.experiments.measuring_honestly.parameters import MeasuringHonestly
 from labkit.experiments.parameters import as_list
-from labkit.experiments.stage import _stage, recorded
+from labkit.experiments.stage import on_cluster, reading, recorded
 from labkit.lab.cluster.node import Node
 from labkit.lab.cluster.powers import Killable
 from labkit.lab.load.arrivals import Closed, Open
+from labkit.lab.workloads import workload
 from labkit.run.store import Run
 
 _READY_S = 60.0
@@ -28,30 +29,28 @@ def measuring_honestly(parameters: MeasuringHonestly) -> Run:
     """
     p = parameters
     if p.run_id:
-        return recorded(p.run_id, "measuring-honestly")
+        return recorded(p)
     levels = [int(word) for word in as_list(p.little_levels)]
     seconds = 3 * p.block_s + len(levels) * p.block_s / 2 + p.comparisons * p.pairs * 2 * (p.pair_block_s + 0.1)
-    with _stage("measuring-honestly", p, ["primary-only"], seconds) as stage:
-        primary = stage.cluster.primary()
+    with on_cluster(p) as (run, cluster), reading(p, run, cluster, ["primary-only"], seconds) as reads:
+        load, primary = workload(p.workload, reads.data), cluster.primary()
         paced = Open(p.rate, "constant")
         primary.control.stop()
         primary.control.start()
         primary.wait_ready(_READY_S)
-        cold = stage.blocks.on_terms(p.replace(warmup_s=0))
-        cold.drive(stage.load, [primary], paced, p.block_s, _facts(p, "cold start", 0))
+        cold = reads.blocks.on_terms(p.replace(warmup_s=0))
+        cold.drive(load, [primary], paced, p.block_s, _facts(p, "cold start", 0))
         warm = cold.on_terms(p)
         for arm, when in (("closed loop", Closed(p.vus)), ("open, constant rate", paced)):
-            with _stall(primary, p.warmup_s + p.block_s / 2, p.stall_s, stage.run):
-                warm.drive(stage.load, [primary], when, p.block_s, _facts(p, arm, 0))
+            with _stall(primary, p.warmup_s + p.block_s / 2, p.stall_s, run):
+                warm.drive(load, [primary], when, p.block_s, _facts(p, arm, 0))
         for users in levels:
-            warm.drive(
-                stage.load, [primary], Closed(users, think_s=0.01), p.block_s / 2, _facts(p, f"{users} users", 0)
-            )
+            warm.drive(load, [primary], Closed(users, think_s=0.01), p.block_s / 2, _facts(p, f"{users} users", 0))
         short = warm.on_terms(p.replace(warmup_s=min(p.warmup_s, 0.1)))
         for r in range(p.comparisons * p.pairs):
             for arm in ("A", "A again") if r % 2 == 0 else ("A again", "A"):
-                short.drive(stage.load, [primary], Closed(p.vus), p.pair_block_s, _facts(p, arm, r))
-    return stage.run
+                short.drive(load, [primary], Closed(p.vus), p.pair_block_s, _facts(p, arm, r))
+    return run
 
 
 def _facts(p: MeasuringHonestly, arm: str, r: int) -> dict[str, Any]:

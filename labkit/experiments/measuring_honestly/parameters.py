@@ -12,6 +12,8 @@ from labkit.experiments.shared import OWNING_PROVIDERS, _OneWorkload
 class MeasuringHonestly(_OneWorkload):
     """What a closed loop does not see, and how much a comparison can be trusted."""
 
+    experiment = "measuring-honestly"
+
     # A server is restarted and stopped for a moment: only those that labkit owns.
     provider: str = param("embedded", "where the servers come from", choices=OWNING_PROVIDERS)
     users: int = param(100_000, "rows of the users table", low=100, high=100_000_000)

@@ -13,13 +13,11 @@ from typing import Any
 from labkit.errors import BadInput, ClusterError
 from labkit.experiments.parameters import as_list
 from labkit.experiments.promotion_crash.parameters import CAUSES, PromotionCrash
-from labkit.experiments.stage import alone_on, new_run, recorded
-from labkit.lab import providers
+from labkit.experiments.stage import fresh_clusters, recorded
 from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.cluster.node import Node
 from labkit.lab.cluster.powers import Damageable, Repairable
 from labkit.lab.failover import promotion
-from labkit.lab.providers.protocol import ClusterSpec
 from labkit.run.store import Run
 
 _DAMAGES: dict[str, tuple[str, str]] = {
@@ -46,21 +44,11 @@ def promotion_crash(parameters: PromotionCrash) -> Run:
     """
     p = parameters
     if p.run_id:
-        return recorded(p.run_id, "promotion-crash")
-    provider = providers.provider(p.provider)
-    with (
-        new_run("promotion-crash", p.as_dict()) as run,
-        alone_on(p.provider, p.cluster),
-        contextlib.ExitStack() as stack,
-    ):
-        stack.callback(provider.down, p.cluster, purge=True)
+        return recorded(p)
+    with fresh_clusters(p) as (run, recreate):
         for number, cause in enumerate(as_list(p.causes)):
-            provider.down(p.cluster, purge=True)
-            cluster = provider.up(ClusterSpec(p.cluster, replicas=1))
-            facts = {"block": number, "cause": cause, **_try(cause, cluster)}
-            run.update(blocks=[*run.blocks, facts], provider=p.provider, postgresql={"version": cluster.version})
-            roles = {"pg1": "primary", "pg2": "replica"}
-            run.update(nodes=[{"name": name, "role": role, "settings": {}} for name, role in roles.items()])
+            facts = {"block": number, "cause": cause, **_try(cause, recreate(1))}
+            run.update(blocks=[*run.blocks, facts])
     return run
 
 

@@ -14,6 +14,8 @@ CAUSES = ("deleted", "mounted", "immutable", "sticky", "unwritable", "foreign")
 class PromotionCrash(OnServers):
     """pg_promote in every set-up that makes it crash, beside two that look alike and do not."""
 
+    experiment = "promotion-crash"
+
     cluster: str = param("crash", "name of the cluster that is made anew for every set-up")
     causes: str = param(",".join(CAUSES), "which set-ups to try", choices=CAUSES, many=True)
 

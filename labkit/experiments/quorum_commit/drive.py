@@ -9,7 +9,7 @@ from psycopg import pq
 
 from labkit.checkers import outage
 from labkit.experiments.quorum_commit.parameters import QuorumCommit
-from labkit.experiments.stage import cluster_of, new_run, recorded, replication_restored
+from labkit.experiments.stage import on_cluster, recorded, replication_restored
 from labkit.lab.cluster import sql
 from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.cluster.node import Node
@@ -33,10 +33,9 @@ def quorum_commit(parameters: QuorumCommit) -> Run:
     """
     p = parameters
     if p.run_id:
-        return recorded(p.run_id, "quorum-commit")
+        return recorded(p)
     with (
-        new_run("quorum-commit", p.as_dict()) as run,
-        cluster_of(p, run) as cluster,
+        on_cluster(p) as (run, cluster),
         replication_restored(cluster),
         Generators() as generators,
     ):

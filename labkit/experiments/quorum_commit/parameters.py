@@ -14,6 +14,8 @@ from labkit.replication import LEVELS
 class QuorumCommit(OnACluster):
     """What each level of synchronous replication costs, and what waits when replicas stop."""
 
+    experiment = "quorum-commit"
+
     replicas: int = param(2, "streaming replicas beside the primary", low=2, high=8)
     modes: str = param("async,FIRST 1,ANY 1,ANY 2", "who commits wait for", choices=MODES, many=True)
     levels: str = param(

@@ -19,6 +19,8 @@ from labkit.experiments.shared import (
 class ReadScaling(ReadingUsers):
     """Read load against the primary only and against the replicas, in interleaved rounds."""
 
+    experiment = "read-scaling"
+
     workloads: str = param("get-user,search-users", "which loads to run", choices=WORKLOADS, many=True)
     arms: str = param("primary-only,replicas-round-robin", "where reads go", choices=ARMS, many=True)
     vus: int = param(

@@ -13,7 +13,7 @@ from psycopg.sql import SQL, Literal
 
 from labkit.errors import ClusterError
 from labkit.experiments.parameters import as_list
-from labkit.experiments.stage import cluster_of, new_run, recorded
+from labkit.experiments.stage import on_cluster, recorded
 from labkit.experiments.streaming_replication.parameters import StreamingReplication
 from labkit.lab import providers
 from labkit.lab.cluster import sql
@@ -40,8 +40,8 @@ def streaming_replication(parameters: StreamingReplication) -> Run:
     """
     p = parameters
     if p.run_id:
-        return recorded(p.run_id, "streaming-replication")
-    with new_run("streaming-replication", p.as_dict()) as run, cluster_of(p, run) as cluster:
+        return recorded(p)
+    with on_cluster(p) as (run, cluster):
         with cluster.primary().session() as connection:
             connection.execute("DROP TABLE IF EXISTS replication_lesson")
             connection.execute("CREATE TABLE replication_lesson (id bigint PRIMARY KEY, filling text NOT NULL)")

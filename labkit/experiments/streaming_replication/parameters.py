@@ -17,6 +17,8 @@ COMMIT_LEVELS = ("off", "local", "remote_write", "on", "remote_apply")
 class StreamingReplication(OnACluster):
     """What streaming replication does: positions, lag, staleness, a conflict, and a slot that is lost."""
 
+    experiment = "streaming-replication"
+
     provider: str = param("embedded", "where the servers come from", choices=OWNING_PROVIDERS)
     cluster: str = param("replication", "name of the cluster; it is found again if it exists")
     replicas: int = param(2, "streaming replicas beside the primary", low=1, high=8)
