@@ -15,6 +15,7 @@ from labkit.lab.cluster.cluster import Cluster, command
 from labkit.lab.cluster.node import Node
 from labkit.lab.cluster.sql import Role
 from labkit.lab.failover import OVERRIDE, FailoverSteps, Policy, note, rejoining
+from labkit.run import steps
 
 Roles = Mapping[str, Role | None]
 
@@ -39,10 +40,6 @@ def failover(
 
     Refused, with the reason, where rows could be lost; then nothing is promoted. One that was cut off goes on.
     """
-    from labkit.experiments.failover import (
-        step_summary as telling,  # takes a quarter of a second to load; no other command needs it
-    )
-
     cluster = found(name, provider_name)
     cluster.check_owned("failed over")
     begun = note.read(cluster)
@@ -50,8 +47,8 @@ def failover(
     roles = cluster.roles()  # once: a server that hangs lets everybody wait
     lost = cluster.node(named) if named else _lost(cluster, roles)
     if _answers_again(lost, roles, begun):
-        with contextlib.closing(FailoverSteps(cluster, lost)) as steps:
-            steps.give_up()
+        with contextlib.closing(FailoverSteps(cluster, lost)) as begun_before:
+            begun_before.give_up()
         said = f"{lost.name} answers as primary again: the failover is given up, its replicas follow it"
         click.echo(json.dumps({"primary": lost.name, "given_up": True}) if as_json else said)
         return
@@ -62,25 +59,26 @@ def failover(
             return
         took_ms[kind] = details["took_ms"]
         if not as_json:
-            lines = telling.words({"kind": kind, **details}).splitlines()
+            lines = steps.said({"kind": kind, **details}).splitlines()
             click.echo(f"{kind:<10} {float(str(details['took_ms'])):7.0f} ms   {lines[0]}")
             for line in lines[1:]:
                 click.echo(f"{'':<24}{line}")
 
-    with contextlib.closing(FailoverSteps(cluster, lost, Policy(max_lag_bytes, accept_data_loss), log=tell)) as steps:
-        new = steps.run()
-    assert steps.decision is not None
+    with contextlib.closing(FailoverSteps(cluster, lost, Policy(max_lag_bytes, accept_data_loss), log=tell)) as taking:
+        new = taking.run()
+    decision = taking.decision
+    assert decision is not None
     if as_json:
         content = {"primary": new.name, "given_up": False, "old": lost.name, "took_ms": took_ms}
-        content |= {"decision": steps.decision.table(), "choices": steps.decision.choices}
-        content |= {"overridden": steps.decision.refusals, "left_behind": steps.left_behind}
+        content |= {"decision": decision.table(), "choices": decision.choices}
+        content |= {"overridden": decision.refusals, "left_behind": taking.left_behind}
         click.echo(json.dumps(content, indent=1))
         return
-    for survivor in steps.decision.survivors:
+    for survivor in decision.survivors:
         if not survivor.answers:
             again = command(f"rejoin {survivor.name}", name, provider_name)
             click.echo(f"{survivor.name} does not answer; `{again}` brings it back")
-    for node, reason in steps.left_behind.items():
+    for node, reason in taking.left_behind.items():
         click.echo(f"{node} does not follow {new.name}: {reason}")
     back = command(f"rejoin {lost.name}", name, provider_name)
     click.echo(f"{new.name} is the primary; `{back}` makes {lost.name} its replica")

@@ -20,7 +20,7 @@ from labkit.cli import main
 from labkit.errors import ClusterError, RunUnreadable
 from labkit.experiments.failover import findings as recovery
 from labkit.experiments.failover.drill import FailoverDrill
-from labkit.experiments.failover.step_summary import Step
+from labkit.experiments.failover.step_summary import StepSummary
 from labkit.lab import providers
 from labkit.lab.cluster import synchronize
 from labkit.lab.failover import Refused, faults
@@ -48,7 +48,7 @@ def running(name: str = NAME) -> list[str]:
     return [node.name for node in cluster.nodes if node.control.running()] if cluster else []
 
 
-def taken(drill: FailoverDrill, verb: str, deadline_s: float) -> Step:
+def taken(drill: FailoverDrill, verb: str, deadline_s: float) -> StepSummary:
     """Take a step by hand, within its deadline; it has something to show."""
     began = time.monotonic()
     step = getattr(drill, verb)()

@@ -8,31 +8,51 @@ import functools
 import os
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Self
 
 from labkit.errors import ClusterError, LabkitError, RunError
-from labkit.experiments.failover import step_summary as telling
 from labkit.experiments.failover.parameters import Failover
-from labkit.experiments.failover.step_summary import Step
-from labkit.experiments.failover.trial import FAILOVER, VERBS, Trial, TrialSteps
+from labkit.experiments.failover.step_summary import StepSummary, step_summary
+from labkit.experiments.failover.trial import Trial, TrialSteps
 from labkit.experiments.stage import on_cluster, recorded, replication_restored, sampled
 from labkit.lab import providers
 from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.failover import Policy, note
 from labkit.lab.load.shards import Generators
 from labkit.lab.workloads.append_rows import AppendRows
+from labkit.run import steps
+from labkit.run.steps import Step
 from labkit.run.store import Run
 
 
+def _with_verbs(drill: type[FailoverDrill]) -> type[FailoverDrill]:
+    """A method for each step of a trial that has none yet, and all of them in the class's text."""
+
+    def made(step: Step) -> Callable[[FailoverDrill], StepSummary]:
+        def verb(self: FailoverDrill) -> StepSummary:
+            return self._verb(step)
+
+        verb.__name__, verb.__qualname__, verb.__doc__ = step.name, f"{drill.__name__}.{step.name}", step.does
+        return verb
+
+    for step in steps.TRIAL:
+        if step.name not in vars(drill):
+            setattr(drill, step.name, made(step))
+    listed = "".join(f"\n        {f'{step}()':<16}{step.does}" for step in steps.TRIAL)
+    drill.__doc__ = f"{drill.__doc__}\n    The verbs, in their order:\n{listed}\n"
+    return drill
+
+
+@_with_verbs
 class FailoverDrill:
     """One failover experiment, a verb for each of its steps.
 
         drill = labkit.FailoverDrill(labkit.Failover.build({"by_hand": True}))
-        drill.write()           drill.lose_primary()
-        drill.survey()          drill.decide()          drill.preflight()       drill.fence()
-        drill.promote()         drill.repair()          drill.route()           drill.repoint()
-        drill.stop_writing()    drill.read_back()       drill.rejoin()          drill.close()
+        drill.write()
+        ...                     # the other verbs, in their order
+        drill.close()
 
     A verb takes its step, unless it has been taken, and returns what the step did, to be shown. With `by_hand` false
     all steps are taken at once when the drill is made; with `run_id` none are, and the recorded ones are shown.
@@ -47,7 +67,7 @@ class FailoverDrill:
         self.parameters = parameters
         self.cluster: Cluster | None = None
         self._steps: TrialSteps | None = None
-        self._taken: list[str] = []
+        self._taken: list[Step] = []
         self._trouble = ""
         self._stack = contextlib.ExitStack()
         if parameters.run_id:
@@ -73,65 +93,17 @@ class FailoverDrill:
             with self:
                 self.take_all()
 
-    # --- the verbs ------------------------------------------------------------------------------------------------
+    # --- the verbs: those that are not here are made of the table --------------------------------------------------
 
-    def write(self) -> Step:
-        """Have the writers begin, and let `before_s` pass."""
-        return self._verb("write")
-
-    def lose_primary(self) -> Step:
-        """Hold replicas back where the fault says so, inject it, and notice that the primary is gone."""
-        return self._verb("lose_primary")
-
-    def survey(self) -> Step:
-        """Ask every survivor for its LSNs, once nothing more can arrive there."""
-        return self._verb("survey")
-
-    def decide(self, *, accept_data_loss: bool = False) -> Step:
-        """Choose the candidate. Raises Refused; `accept_data_loss` overrides that, and asks the survivors anew."""
+    def decide(self, *, accept_data_loss: bool = False) -> StepSummary:
+        """Choose the candidate. Raises Refused; `accept_data_loss` overrides that, and asks the survivors again."""
         if accept_data_loss and self._trouble:
-            self.survey()
-        return self._verb("decide", accept_data_loss=accept_data_loss)
-
-    def preflight(self) -> Step:
-        """Look for what would make the promotion crash or be refused. Raises Refused if there is anything."""
-        return self._verb("preflight")
-
-    def fence(self) -> Step:
-        """See to it that the old primary cannot come back as a second one."""
-        return self._verb("fence")
-
-    def promote(self) -> Step:
-        """Make the candidate a primary."""
-        return self._verb("promote")
-
-    def repair(self) -> Step:
-        """Undo what the new primary has inherited and would hang on."""
-        return self._verb("repair")
-
-    def route(self) -> Step:
-        """Send the writers to the new primary. With `hold_writes` it answers them after `repoint`."""
-        return self._verb("route")
-
-    def repoint(self) -> Step:
-        """Have the other replicas follow the new primary, and wait for a row that it acknowledges."""
-        return self._verb("repoint")
-
-    def stop_writing(self) -> Step:
-        """Let `after_s` pass, and end the writers."""
-        return self._verb("stop_writing")
-
-    def read_back(self) -> Step:
-        """Read the rows of the new primary, and judge every row that was written."""
-        return self._verb("read_back")
-
-    def rejoin(self) -> Step:
-        """Read what the old primary alone has, and make it a replica; nothing without the parameter `rejoin`."""
-        return self._verb("rejoin")
+            self._verb(steps.SURVEY)
+        return self._verb(steps.DECIDE, accept_data_loss=accept_data_loss)
 
     def close(self) -> Run:
         """End the run, and take the servers down unless `keep_cluster`. Before `read_back` it ends as failed."""
-        if self._steps is not None and "read_back" in self._taken and not self._trouble:
+        if self._steps is not None and steps.READ_BACK in self._taken and not self._trouble:
             self._end()
         else:
             self.leave()
@@ -141,9 +113,9 @@ class FailoverDrill:
 
     def take_all(self) -> None:
         """Take every step that is left, with nothing shown in between."""
-        for verb in VERBS:
-            if self._steps is not None and verb not in self._taken:
-                self._take(verb)
+        for step in steps.TRIAL:
+            if self._steps is not None and step not in self._taken:
+                self._take(step)
 
     def leave(self) -> None:
         """Close a drill before its end: the run is marked failed and says how far it came. Nothing if it is closed."""
@@ -151,7 +123,7 @@ class FailoverDrill:
             return
         last = f"after {self._taken[-1]}()" if self._taken else "before its first step"
         problem = f"the drill was left {last}, before its end" + (f"; {self._trouble}" if self._trouble else "")
-        if "lose_primary" in self._taken and "rejoin" not in self._taken:
+        if steps.LOSE_PRIMARY in self._taken and steps.REJOIN not in self._taken:
             name = self.parameters.cluster
             problem += f". Its cluster is not whole: `labkit down --purge --name {name}` clears it away"
         # At once: whoever ends this process may not wait for the servers to stop.
@@ -175,29 +147,29 @@ class FailoverDrill:
 
     # --- parts ----------------------------------------------------------------------------------------------------
 
-    def _verb(self, verb: str, **how: Any) -> Step:
-        if self._steps is not None and verb not in self._taken:
-            self._take(verb, **how)
-        elif verb not in self._taken and not self.parameters.run_id:
-            raise ClusterError(f"{verb}() cannot be done any more: the drill is closed; begin another")
-        return telling.step(self.run, verb)
+    def _verb(self, step: Step, **how: Any) -> StepSummary:
+        if self._steps is not None and step not in self._taken:
+            self._take(step, **how)
+        elif step not in self._taken and not self.parameters.run_id:
+            raise ClusterError(f"{step}() cannot be done any more: the drill is closed; begin another")
+        return step_summary(self.run, step)
 
-    def _take(self, verb: str, **how: Any) -> None:
+    def _take(self, step: Step, **how: Any) -> None:
         assert self._steps is not None
-        missing = [earlier for earlier in VERBS[: VERBS.index(verb)] if earlier not in self._taken]
+        missing = [earlier for earlier in steps.TRIAL[: steps.TRIAL.index(step)] if earlier not in self._taken]
         if missing:
-            raise ClusterError(f"{verb}() cannot be done yet, and nothing was changed: {missing[0]}() comes first")
+            raise ClusterError(f"{step}() cannot be done yet, and nothing was changed: {missing[0]}() comes first")
         try:
-            getattr(self._steps, verb)(**how)
+            self._steps.take(step, **how)
         except BaseException as error:
-            self._trouble = f"{verb}() ended with {type(error).__name__}{f': {error}' if str(error) else ''}"
-            if verb in FAILOVER:
+            self._trouble = f"{step}() ended with {type(error).__name__}{f': {error}' if str(error) else ''}"
+            if step in steps.FAILOVER:
                 # What was read of the survivors need not hold any more.
-                self._taken = [taken for taken in self._taken if taken not in FAILOVER]
+                self._taken = [taken for taken in self._taken if taken not in steps.FAILOVER]
             raise
         self._trouble = ""
-        self._taken.append(verb)
-        if verb in ("read_back", "rejoin"):
+        self._taken.append(step)
+        if self._steps.facts:
             self.run.update(blocks=[self._steps.facts])
 
     def _end(self, error: BaseException | None = None) -> None:

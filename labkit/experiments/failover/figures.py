@@ -15,20 +15,13 @@ from labkit.analysis.plots.style import (
     drawing,
     node_style,
 )
-
-_MARKED = {
-    "fault": "lost",
-    "detected": "noticed",
-    "promote": "promoted",
-    "first_write": "first row",
-    "repoint": "replica follows",
-}
+from labkit.run.steps import moments
 
 
 def outage(rows: pd.DataFrame, steps: pd.DataFrame) -> Sheet:
     """Acknowledged rows a second around the fault, a line a node, the main steps marked.
 
-    `rows`: of `recovery.acknowledged`; `steps`: of `recovery.steps`.
+    `rows`: of `findings.acknowledged`; `steps`: of `findings.steps`.
     """
     with drawing():
         sheet = Sheet(figsize=(WIDTH_IN, 3.2), layout="constrained")
@@ -38,11 +31,12 @@ def outage(rows: pd.DataFrame, steps: pd.DataFrame) -> Sheet:
         top = float(rows["rows_per_s"].max()) if len(rows) else 1.0
         ax.set_ylim(0, top * 1.57)
         late = float(rows["at_ms"].max()) * 0.55 if len(rows) else np.inf
-        marked = [row for row in each(steps) if row.step in _MARKED]
+        marks = {moment.kind: moment.mark for moment in moments() if moment.mark}
+        marked = [row for row in each(steps) if row.step in marks]
         for place, row in enumerate(marked):
             ax.axvline(row.at_ms, color=GREY, linewidth=0.8)
             ax.annotate(
-                f"{_MARKED[row.step]} {row.at_ms:,.0f} ms",
+                f"{marks[row.step]} {row.at_ms:,.0f} ms",
                 (row.at_ms, top * (1.5 - 0.1 * place)),
                 (4, 0) if row.at_ms < late else (-4, 0),
                 textcoords="offset points",

@@ -10,6 +10,7 @@ import pandas as pd
 from labkit.analysis.words import Sentences, Words, number
 from labkit.checkers import audit
 from labkit.errors import RunUnreadable
+from labkit.run.steps import DECIDE, DETECTED, FAULT, REPOINT, Event, Moment, at_ns, label, moments
 from labkit.run.store import Run
 
 VIEW_WORDS = {
@@ -29,21 +30,6 @@ CLASS_WORDS = {
 }
 ORIGINAL = {"successful_tx_count": 355_766, "failed_tx_count": 350_209}
 """Of the original report's write test: 10 users, 5 minutes, the primary killed on the way."""
-_STEPS = {
-    "fault": "the primary is lost",
-    "detected": "noticed: it lets nobody in",
-    "survey": "LSNs of the survivors read, their WAL receivers stopped",
-    "decide": "candidate chosen",
-    "preflight": "nothing stands against its promotion",
-    "fence": "old primary fenced",
-    "promote_called": "promotion asked for",
-    "promote": "promotion done",
-    "repair": "inherited settings repaired",
-    "route": "writers sent to the new primary",
-    "first_write": "first row acknowledged by the new primary",
-    "repoint": "other replicas stream from it",
-    "rejoined": "old primary back as a replica",
-}
 
 
 def facts(run: Run) -> dict[str, Any]:
@@ -61,28 +47,25 @@ def steps(run: Run) -> pd.DataFrame:
     events = run.events()
     block = facts(run) if run.blocks else _so_far(run, events)
     rows = []
-    for kind in _STEPS:
-        found = events[events["kind"] == kind]
-        if kind == "repoint" and not any(found.get("followers", ())):
-            continue  # nobody was left to follow
-        if kind == "fault":
-            at: float | None = block["fault_ns"]
-        elif kind == "first_write":
-            at = block["first_after_ns"]
-        else:
-            at = float(found["t_ns"].iloc[-1]) if len(found) else None
-        if at is not None:
-            took = found["took_ms"].iloc[-1] if len(found) and "took_ms" in found else np.nan
-            words = _STEPS[kind]
-            if kind == "repair" and not found["settings"].iloc[-1]:
-                words = "inherited settings looked at: nothing to repair"
-            rows.append({"step": kind, "words": words, "at_ms": (at - block["fault_ns"]) / 1e6, "took_ms": took})
+    for moment in moments():
+        noted = _noted(moment, events, block)
+        if noted and (words := label(moment, noted)):
+            at_ms, took_ms = (at_ns(noted) - block["fault_ns"]) / 1e6, noted.get("took_ms", np.nan)
+            rows.append({"step": moment.kind, "words": words, "at_ms": at_ms, "took_ms": took_ms})
     return pd.DataFrame(rows).sort_values("at_ms", ignore_index=True)
+
+
+def _noted(moment: Moment, events: pd.DataFrame, block: dict[str, Any]) -> Event:
+    """The last event of a moment, or the time that the facts have of it; empty if it has not come."""
+    if moment.fact:
+        return {} if block[moment.fact] is None else {"t_ns": block[moment.fact]}
+    found = events[events["kind"] == moment.kind].to_dict("records")
+    return found[-1] if found else {}
 
 
 def _so_far(run: Run, events: pd.DataFrame) -> dict[str, Any]:
     """What of the facts is known before the rows are read back."""
-    lost = events[events["kind"] == "fault"]
+    lost = events[events["kind"] == FAULT.kind]
     return {"fault_ns": lost["at_ns"].iloc[-1], "first_after_ns": None} if len(lost) else facts(run)
 
 
@@ -119,7 +102,7 @@ def decision(run: Run) -> pd.DataFrame:
 def _decided(run: Run) -> list[dict[str, Any]]:
     """The table of a failover that is under way; a refused one rests on a table too."""
     events = run.events()
-    made = events[events["kind"].isin(["decide", "decide_failed"])]
+    made = events[events["kind"].isin([DECIDE.name, DECIDE.failed])]
     tables = [table for table in made.get("table", ()) if isinstance(table, list)]
     return list(tables[-1]) if tables else list(facts(run)["decision"])
 
@@ -247,7 +230,8 @@ def verdicts(run: Run) -> Sentences:
             f"{unknown:,} rows were under way when the primary was lost: {len(judged['promoted'].recovered):,} of them "
             "are on the new primary. Their writers were told nothing, so those that are not there are no loss."
         )
-    alone = run.events().query("kind == 'repoint'")
+    events = run.events()
+    alone = events[events["kind"] == REPOINT.name]
     if len(alone) and not any(alone["followers"]):
         found.append(
             f"No replica was left to follow {block['new']}, so its commits waited for nobody: until another is back, "
@@ -291,7 +275,7 @@ def lead(run: Run) -> Sentences:
 
 def _by_hand(run: Run) -> str:
     taken = steps(run)
-    noticed = taken.loc[taken["step"] == "detected", "at_ms"].sum()
+    noticed = taken.loc[taken["step"] == DETECTED.kind, "at_ms"].sum()
     return (
         "The steps were taken by hand, so that outage includes the reader's time between the cells: the steps "
         f"themselves took {number(taken['took_ms'].sum())} ms, after {number(noticed)} ms until the loss was noticed."

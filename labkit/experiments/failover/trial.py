@@ -22,13 +22,12 @@ from labkit.lab.load.shards import Generators
 from labkit.lab.load.writing import WriteLoad
 from labkit.lab.workloads.append_rows import AppendRows
 from labkit.replication import Replication
+from labkit.run import steps
 from labkit.run.parts import part_name
+from labkit.run.steps import Moment, Step
 from labkit.run.store import Run
 
 BEHIND = "-behind"
-FAILOVER = ("survey", "decide", "preflight", "fence", "promote", "repair", "route", "repoint")
-VERBS = ("write", "lose_primary", *FAILOVER, "stop_writing", "read_back", "rejoin")
-"""The steps of a trial, in their order: each is a method of TrialSteps."""
 _PATIENCE_S = 1.0  # with writers whose trial has ended early; a notebook server waits for little more
 
 
@@ -56,17 +55,16 @@ def run_trial(trial: Trial, cluster: Cluster, run: Run, generators: Generators) 
 
     Raises Refused, ClusterError, LoadError, WaitTimeout.
     """
-    with TrialSteps(trial, cluster, run, generators) as steps:
-        for verb in VERBS:
-            getattr(steps, verb)()
-    return steps.facts
+    with TrialSteps(trial, cluster, run, generators) as taking:
+        for step in steps.TRIAL:
+            taking.take(step)
+    return taking.facts
 
 
 class TrialSteps:
-    """A trial step by step, on a healthy cluster: a method for each of VERBS, to be called in that order.
+    """A trial step by step, on a healthy cluster: `take` takes each of labkit.run.steps.TRIAL, in that order.
 
-    A context manager: at its end no writer is left. `facts` are there after `read_back`. Every method raises
-    ClusterError and WaitTimeout, those with writers LoadError, `decide`, `preflight` and `fence` Refused.
+    A context manager: at its end no writer is left. `facts` are there after `read_back`.
     """
 
     def __init__(self, trial: Trial, cluster: Cluster, run: Run, generators: Generators) -> None:
@@ -78,6 +76,15 @@ class TrialSteps:
         self._fault_ns: int | None = None
         self._views: dict[str, tuple[str, readback.Keys, readback.Keys]] = {}
 
+    def take(self, step: Step, **how: Any) -> None:
+        """Take a step, by the method of its name here, or else of the failover.
+
+        Every step raises ClusterError and WaitTimeout, those with writers LoadError; `decide`, `preflight` and `fence`
+        raise Refused.
+        """
+        own = getattr(self, step.name, None)
+        (own or getattr(self.failover, step.name))(**how)
+
     def write(self) -> None:
         """Writers begin, and `before_s` pass."""
         trial = self.trial
@@ -85,7 +92,7 @@ class TrialSteps:
             replication = trial.replication
             states = self.cluster.synchronous(replication.mode, replication.k, replication.level, trial.deadline_s)
             writing.prepare(self.cluster, trial.workload, trial.deadline_s)
-            self._log("synchronous", states=states)
+            self._log(steps.SYNCHRONOUS, states=states)
             self._load = writing.begin(
                 self.cluster,
                 self.run,
@@ -97,7 +104,7 @@ class TrialSteps:
                 block=trial.block,
             )
         self._load.wait_acknowledged(deadline_s=trial.deadline_s)
-        self._log("writing", node=self.old.name, writers=trial.writers)
+        self._log(steps.WRITING, node=self.old.name, writers=trial.writers)
         _pass(trial.before_s)
 
     def lose_primary(self) -> None:
@@ -110,33 +117,17 @@ class TrialSteps:
                 fault = "kill" if self.trial.fault.endswith(BEHIND) else self.trial.fault
                 self._fault_ns = faults.inject(self.old, fault)
                 at_ns = self._fault_ns - self.run.epoch_ns
-                self._log("fault", fault=self.trial.fault, node=self.old.name, at_ns=at_ns)
+                self._log(steps.FAULT, fault=self.trial.fault, node=self.old.name, at_ns=at_ns)
                 reason = watch.wait_for_failure(self.trial.deadline_s)
-                self._log("detected", node=self.old.name, reason=reason)
+                self._log(steps.DETECTED, node=self.old.name, reason=reason)
                 known = {"primary_lsn": watch.primary_lsn, "replication": watch.replication}
                 known["sessions"] = watch.take_sessions()
-        self._failover = FailoverSteps(self.cluster, self.old, self.trial.policy, log=self._log, **known)
-        self._failover.times_ns["fault"] = self._fault_ns
-
-    def survey(self) -> None:
-        self.failover.survey()
+        self._failover = FailoverSteps(self.cluster, self.old, self.trial.policy, log=self._event, **known)
 
     def decide(self, *, accept_data_loss: bool = False) -> None:
         if accept_data_loss:
             self.failover.policy = dataclasses.replace(self.failover.policy, accept_data_loss=True)
         self.failover.decide()
-
-    def preflight(self) -> None:
-        self.failover.preflight()
-
-    def fence(self) -> None:
-        self.failover.fence()
-
-    def promote(self) -> None:
-        self.failover.promote()
-
-    def repair(self) -> None:
-        self.failover.repair()
 
     def route(self) -> None:
         self.failover.route(self.load.follow)
@@ -147,7 +138,7 @@ class TrialSteps:
         snapshot = readback.Snapshot(*others[0], self.trial.deadline_s) if others else None
         self.failover.repoint()
         self.load.wait_acknowledged(deadline_s=self.trial.deadline_s)
-        self._log("writing_again", node=self.new.name)
+        self._log(steps.WRITING_AGAIN, node=self.new.name)
         if snapshot is not None:
             self._views["other"] = (snapshot.node.name, *snapshot.read())
         self.failover.close()
@@ -157,19 +148,19 @@ class TrialSteps:
         if self.load.result is None:
             _pass(self.trial.after_s)
         self.load.stop()
-        self._log("written", outcomes={str(k): int(v) for k, v in self._writes()["outcome"].value_counts().items()})
+        self._log(steps.WRITTEN, outcomes={str(k): int(v) for k, v in self._writes()["outcome"].value_counts().items()})
 
     def read_back(self) -> None:
         """Read the rows of the new primary, and judge every row of the ledger."""
         read_ns = self.run.now_ns()
         keys, xids = readback.promoted(self.new)
-        self._log("read_back", node=self.new.name, rows=len(keys))
+        self._log(steps.ROWS_READ, node=self.new.name, rows=len(keys))
         self._views = {"promoted": (self.new.name, keys, xids)} | self._views
         for view in self._views:
             self._record(view)
         writes = self._writes()
         judged = audit.judge(writes, keys, read_ns)
-        self._log("audit", verdict=judged.verdict, reason=judged.reason, **judged.counts)
+        self._log(steps.AUDIT, verdict=judged.verdict, reason=judged.reason, **judged.counts)
         facts = self._story() | {"read_ns": read_ns} | outage.figures(writes, self._since(self._fault_ns))
         facts |= {"views": list(self._views), "verdict": judged.verdict, "reason": judged.reason}
         facts |= {"counts": judged.counts}
@@ -189,13 +180,13 @@ class TrialSteps:
             own = rejoining.own_rows(self.old, self.trial.deadline_s)
             ghosts = rejoining.ghosts(self.old, own, self._views["promoted"][1], decision.chosen.has)
             rows = len(ghosts.keys)
-            self._log("ghosts", node=self.old.name, rows=rows, transactions=len(set(ghosts.xids.tolist())))
+            self._log(steps.GHOSTS, node=self.old.name, rows=rows, transactions=len(set(ghosts.xids.tolist())))
             rejoining.record(self.run, self.trial.block, ghosts)
             self._views["old"] = (self.old.name, own[0], own[1])
             self._record("old")
             self.facts |= {"views": list(self._views), "ghosts": rows}
         replication, deadline_s = self.trial.replication, self.trial.deadline_s
-        how = rejoining.rejoin(self.cluster, self.old, self.new, replication, deadline_s, self._log)
+        how = rejoining.rejoin(self.cluster, self.old, self.new, replication, deadline_s, self._event)
         self.cluster.wait_for_catchup(deadline_s)
         self.facts |= {"rejoined": how, "back_ns": self.run.now_ns()}
 
@@ -240,7 +231,10 @@ class TrialSteps:
         assert self.failover.new is not None
         return self.failover.new
 
-    def _log(self, kind: str, **details: object) -> None:
+    def _log(self, moment: Moment, **details: object) -> None:
+        self._event(moment.kind, **details)
+
+    def _event(self, kind: str, **details: object) -> None:
         self.run.event(kind, block=self.trial.block, **details)
 
     def _since(self, monotonic_ns: int | None) -> int:
@@ -256,7 +250,7 @@ class TrialSteps:
         held = replicas if everyone else [random.Random(self.trial.seed).choice(replicas)]
         for node in held:
             faults.stop_receiving(node, self.trial.deadline_s)
-        self._log("held_back", nodes=[node.name for node in held])
+        self._log(steps.HELD_BACK, nodes=[node.name for node in held])
         _pass(self.trial.behind_s)
 
     def _others(self) -> list[tuple[Node, int | None]]:
@@ -277,7 +271,8 @@ class TrialSteps:
         decision, result, trial = self.failover.decision, self.load.result, self.trial
         assert decision is not None
         assert result is not None
-        times = {f"{step}_ns": self._since(t) for step, t in self.failover.times_ns.items()}
+        times_ns = {steps.FAULT.kind: self._fault_ns} | self.failover.times_ns
+        times = {f"{step}_ns": self._since(t) for step, t in times_ns.items()}
         return {
             "block": trial.block,
             "mode": str(trial.replication),
@@ -291,7 +286,7 @@ class TrialSteps:
             "overridden": list(decision.refusals),
             "times": times,
             "fault_ns": times["fault_ns"],
-            "promoted_ns": times["promote_ns"],
+            "promoted_ns": times[f"{steps.PROMOTE}_ns"],
             "from_ns": result.from_ns,
             "to_ns": result.to_ns,
             "cut_off": self.load.cut_off,

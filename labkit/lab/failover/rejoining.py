@@ -20,6 +20,7 @@ from labkit.lab.failover import offline_state as remains
 from labkit.lab.failover import readback
 from labkit.lab.failover.readback import Keys
 from labkit.replication import Replication
+from labkit.run import steps
 from labkit.run.parts import part_name
 from labkit.run.store import Run
 
@@ -126,7 +127,7 @@ def rejoin(
         how = _rewind(old, new, control, deadline_s)
     except ClusterError as error:
         if log is not None:
-            log("rewind_failed", reason=str(error))
+            log(steps.REWIND_FAILED.kind, reason=str(error))
         how = _copy(new, old, control)
     control.put("standby.signal", "")
     recovery = {"primary_conninfo": old.source(new), "primary_slot_name": old.name}
@@ -148,7 +149,7 @@ def rejoin(
                 others = [other.name for other in cluster.nodes if other is not node]
                 node.configure(synchronize.settings(replication, others))
     if log is not None:
-        log("rejoined", node=old.name, how=how)
+        log(steps.REJOINED.kind, node=old.name, how=how)
     return how
 
 

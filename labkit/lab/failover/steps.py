@@ -1,14 +1,8 @@
 """Failover step by step: each method is one step, and `run` takes them all in order.
 
     failover = FailoverSteps(cluster, cluster.node("pg1"))
-    failover.survey()       what every survivor has, once nothing more can arrive
-    failover.decide()       the decision table
-    failover.preflight()    what would make the promotion fail
-    failover.fence()        the old primary cannot come back as a second one
-    failover.promote()
-    failover.repair()       what the new primary has inherited and would hang on
-    failover.route(send)    send(new) sends the writers there
-    failover.repoint()      the other replicas follow it
+    failover.survey()
+    ...                     the other steps of labkit.run.steps.FAILOVER, in their order
     failover.close()
 
 Every step is logged with its time, and is refused before the steps that it needs. Cut off anywhere, it can be begun
@@ -35,19 +29,10 @@ from labkit.lab.failover import offline_state as remains
 from labkit.lab.failover.candidates import Decision, Survivor
 from labkit.lab.failover.note import Note
 from labkit.replication import Replication
+from labkit.run import steps
+from labkit.run.steps import Step
 
 OVERRIDE = "--accept-data-loss"
-_NEEDS: Mapping[str, Sequence[str]] = {
-    "decide": ["survey"],
-    "preflight": ["survey", "decide"],
-    "fence": ["survey", "decide"],
-    "promote": ["survey", "decide", "preflight", "fence"],
-    "repair": ["promote"],
-    "route": ["promote"],
-    "repoint": ["promote"],
-}
-"""Step -> the steps that must have ended before it."""
-
 Log = Callable[..., None]
 
 
@@ -121,7 +106,9 @@ class FailoverSteps:
             self.close()
             raise
         before = note.read(cluster)
-        self._note_on_disk = before if before is not None and before.old == old.name else Note(old.name, "survey")
+        self._note_on_disk = (
+            before if before is not None and before.old == old.name else Note(old.name, steps.FAILOVER[0].name)
+        )
 
     # --- the steps ------------------------------------------------------------------------------------------------
 
@@ -129,7 +116,7 @@ class FailoverSteps:
         """What every other node has: LSNs, timeline, replay. Nothing more can arrive on any of them afterwards."""
         if self.replication is None:  # nobody has watched it
             survivors.check_lost(self.old, fenced=self._note_on_disk.fenced)
-        with self._step("survey") as details:
+        with self._step(steps.SURVEY) as details:
             others = [node for node in self.cluster.nodes if node is not self.old]
             survivors.connect(others, self._sessions)
             survivors.stop_receivers(self.old, others, self._sessions, self.policy.deadline_s)
@@ -146,7 +133,7 @@ class FailoverSteps:
 
     def decide(self) -> Decision:
         """Choose the candidate, or refuse. Raises Refused; the replicas then go on waiting for the old primary."""
-        with self._step("decide") as details:
+        with self._step(steps.DECIDE) as details:
             decision = candidates.decide(self._survivors, self._wanted(), self.primary_lsn, self.policy.max_lag_bytes)
             self.decision = decision = self._as_begun(decision)
             if self._promoted is not None:
@@ -165,7 +152,7 @@ class FailoverSteps:
 
     def preflight(self) -> list[str]:
         """Look for what would make the promotion crash or be refused. Raises Refused if there is anything."""
-        with self._step("preflight") as details:
+        with self._step(steps.PREFLIGHT) as details:
             new = self._chosen()
             if self._promoted is None and sql.role(self._session(new)) == "primary":
                 self._promoted = new  # an earlier failover had asked for it, and was cut off before it was done
@@ -182,7 +169,7 @@ class FailoverSteps:
 
         The same goes for every node that does not answer: an earlier failover may have promoted it.
         """
-        with self._step("fence") as details:
+        with self._step(steps.FENCE) as details:
             unfenced: list[str] = []
             if not (self._note_on_disk.fenced and self.cluster.roles()[self.old.name] == "replica"):
                 unfenced += self._fence(self.old)
@@ -195,11 +182,11 @@ class FailoverSteps:
 
     def promote(self) -> Node:
         """The candidate becomes primary. Raises ClusterError with its log's last lines, WaitTimeout."""
-        with self._step("promote") as details:
+        with self._step(steps.PROMOTE) as details:
             new = self._chosen()
             if self._promoted is None:
                 self._write_note(promoting=new.name)
-                self._note("promote_called", node=new.name)
+                self._note(steps.PROMOTE_CALLED.kind, node=new.name)
                 promotion.promote(new, self._session(new), self.policy.deadline_s)
             followers = [s for s in self._survivors if s.answers and s.name != new.name]
             self.left_behind = promotion.cannot_follow(followers, new, self._session(new))
@@ -208,7 +195,7 @@ class FailoverSteps:
 
     def repair(self) -> dict[str, str | None]:
         """Undo what the new primary has inherited and would hang on: waiting for replicas that are not there."""
-        with self._step("repair") as details:
+        with self._step(steps.REPAIR) as details:
             new = self._chosen()
             wanted = synchronize.settings(self._quorum(held=self.policy.hold_writes), self._standbys())
             inherited = sql.settings(self._session(new), wanted)
@@ -220,7 +207,7 @@ class FailoverSteps:
 
     def route(self, send: Callable[[Node], None]) -> None:
         """Send the writers to the new primary: `send` is called with it."""
-        with self._step("route"):
+        with self._step(steps.ROUTE):
             send(self._chosen())
 
     def repoint(self) -> list[str]:
@@ -228,7 +215,7 @@ class FailoverSteps:
 
         Those in `left_behind` are told to, but not waited for.
         """
-        with self._step("repoint") as details:
+        with self._step(steps.REPOINT) as details:
             new = self._chosen()
             followers = self._followers()
             for name in [*followers, *self.left_behind]:
@@ -263,16 +250,12 @@ class FailoverSteps:
 
         Raises Refused, ClusterError, WaitTimeout.
         """
-        self.survey()
-        self.decide()
-        self.preflight()
-        self.fence()
-        new = self.promote()
-        self.repair()
-        if on_promoted is not None:
-            self.route(on_promoted)
-        self.repoint()
-        return new
+        for step in steps.FAILOVER:
+            if step is not steps.ROUTE:
+                getattr(self, step.name)()
+            elif on_promoted is not None:
+                self.route(on_promoted)
+        return self._chosen()
 
     # --- parts ----------------------------------------------------------------------------------------------------
 
@@ -298,20 +281,20 @@ class FailoverSteps:
         note.write(self.cluster, self._note_on_disk)
 
     @contextlib.contextmanager
-    def _step(self, name: str) -> Iterator[dict[str, object]]:
-        if missing := [step for step in _NEEDS.get(name, ()) if step not in self.times_ns]:
-            first = ", then ".join(f"{step}()" for step in missing)
-            raise ClusterError(f"{name}() does nothing yet: {first} must come first")
-        self._write_note(step=name, new=self.new.name if self.new else self._note_on_disk.new)
+    def _step(self, step: Step) -> Iterator[dict[str, object]]:
+        if missing := step.missing(self.times_ns):
+            first = ", then ".join(f"{name}()" for name in missing)
+            raise ClusterError(f"{step}() does nothing yet: {first} must come first")
+        self._write_note(step=step.name, new=self.new.name if self.new else self._note_on_disk.new)
         began = time.monotonic_ns()
         details: dict[str, object] = {}
         try:
             yield details
         except BaseException as error:
-            self._note(f"{name}_failed", problem=f"{type(error).__name__}: {error}", **details)
+            self._note(step.failed, problem=f"{type(error).__name__}: {error}", **details)
             raise
-        ended = self.times_ns[name] = time.monotonic_ns()
-        self._note(name, took_ms=(ended - began) / 1e6, **details)
+        ended = self.times_ns[step.name] = time.monotonic_ns()
+        self._note(step.name, took_ms=(ended - began) / 1e6, **details)
 
     def _primary_among(self, found: Sequence[Survivor]) -> Node | None:
         """The survivor that an earlier failover, cut off later, had promoted already."""

@@ -1,0 +1,261 @@
+"""The steps of a failover, and of a trial around one: what each is called, what it needs, what it shows.
+
+One table for everyone who deals with steps. The lab takes them and records what they did; findings, figures and the
+command line read that. The two sides do not see each other, so the table stands where they meet. A new step is one
+entry here, at its place in FAILOVER or TRIAL, and the method of that name that takes it, of FailoverSteps or of
+TrialSteps. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Event = Mapping[Any, Any]
+"""One event of a run, its `kind` and what it carries. Where it comes from a frame, what other kinds carry is NaN."""
+Text = str | Callable[[Event], str]
+"""A format of what the event carries, or a function of it."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One thing that a step notes.
+
+    Attributes:
+        kind: of the event that a run records of it.
+        says: what the event says; a line for each of several things.
+        label: how it stands among the times of a failover; empty where it does not.
+        mark: its name in the figure of the outage; empty where it is not marked.
+        fact: the entry of the trial's facts that says when it was, for what only the ledger shows; it has no event.
+    """
+
+    kind: str
+    says: Text = ""
+    label: Text = ""
+    mark: str = ""
+    fact: str = ""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step. One of a failover records an event of its own name when it ends, and any step its `failed` if it fails.
+
+    Attributes:
+        name: of the method that takes it, and of the drill's verb.
+        does: what it does, as a sentence that asks for it.
+        moments: what it notes, in order.
+        needs: the steps that a failover must have taken before it.
+    """
+
+    name: str
+    does: str
+    moments: tuple[Moment, ...]
+    needs: tuple[Step, ...] = ()
+
+    @property
+    def failed(self) -> str:
+        """The kind of event that is recorded when it could not be taken."""
+        return f"{self.name}_failed"
+
+    def missing(self, taken: Container[str]) -> list[str]:
+        """The names of the steps that it needs and that are not among those `taken`."""
+        return [step.name for step in self.needs if step.name not in taken]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def said(event: Event) -> str:
+    """What an event of a failover or a trial says; a line for each of several things."""
+    for moment in moments():
+        if moment.kind == event["kind"]:
+            return _text(moment.says, event)
+    return f"failed: {event['problem'].splitlines()[0]}"
+
+
+def label(moment: Moment, event: Event) -> str:
+    """How a moment stands among the times of a failover, as its event has it; empty where it does not."""
+    return _text(moment.label, event)
+
+
+def at_ns(event: Event) -> float:
+    """When it was, on the run's clock: when it was recorded, unless it says itself."""
+    noted = event.get("at_ns")
+    return float(event["t_ns"] if noted is None or noted != noted else noted)
+
+
+def _text(text: Text, event: Event) -> str:
+    return text.format_map(event) if isinstance(text, str) else text(event)
+
+
+# --- what events say ----------------------------------------------------------------------------------------------
+
+
+def _synchronous(event: Event) -> str:
+    states = ", ".join(f"{node} {state}" for node, state in event["states"].items())
+    who = "no replica" if event["mode"] == "async" else event["mode"]
+    return f"commits wait for {who}, synchronous_commit = {event['level']}: {states}"
+
+
+def _held_back(event: Event) -> str:
+    return f"{', '.join(event['nodes'])} held back: nothing more is received there"
+
+
+def _detected(event: Event) -> str:
+    """The reason is what became of the open connection, then of a new one, in libpq's words and lines."""
+    first, _, second = event["reason"].partition("; ")
+    new = second.splitlines()[0] if second else "not tried"
+    return f"noticed: {event['node']} lets nobody in\nthe open connection: {first.splitlines()[0]}\na new one: {new}"
+
+
+def _survey(event: Event) -> str:
+    return "\n".join(
+        f"{s['name']} has received {_lsn(s['received'])} and replayed {_lsn(s['replayed'])}, timeline {s['timeline']}"
+        + (", its replay is paused" if s["replay_paused"] else "")
+        if s["answers"]
+        else f"{s['name']} does not answer"
+        for s in event["survivors"]
+    )
+
+
+def _decide(event: Event) -> str:
+    overridden = [f"overridden: {reason}" for reason in _list(event, "refusals")]
+    choices = event.get("choices")
+    others = [f"{manager} {name or 'none'}" for manager, name in choices.items()] if isinstance(choices, dict) else []
+    rules = f"; by each rule: {', '.join(others)}" if others else ""
+    return "\n".join([f"{event['chosen']} is chosen{rules}", *overridden])
+
+
+def _preflight(event: Event) -> str:
+    return "; ".join(_list(event, "problems")) or "nothing stands against the promotion"
+
+
+def _fence(event: Event) -> str:
+    return "; ".join(_list(event, "unfenced")) or "the old primary is ended, and its data marked as a replica's"
+
+
+def _repair(event: Event) -> str:
+    changed = ", ".join(f"{name} = '{value}'" for name, value in event["settings"].items())
+    return changed or "nothing to repair: commits wait for nobody"
+
+
+def _repair_label(event: Event) -> str:
+    return "inherited settings repaired" if event["settings"] else "inherited settings looked at: nothing to repair"
+
+
+def _repoint(event: Event) -> str:
+    followers = event["followers"]
+    return f"{', '.join(followers)} streams from the new primary" if followers else "no other replica is left to follow"
+
+
+def _repoint_label(event: Event) -> str:
+    return "other replicas stream from it" if event["followers"] else ""
+
+
+def _written(event: Event) -> str:
+    return "transactions of the writers: " + ", ".join(f"{n:,} {name}" for name, n in event["outcomes"].items() if n)
+
+
+def _list(event: Event, name: str) -> list[str]:
+    value = event.get(name)
+    return value if isinstance(value, list) else []
+
+
+def _lsn(lsn: int | None) -> str:
+    return "nothing" if lsn is None else f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:X}"
+
+
+# --- the table ----------------------------------------------------------------------------------------------------
+
+SYNCHRONOUS = Moment("synchronous", _synchronous)
+WRITING = Moment("writing", "{writers:.0f} writers append rows on {node}")
+HELD_BACK = Moment("held_back", _held_back)
+FAULT = Moment("fault", "{node} is lost: {fault}", "the primary is lost", "lost")
+DETECTED = Moment("detected", _detected, "noticed: it lets nobody in", "noticed")
+PROMOTE_CALLED = Moment("promote_called", "{node} is asked to end its recovery", "promotion asked for")
+FIRST_WRITE = Moment(
+    "first_write", label="first row acknowledged by the new primary", mark="first row", fact="first_after_ns"
+)
+WRITING_AGAIN = Moment("writing_again", "{node} has acknowledged a row")
+WRITTEN = Moment("written", _written)
+ROWS_READ = Moment("read_back", "{rows:,.0f} rows read back from {node}")
+AUDIT = Moment("audit", "nothing lost, nothing wrong? {verdict}: {reason}")
+GHOSTS = Moment("ghosts", "{node} alone has {rows:,.0f} rows, of {transactions:,.0f} transactions")
+REWIND_FAILED = Moment("rewind_failed", "pg_rewind could not: {reason}")
+REJOINED = Moment("rejoined", "{node} follows as a replica, by {how}", "old primary back as a replica")
+
+WRITE = Step("write", "Have the writers begin, and let `before_s` pass.", (SYNCHRONOUS, WRITING))
+LOSE_PRIMARY = Step(
+    "lose_primary",
+    "Hold replicas back where the fault says so, inject it, and notice that the primary is gone.",
+    (HELD_BACK, FAULT, DETECTED),
+)
+SURVEY = Step(
+    "survey",
+    "Ask every survivor for its LSNs, once nothing more can arrive there.",
+    (Moment("survey", _survey, "LSNs of the survivors read, their WAL receivers stopped"),),
+)
+DECIDE = Step(
+    "decide",
+    "Choose the candidate, or refuse where rows could be lost.",
+    (Moment("decide", _decide, "candidate chosen"),),
+    needs=(SURVEY,),
+)
+PREFLIGHT = Step(
+    "preflight",
+    "Look for what would make the promotion crash or be refused. Raises Refused if there is anything.",
+    (Moment("preflight", _preflight, "nothing stands against its promotion"),),
+    needs=(SURVEY, DECIDE),
+)
+FENCE = Step(
+    "fence",
+    "See to it that the old primary cannot come back as a second one.",
+    (Moment("fence", _fence, "old primary fenced"),),
+    needs=(SURVEY, DECIDE),
+)
+PROMOTE = Step(
+    "promote",
+    "Make the candidate a primary.",
+    (PROMOTE_CALLED, Moment("promote", "{node} is the primary", "promotion done", "promoted")),
+    needs=(SURVEY, DECIDE, PREFLIGHT, FENCE),
+)
+REPAIR = Step(
+    "repair",
+    "Undo what the new primary has inherited and would hang on.",
+    (Moment("repair", _repair, _repair_label),),
+    needs=(PROMOTE,),
+)
+ROUTE = Step(
+    "route",
+    "Send the writers to the new primary. With `hold_writes` it answers them after `repoint`.",
+    (Moment("route", "the writers are sent to the new primary", "writers sent to the new primary"),),
+    needs=(PROMOTE,),
+)
+REPOINT = Step(
+    "repoint",
+    "Have the other replicas follow the new primary, and wait for a row that it acknowledges.",
+    (FIRST_WRITE, Moment("repoint", _repoint, _repoint_label, "replica follows"), WRITING_AGAIN),
+    needs=(PROMOTE,),
+)
+STOP_WRITING = Step("stop_writing", "Let `after_s` pass, and end the writers.", (WRITTEN,))
+READ_BACK = Step(
+    "read_back",
+    "Read the rows of the new primary, and judge every row that was written.",
+    (ROWS_READ, AUDIT),
+)
+REJOIN = Step(
+    "rejoin",
+    "Read what the old primary alone has, and make it a replica; nothing without the parameter `rejoin`.",
+    (GHOSTS, REWIND_FAILED, REJOINED),
+)
+
+FAILOVER = (SURVEY, DECIDE, PREFLIGHT, FENCE, PROMOTE, REPAIR, ROUTE, REPOINT)
+"""The steps of a failover, in their order."""
+TRIAL = (WRITE, LOSE_PRIMARY, *FAILOVER, STOP_WRITING, READ_BACK, REJOIN)
+"""The steps of a trial: a failover with what is done before and after it."""
+
+
+def moments() -> list[Moment]:
+    """Everything that the steps of a trial note, in their order."""
+    return [moment for step in TRIAL for moment in step.moments]

@@ -1,0 +1,126 @@
+"""The table of steps: whoever deals with steps reads it, so a new step is one entry and the method that takes it."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import shutil
+from pathlib import Path
+
+import pytest
+
+import labkit
+from labkit import paths
+from labkit.experiments.failover import figures, findings
+from labkit.experiments.failover.drill import FailoverDrill
+from labkit.experiments.failover.step_summary import step_summary
+from labkit.experiments.failover.trial import TrialSteps
+from labkit.lab.failover import FailoverSteps
+from labkit.run import steps
+from labkit.run.steps import Moment, Step
+from labkit.run.store import Run, RunStore
+
+PACKAGE = Path(labkit.__file__).parent
+TABLE = Path(steps.__file__)
+HOMONYMS = {
+    # what else has the name of a step
+    ("experiments/promotion_crash", "preflight"): "an entry of a block: what the preflight said",
+    ("experiments/streaming_replication", "write"): "a position in WAL",
+    ("lab/providers/docker", "write"): "a direction of disk I/O",
+}
+CATCH_UP = Step(
+    "catch_up",
+    "Wait until the replicas have replayed everything.",
+    (Moment("catch_up", "{node} has caught up", "replica caught up", "caught up"),),
+    needs=(steps.REPOINT,),
+)
+
+
+def spelled(file: Path) -> set[str]:
+    """The strings in a module, without its docstrings and comments."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    return {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+
+
+def test_no_step_is_named_by_a_string_outside_the_table() -> None:
+    names = {name for step in steps.TRIAL for name in (step.name, step.failed)}
+    for file in PACKAGE.rglob("*.py"):
+        if file == TABLE:
+            continue
+        folder = file.parent.relative_to(PACKAGE).as_posix()
+        assert {name for name in spelled(file) & names if (folder, name) not in HOMONYMS} == set(), file
+    assert names & spelled(TABLE) == {step.name for step in steps.TRIAL}
+
+
+def test_each_step_needs_only_steps_before_it_and_notes_that_it_ended() -> None:
+    for place, step in enumerate(steps.FAILOVER):
+        assert set(step.needs) <= set(steps.FAILOVER[:place])
+        assert step.name in [moment.kind for moment in step.moments]
+    kinds = [moment.kind for moment in steps.moments()]
+    assert len(set(kinds)) == len(kinds)
+
+
+def test_each_step_has_the_method_that_takes_it_and_a_verb_that_explains_itself() -> None:
+    for step in steps.TRIAL:
+        assert hasattr(FailoverSteps if step in steps.FAILOVER else TrialSteps, step.name)
+        assert step.name in dir(FailoverDrill)
+        verb = getattr(FailoverDrill, step.name)
+        assert (verb.__name__, verb.__qualname__) == (step.name, f"FailoverDrill.{step.name}")
+        assert inspect.getdoc(verb)
+        assert f"\n    {step.name}() " in str(inspect.getdoc(FailoverDrill))
+    assert "accept_data_loss" in inspect.signature(FailoverDrill.decide).parameters
+
+
+@pytest.fixture
+def with_catch_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table with one more step, which a failover takes at its end."""
+    monkeypatch.setattr(steps, "FAILOVER", (*steps.FAILOVER, CATCH_UP))
+    place = steps.TRIAL.index(steps.REPOINT) + 1
+    monkeypatch.setattr(steps, "TRIAL", (*steps.TRIAL[:place], CATCH_UP, *steps.TRIAL[place:]))
+
+
+@pytest.mark.usefixtures("with_catch_up")
+def test_a_step_that_is_added_is_taken_in_its_place() -> None:
+    taken: list[str] = []
+
+    class Recording(FailoverSteps):
+        def __init__(self) -> None:  # no cluster: every step only notes that it was taken
+            for step in steps.FAILOVER:
+                setattr(self, step.name, lambda *_, name=step.name: taken.append(name))
+
+        def _chosen(self) -> labkit.Node:  # type: ignore[override]
+            return None  # type: ignore[return-value]
+
+    Recording().run()
+    assert taken == [step.name for step in steps.FAILOVER if step is not steps.ROUTE]
+    assert taken[-1] == CATCH_UP.name
+    taken.clear()
+    Recording().run(on_promoted=lambda _: None)
+    assert taken == [step.name for step in steps.FAILOVER]
+
+
+@pytest.mark.usefixtures("with_catch_up")
+def test_a_step_that_is_added_is_summarized_listed_and_marked(tmp_path: Path) -> None:
+    recorded = next(path for path in RunStore(paths.sample_runs()).paths() if path.parent.name == "failover")
+    run = copied(recorded, tmp_path)
+    with (run.path / "events.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"t_ns": 4400000000, "kind": "catch_up", "took_ms": 12.5, "node": "pg3"}\n')
+    (line,) = step_summary(run, CATCH_UP)
+    assert (line.words, line.took_ms) == ("pg3 has caught up", 12.5)
+    times = findings.steps(run).set_index("step")
+    assert times.loc[CATCH_UP.name, "words"] == "replica caught up"
+    assert times.loc[CATCH_UP.name, "took_ms"] == 12.5
+    sheet = figures.outage(findings.acknowledged(run), findings.steps(run))
+    assert any(text.get_text().startswith("caught up ") for text in sheet.axes[0].texts)
+
+
+def copied(recorded: Path, folder: Path) -> Run:
+    path = Path(shutil.copytree(recorded, folder / recorded.name))
+    return RunStore(folder).open(path)
+
+
+def test_what_a_step_needs_is_said_by_name() -> None:
+    assert steps.PROMOTE.missing({"survey", "fence"}) == ["decide", "preflight"]
+    assert steps.SURVEY.missing(()) == []
+    assert dataclasses.replace(steps.REPAIR, needs=()).missing(()) == []
