@@ -14,9 +14,9 @@ from collections.abc import Callable
 from typing import Any
 
 from labkit.cli import main
-from labkit.lab.cluster import sql
+from labkit.lab.cluster import promotion, sql
 from labkit.lab.cluster.node import Node
-from labkit.lab.failover import FailoverSteps, candidates, faults, promotion, survivors
+from labkit.lab.failover import FailoverSteps, candidates, faults, survivors
 from labkit.lab.providers.embedded.server import EmbeddedServer
 
 PLACES: dict[str, tuple[Any, str, bool]] = {

@@ -13,8 +13,9 @@ from labkit.errors import BadInput, ClusterError
 from labkit.experiments.durability_matrix.parameters import DurabilityMatrix
 from labkit.experiments.failover.parameters import Failover
 from labkit.experiments.promotion_crash import drive as crashes
+from labkit.lab.cluster import promotion
 from labkit.lab.cluster.cluster import Cluster
-from labkit.lab.failover import FailoverSteps, Policy, Refused, faults, promotion, readback
+from labkit.lab.failover import FailoverSteps, Policy, Refused, faults, readback
 from labkit.lab.load import writing
 from labkit.lab.workloads.append_rows import AppendRows
 from labkit.replication import Replication

@@ -14,10 +14,10 @@ from labkit.errors import BadInput, ClusterError
 from labkit.experiments.parameters import as_list
 from labkit.experiments.promotion_crash.parameters import CAUSES, PromotionCrash
 from labkit.experiments.stage import fresh_clusters, recorded
+from labkit.lab.cluster import promotion
 from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.cluster.node import Node
 from labkit.lab.cluster.powers import Damageable, Repairable
-from labkit.lab.failover import promotion
 from labkit.run.store import Run
 
 _DAMAGES: dict[str, tuple[str, str]] = {

@@ -20,11 +20,11 @@ import psycopg
 
 from labkit import replication
 from labkit.errors import ClusterError
-from labkit.lab.cluster import sql, synchronize
+from labkit.lab.cluster import promotion, sql, synchronize
 from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.cluster.node import Node
 from labkit.lab.cluster.powers import Killable, Repairable
-from labkit.lab.failover import candidates, note, promotion, survivors
+from labkit.lab.failover import candidates, note, survivors
 from labkit.lab.failover import offline_state as remains
 from labkit.lab.failover.candidates import Decision, Survivor
 from labkit.lab.failover.note import Note
