@@ -13,6 +13,7 @@ from labkit.errors import BadInput, ClusterError
 from labkit.experiments.durability_matrix.parameters import DurabilityMatrix
 from labkit.experiments.failover.parameters import Failover
 from labkit.experiments.promotion_crash import drive as crashes
+from labkit.experiments.promotion_crash.attempt import attempt
 from labkit.lab.cluster import promotion
 from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.failover import FailoverSteps, Policy, Refused, faults, readback
@@ -65,8 +66,9 @@ def test_a_paused_replica_is_never_promoted_and_a_crash_is_seen_beforehand(own_c
         with node.session() as connection:
             connection.execute("SELECT pg_wal_replay_resume()")
     with crashes.damaged(pg2, "deleted"):
-        assert "standby.signal is gone" in promotion.preflight(pg2)[0]
-        seen = promotion.attempt(pg2, deadline_s=30)
+        with pg2.session() as connection:
+            assert "standby.signal is gone" in promotion.preflight(connection)[0]
+        seen = attempt(pg2, deadline_s=30)
     assert not seen.promoted
     assert "terminating connection because of crash of another server process" in seen.client
     assert seen.client.rstrip().endswith("before or while processing the request.")

@@ -12,6 +12,7 @@ from typing import Any
 
 from labkit.errors import BadInput, ClusterError
 from labkit.experiments.parameters import as_list
+from labkit.experiments.promotion_crash.attempt import attempt
 from labkit.experiments.promotion_crash.parameters import CAUSES, PromotionCrash
 from labkit.experiments.stage import fresh_clusters, recorded
 from labkit.lab.cluster import promotion
@@ -56,10 +57,11 @@ def _try(cause: str, cluster: Cluster) -> dict[str, Any]:
     replica = cluster.replicas()[0]
     try:
         with damaged(replica, cause):
-            warned = promotion.preflight(replica)
+            with replica.session() as connection:
+                warned = [f"{replica.name}: {problem}" for problem in promotion.preflight(connection)]
             if not warned:  # it has put an ordinary file in the place of the damaged one
                 _damage(replica, cause)
-            found = promotion.attempt(replica)
+            found = attempt(replica)
             alive = replica.control.running()
     except NotAllowed as reason:
         return {"tried": False, "reason": str(reason)}
@@ -80,9 +82,7 @@ def _repair(replica: Node) -> str:
     replica.control.put("standby.signal", "")
     replica.control.start()
     replica.wait_ready(60)
-    if problems := promotion.preflight(replica):
-        raise ClusterError(f"it is still not fit for promotion: {'; '.join(problems)}", node=replica.name)
-    promotion.promote(replica)
+    replica.promote()
     return replica.role()
 
 

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from labkit.errors import ClusterError, WaitTimeout
-from labkit.lab.cluster import sql
+from labkit.errors import ClusterError
+from labkit.lab.cluster import promotion, sql
 from labkit.lab.cluster.powers import NodeControl
 from labkit.lab.cluster.sql import Connection, Role, WalPosition
 from labkit.lab.cluster.waiting import wait_until
@@ -132,33 +132,40 @@ class Node:
         wait_until(answers, deadline_s, "the server to accept connections", self)
 
     def promote(self, deadline_s: float = 30.0) -> None:
-        """End recovery: this replica becomes a primary on a new timeline. Raises ClusterError, WaitTimeout."""
+        """End recovery: this replica becomes a primary on a new timeline.
+
+        Raises ClusterError, with nothing promoted if the preflight finds anything; WaitTimeout.
+        """
         with self.session() as connection:
-            done = sql.promote(connection, max(1, round(deadline_s)))
-        if not done:
-            raise WaitTimeout(
-                f"waited {deadline_s:g} s for the promotion to end; it may still do so",
-                node=self.name,
-                log_tail=self.control.log_tail(),
-            )
+            if problems := promotion.preflight(connection):
+                raise ClusterError("; ".join(problems), node=self.name)
+            promotion.promote(self, connection, deadline_s)
 
     def repoint(self, to: Node, deadline_s: float = 30.0) -> None:
         """Have this replica stream from `to`, through a slot of its own there, and wait until it does.
 
-        No restart: since version 13 primary_conninfo takes effect on reload. Slots do not follow a promotion, so
-        the new one is made first. Raises ClusterError if this node is no replica, WaitTimeout.
+        No restart: since version 13 primary_conninfo takes effect on reload. Raises ClusterError if this node is no
+        replica, WaitTimeout.
         """
-        with to.session() as connection:
-            sql.create_slot(connection, self.name)
-        with self.session() as connection:
+        with to.session() as source, self.session() as connection:
             if sql.role(connection) == "primary":
                 raise ClusterError("a primary cannot be repointed; rewind or rebuild it as a replica first")
-            self.follow(to, connection)
+            self.follow(to, connection, source)
             self.wait_following(to, connection, deadline_s)
 
-    def follow(self, to: Node, connection: Connection) -> None:
-        """Tell this replica, over an administrator's connection to it, to stream from `to` through its slot there."""
-        sql.configure(connection, {"primary_conninfo": self.source(to), "primary_slot_name": self.name})
+    def follow(self, to: Node, connection: Connection, source: Connection | None = None) -> None:
+        """Tell this replica, over an administrator's connection to it, to stream from `to` through its slot there.
+
+        Slots do not follow a promotion: over `source`, a connection to `to`, the slot is made first. Without `source`
+        it is there.
+        """
+        if source is not None:
+            sql.create_slot(source, self.name)
+        sql.configure(connection, self.following(to))
+
+    def following(self, to: Node) -> dict[str, str]:
+        """The settings of a replica that streams from `to`."""
+        return {"primary_conninfo": self.source(to), "primary_slot_name": self.name}
 
     def source(self, primary: Node) -> str:
         """What this node's primary_conninfo must be to stream from `primary`.

@@ -182,23 +182,8 @@ def drop_slot(connection: Connection, name: str) -> None:
     )
 
 
-def promote(connection: Connection, wait_s: int) -> bool:
-    """pg_promote: end recovery and wait for it; whether it ended within `wait_s`.
-
-    Raises ClusterError if the server is no replica, or its replay is paused: promotion would then discard WAL that
-    the replica has received but not applied.
-    """
-    if role(connection) == "primary":
-        raise ClusterError("it is a primary already, there is nothing to promote")
-    if replay_paused(connection):
-        raise ClusterError("its WAL replay is paused; run SELECT pg_wal_replay_resume() on it before promoting")
-    return bool(_row(connection, "SELECT pg_promote(true, %s)", (wait_s,))[0])
-
-
 def begin_promotion(connection: Connection) -> None:
-    """pg_promote without waiting for its end. Raises ClusterError if replay is paused."""
-    if replay_paused(connection):
-        raise ClusterError("its WAL replay is paused; run SELECT pg_wal_replay_resume() on it before promoting")
+    """pg_promote without waiting for its end. While replay is paused it would discard WAL that was received only."""
     connection.execute("SELECT pg_promote(false)")
 
 

@@ -15,7 +15,6 @@ from labkit.lab.cluster import sql, synchronize
 from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.cluster.node import Node
 from labkit.lab.cluster.powers import Isolatable, Repairable
-from labkit.lab.cluster.waiting import wait_until
 from labkit.lab.failover import offline_state as remains
 from labkit.lab.failover import readback
 from labkit.lab.failover.readback import Keys
@@ -130,15 +129,12 @@ def rejoin(
             log(steps.REWIND_FAILED.kind, reason=str(error))
         how = _copy(new, old, control)
     control.put("standby.signal", "")
-    recovery = {"primary_conninfo": old.source(new), "primary_slot_name": old.name}
-    lines = [f"{name} = '{value.replace(chr(39), chr(39) * 2)}'\n" for name, value in recovery.items()]
+    lines = [f"{name} = '{value.replace(chr(39), chr(39) * 2)}'\n" for name, value in old.following(new).items()]
     control.put("postgresql.auto.conf", "".join(lines), append=True)
     control.start()
     old.wait_ready(deadline_s)
     with old.session() as connection:
-        wait_until(
-            lambda: sql.streaming_from(connection) == new.peer, deadline_s, f"WAL streaming from {new.name}", old
-        )
+        old.wait_following(new, connection, deadline_s)
         # The slots of its replicas of before would hold WAL for ever.
         for (slot,) in connection.execute("SELECT slot_name FROM pg_replication_slots WHERE NOT active").fetchall():
             sql.drop_slot(connection, slot)

@@ -159,7 +159,9 @@ class FailoverSteps:
             if self._promoted is not None:
                 return []
             followers = [(s.name, s.has) for s in self._survivors if s.answers and s.name != new.name and s.has]
-            details["problems"] = problems = promotion.preflight(new, followers, self._session(new))
+            details["problems"] = problems = [
+                f"{new.name}: {problem}" for problem in promotion.preflight(self._session(new), followers)
+            ]
             if problems:
                 self._refuse(problems, overridable=False)
         return problems
@@ -189,7 +191,7 @@ class FailoverSteps:
                 self._note(steps.PROMOTE_CALLED.kind, node=new.name)
                 promotion.promote(new, self._session(new), self.policy.deadline_s)
             followers = [s for s in self._survivors if s.answers and s.name != new.name]
-            self.left_behind = promotion.cannot_follow(followers, new, self._session(new))
+            self.left_behind = survivors.cannot_follow(followers, new, self._session(new))
             details |= {"node": new.name, "left_behind": self.left_behind}
         return new
 
@@ -219,8 +221,7 @@ class FailoverSteps:
             new = self._chosen()
             followers = self._followers()
             for name in [*followers, *self.left_behind]:
-                sql.create_slot(self._session(new), name)
-                self.cluster.node(name).follow(new, self._sessions[name])
+                self.cluster.node(name).follow(new, self._sessions[name], self._session(new))
             for name in followers:
                 self.cluster.node(name).wait_following(new, self._sessions[name], self.policy.deadline_s)
             # What it had been told as a replica would count again after a demotion.

@@ -86,6 +86,22 @@ def look_at(node: Node, session: sql.Connection | None, priorities: Mapping[str,
     )
 
 
+def cannot_follow(followers: Sequence[Survivor], new: Node, connection: sql.Connection) -> dict[str, str]:
+    """Which of these replicas cannot follow `new`, just promoted, as they are: name -> why, and what helps."""
+    timeline = sql.timeline(connection)
+    fork = sql.forked_at(connection, timeline)
+    found = {}
+    for s in followers:
+        if fork is not None and (s.timeline or 0) < timeline and (s.replayed or 0) > fork:
+            found[s.name] = (
+                f"it has replayed {(s.replayed or 0) - fork:,} bytes of WAL that {new.name} never had; "
+                f"`labkit rejoin {s.name}` takes them back"
+            )
+        elif s.replay_paused:
+            found[s.name] = f"its WAL replay is paused; it follows {new.name} after SELECT pg_wal_replay_resume()"
+    return found
+
+
 def _is_open(connection: sql.Connection | None) -> bool:
     """Whether a connection that was opened earlier still answers."""
     if connection is None:
