@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
 
 import click
 
@@ -13,11 +12,8 @@ from labkit.errors import BadInput, ClusterError
 from labkit.lab.cluster import sql, synchronize
 from labkit.lab.cluster.cluster import Cluster, command
 from labkit.lab.cluster.node import Node
-from labkit.lab.cluster.sql import Role
 from labkit.lab.failover import OVERRIDE, FailoverSteps, Policy, note, rejoining
 from labkit.run import steps
-
-Roles = Mapping[str, Role | None]
 
 
 @click.command()
@@ -41,17 +37,6 @@ def failover(
     Refused, with the reason, where rows could be lost; then nothing is promoted. One that was cut off goes on.
     """
     cluster = found(name, provider_name)
-    cluster.check_owned("failed over")
-    begun = note.read(cluster)
-    named = old or (begun.old if begun else None)
-    roles = cluster.roles()  # once: a server that hangs lets everybody wait
-    lost = cluster.node(named) if named else _lost(cluster, roles)
-    if _answers_again(lost, roles, begun):
-        with contextlib.closing(FailoverSteps(cluster, lost)) as begun_before:
-            begun_before.give_up()
-        said = f"{lost.name} answers as primary again: the failover is given up, its replicas follow it"
-        click.echo(json.dumps({"primary": lost.name, "given_up": True}) if as_json else said)
-        return
     took_ms: dict[str, object] = {}
 
     def tell(kind: str, **details: object) -> None:
@@ -64,7 +49,15 @@ def failover(
             for line in lines[1:]:
                 click.echo(f"{'':<24}{line}")
 
-    with contextlib.closing(FailoverSteps(cluster, lost, Policy(max_lag_bytes, accept_data_loss), log=tell)) as taking:
+    lost = cluster.node(old) if old else None
+    policy = Policy(max_lag_bytes, accept_data_loss)
+    with contextlib.closing(FailoverSteps(cluster, lost, policy, log=tell)) as taking:
+        lost = taking.old
+        if taking.serves_again():
+            taking.give_up()
+            said = f"{lost.name} answers as primary again: the failover is given up, its replicas follow it"
+            click.echo(json.dumps({"primary": lost.name, "given_up": True}) if as_json else said)
+            return
         new = taking.run()
     decision = taking.decision
     assert decision is not None
@@ -120,26 +113,3 @@ def _rejoin(cluster: Cluster, old: Node, new: Node, as_json: bool) -> None:
 
 
 commands: list[click.Command] = [failover, rejoin]
-
-
-def _answers_again(lost: Node, roles: Roles, begun: note.Note | None) -> bool:
-    """Whether a failover was cut off, and the primary that it had given up serves as the only one."""
-    mine = begun is not None and begun.old == lost.name
-    return mine and roles[lost.name] == "primary" and list(roles.values()).count("primary") == 1
-
-
-def _lost(cluster: Cluster, roles: Roles) -> Node:
-    """The one node that does not answer. Raises ClusterError if the cluster has a primary, or it cannot be told."""
-    primaries = [node for node, role in roles.items() if role == "primary"]
-    silent = [node for node, role in roles.items() if role is None]
-    if primaries:
-        up = command("up", cluster.name, cluster.provider)
-        others = f"{', '.join(silent)} does not answer, `{up}` starts it" if silent else "everybody answers"
-        raise ClusterError(
-            f"{', '.join(primaries)} is primary: there is nothing to fail over ({others}). If it was promoted by hand, "
-            "name the old primary with --old"
-        )
-    if len(silent) != 1:
-        said = ", ".join(f"{node} {role or 'does not answer'}" for node, role in roles.items())
-        raise ClusterError(f"it cannot be told which node was the primary ({said}); name it with --old")
-    return cluster.node(silent[0])

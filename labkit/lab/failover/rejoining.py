@@ -15,8 +15,7 @@ from labkit.lab.cluster import sql, synchronize
 from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.cluster.node import Node
 from labkit.lab.cluster.powers import Isolatable, Repairable
-from labkit.lab.failover import offline_state as remains
-from labkit.lab.failover import readback
+from labkit.lab.failover import offline_state, readback
 from labkit.lab.failover.readback import Keys
 from labkit.replication import Replication
 from labkit.run import steps
@@ -163,7 +162,7 @@ def promised(cluster: Cluster, old: Node, new: Node) -> Replication:
     for node in (new, *replicas):
         with node.session() as connection:
             found.append(synchronize.current(connection))
-    if (before := remains.promised(old)) is not None:
+    if (before := offline_state.promised(old)) is not None:
         found.append(before)
     strictest = replication.strictest(found)  # the new primary's among equals
     return replace(strictest, k=min(strictest.k, len(streaming - {old.name}) + 1))

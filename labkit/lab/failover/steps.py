@@ -24,8 +24,7 @@ from labkit.lab.cluster import promotion, sql, synchronize
 from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.cluster.node import Node
 from labkit.lab.cluster.powers import Killable, Repairable
-from labkit.lab.failover import candidates, note, survivors
-from labkit.lab.failover import offline_state as remains
+from labkit.lab.failover import candidates, lost, note, offline_state, survivors
 from labkit.lab.failover.candidates import Decision, Survivor
 from labkit.lab.failover.note import Note
 from labkit.replication import Replication
@@ -68,16 +67,17 @@ class Policy:
 
 
 class FailoverSteps:
-    """One failover from `old`, the primary that failed. `primary_lsn` and `replication` are what was last known of it,
-    `sessions` open connections to survivors (Watch has all three); they are closed here.
+    """One failover from `old`, the primary that failed: if it is not named, that of a failover that was cut off, else
+    the one node that does not answer. `primary_lsn` and `replication` are what was last known of it, `sessions` open
+    connections to survivors (Watch has all three); they are closed here.
 
-    Raises ClusterError if another failover of this cluster is under way.
+    Raises ClusterError if another failover of this cluster is under way, or it cannot be told which node has failed.
     """
 
     def __init__(
         self,
         cluster: Cluster,
-        old: Node,
+        old: Node | None = None,
         policy: Policy | None = None,
         *,
         primary_lsn: int | None = None,
@@ -86,7 +86,7 @@ class FailoverSteps:
         log: Log | None = None,
     ) -> None:
         cluster.check_owned("failed over")
-        self.cluster, self.old, self.policy = cluster, old, policy or Policy()
+        self.cluster, self.policy = cluster, policy or Policy()
         self.primary_lsn, self.replication = primary_lsn, replication
         self.decision: Decision | None = None
         self.new: Node | None = None
@@ -102,20 +102,20 @@ class FailoverSteps:
         self._held = contextlib.ExitStack()
         try:
             self._held.enter_context(note.alone_on(cluster))
+            before = note.read(cluster)
+            self.old = old or (cluster.node(before.old) if before else lost.find(cluster))
         except ClusterError:
             self.close()
             raise
-        before = note.read(cluster)
-        self._note_on_disk = (
-            before if before is not None and before.old == old.name else Note(old.name, steps.FAILOVER[0].name)
-        )
+        self._begun = before is not None and before.old == self.old.name
+        self._note_on_disk = before if before and self._begun else Note(self.old.name, steps.FAILOVER[0].name)
 
     # --- the steps ------------------------------------------------------------------------------------------------
 
     def survey(self) -> list[Survivor]:
         """What every other node has: LSNs, timeline, replay. Nothing more can arrive on any of them afterwards."""
         if self.replication is None:  # nobody has watched it
-            survivors.check_lost(self.old, fenced=self._note_on_disk.fenced)
+            lost.check(self.old, fenced=self._note_on_disk.fenced)
         with self._step(steps.SURVEY) as details:
             others = [node for node in self.cluster.nodes if node is not self.old]
             survivors.connect(others, self._sessions)
@@ -125,7 +125,7 @@ class FailoverSteps:
             if self.replication is None:
                 self.replication = self._promised()
             if self.primary_lsn is None:
-                self.primary_lsn = remains.last_lsn(self.old)
+                self.primary_lsn = offline_state.last_lsn(self.old)
             details["primary_lsn"] = self.primary_lsn
             details["survivors"] = [vars(survivor) for survivor in self._survivors]
             details["replication"] = f"{self.replication}/{self.replication.level}"
@@ -240,8 +240,12 @@ class FailoverSteps:
         self._sessions.clear()
         self._held.close()
 
+    def serves_again(self) -> bool:
+        """Whether a failover from it was cut off, and it is the only primary again: `give_up` then."""
+        return self._begun and lost.serves_again(self.cluster, self.old)
+
     def give_up(self) -> None:
-        """The old primary answers again and nobody was promoted: its replicas follow it, as before the failover."""
+        """The old primary serves again: its replicas follow it, as before the failover."""
         survivors.connect([node for node in self.cluster.nodes if node is not self.old], self._sessions)
         survivors.follow_again(self.old, self.cluster, self._sessions)
         note.remove(self.cluster)
@@ -310,7 +314,7 @@ class FailoverSteps:
         labkit gives all nodes the same, but one that was down at that time has kept what it had before.
         """
         found = [synchronize.current(session) for session in self._sessions.values()]
-        if (own := remains.promised(self.old)) is not None:
+        if (own := offline_state.promised(self.old)) is not None:
             found.append(own)
         return replication.strictest(found)
 

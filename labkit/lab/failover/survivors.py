@@ -21,19 +21,6 @@ _PATIENCE_S = 2.0  # with a survivor that was there before
 Sessions = dict[str, sql.Connection]
 
 
-def check_lost(old: Node, *, fenced: bool) -> None:
-    """Raises ClusterError if `old` answers: a failover would kill it. One that is `fenced` may run, as a replica."""
-    if not old.control.running():
-        return
-    role = None
-    with contextlib.suppress(ClusterError), old.session(connect_timeout=2) as connection:
-        role = sql.role(connection)
-    if role == "primary":
-        raise ClusterError("it answers as the primary; stop it first, or it would be killed", node=old.name)
-    if role == "replica" and not fenced:
-        raise ClusterError("it is a replica, and answers; name the node that was the primary", node=old.name)
-
-
 def connect(nodes: Sequence[Node], sessions: Sessions) -> None:
     """Have an open connection to each that answers; those there are and still answer stay."""
     for node in nodes:
