@@ -17,6 +17,8 @@ from typing import Any, Self
 from tqdm.auto import tqdm
 from tqdm.notebook import tqdm_notebook
 
+from labkit import files
+
 DELAY_S = 2.0
 _BETWEEN_WRITES_S = 0.2
 
@@ -67,9 +69,7 @@ class Progress:
         assert self._file is not None
         self._written_at = time.monotonic()
         state = {"label": self.label, "done": self._done, "total": self.total, "unit": self.unit}
-        fresh = self._file.with_name(self._file.name + ".tmp")
-        fresh.write_text(json.dumps(state, ensure_ascii=False) + "\n", encoding="utf-8")
-        fresh.replace(self._file)
+        files.replace(self._file, json.dumps(state, ensure_ascii=False) + "\n", durable=False)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

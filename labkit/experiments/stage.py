@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 
-from labkit import paths
-from labkit.errors import BadInput, ClusterError, LabkitError, RunError, WaitTimeout
+from labkit import files, paths
+from labkit.errors import BadInput, ClusterError, LabkitError, RunError
 from labkit.experiments.shared import SPARE_CONNECTIONS, OnACluster, OnServers, ReadingUsers
 from labkit.lab import dataset, environment, providers, routing
 from labkit.lab.cluster import synchronize
@@ -24,7 +24,6 @@ from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.cluster.node import Node
 from labkit.lab.load.blocks import Blocks
 from labkit.lab.load.shards import Generators
-from labkit.lab.providers.embedded import state
 from labkit.lab.providers.protocol import ClusterSpec
 from labkit.lab.sampling.sampler import Sampler
 from labkit.progress import Progress
@@ -84,22 +83,18 @@ def _driving(run: Run) -> Iterator[Run]:
         run.mark("complete")
 
 
-@contextlib.contextmanager
-def _alone_on(provider: str, cluster: str) -> Iterator[None]:
+def _alone_on(provider: str, cluster: str) -> contextlib.AbstractContextManager[None]:
     """Keep other experiments off a cluster. Raises ClusterError if one is there.
 
     Attached servers are not the lab's to reserve.
     """
-    with contextlib.ExitStack() as held:
-        if provider != "attach":
-            try:
-                held.enter_context(state.locked(paths.clusters(), f"{cluster}.{provider}.experiment", 0))
-            except WaitTimeout as error:
-                raise ClusterError(
-                    f"another experiment uses cluster {cluster} now; wait for its end, or give this one a cluster of "
-                    "its own (cluster=NAME)"
-                ) from error
-        yield
+    if provider == "attach":
+        return contextlib.nullcontext()
+    busy = ClusterError(
+        f"another experiment uses cluster {cluster} now; wait for its end, or give this one a cluster of its own "
+        "(cluster=NAME)"
+    )
+    return files.locked(paths.clusters() / f".{cluster}.{provider}.experiment.lock", lambda _: busy)
 
 
 @contextlib.contextmanager

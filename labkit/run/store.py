@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import fcntl
 import json
-import os
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +20,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from labkit import paths
+from labkit import files, paths
 from labkit.errors import RunError, RunNotFound, RunUnreadable
 from labkit.run.parts import PartWriter
 
@@ -93,11 +91,8 @@ class Run:
     @contextlib.contextmanager
     def driven(self) -> Iterator[None]:
         """Hold the run for this process, which drives it, however that ends. Raises RunError if another one does."""
-        with (self.path / _DRIVEN).open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RunError(f"{self.id} is under way in another process; wait for its end, or end it") from None
+        busy = RunError(f"{self.id} is under way in another process; wait for its end, or end it")
+        with files.locked(self.path / _DRIVEN, lambda _: busy):
             try:
                 yield
             finally:
@@ -106,14 +101,8 @@ class Run:
     @property
     def abandoned(self) -> bool:
         """Whether the process that drove it was killed: it has not ended, and nobody drives it."""
-        if self.status in ("complete", "failed") or not (self.path / _DRIVEN).exists():
-            return False
-        with (self.path / _DRIVEN).open() as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
-        return True
+        driven = self.path / _DRIVEN
+        return self.status not in ("complete", "failed") and driven.exists() and not files.is_locked(driven)
 
     def event(self, kind: str, **details: Any) -> None:
         """Append one line to events.jsonl, stamped with the run's clock."""
@@ -267,12 +256,7 @@ def read_run(path: Path) -> Run:
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    fresh = path.with_suffix(".tmp")
-    with fresh.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1, ensure_ascii=False, default=_plain)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
+    files.replace(path, json.dumps(content, indent=1, ensure_ascii=False, default=_plain))
 
 
 def _plain(value: Any) -> Any:

@@ -291,7 +291,7 @@ def test_two_primaries_by_their_data_are_not_started_together(own_cluster: Clust
 
 def test_a_second_up_waits_for_the_first(make_cluster: MakeCluster, provider: EmbeddedProvider) -> None:
     provider.lock_deadline_s = 0.2
-    with state.locked(paths.clusters(), "own"), pytest.raises(WaitTimeout, match="working on cluster own"):
+    with checks.alone_on(paths.clusters(), "own", 0), pytest.raises(WaitTimeout, match="working on cluster own"):
         make_cluster()
     assert make_cluster(replicas=0).name == "own"
 

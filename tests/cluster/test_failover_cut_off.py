@@ -20,7 +20,7 @@ from labkit.cli import main
 from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.cluster.powers import Killable
 from labkit.lab.failover import FailoverSteps, Policy, faults, note
-from labkit.lab.providers.embedded import processes, state
+from labkit.lab.providers.embedded import processes
 from labkit.lab.providers.embedded.provider import EmbeddedProvider
 from labkit.lab.providers.embedded.server import EmbeddedServer
 from labkit.lab.providers.protocol import ClusterSpec
@@ -74,7 +74,7 @@ def primaries(cluster: Cluster) -> list[str]:
 
 def is_free(cluster: Cluster) -> bool:
     """Whether the next failover is let in; raises if not."""
-    with state.locked(paths.clusters(), f"{cluster.name}.failover", 0):
+    with note.alone_on(cluster):
         return True
 
 

@@ -1,4 +1,4 @@
-"""The record of a cluster on disk, and the lock beside it."""
+"""The record of a cluster on disk."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from labkit.errors import ClusterError, WaitTimeout
+from labkit.errors import ClusterError
 from labkit.lab.providers.embedded import state
 from labkit.lab.providers.embedded.state import ClusterState, NodeState
 
@@ -40,15 +40,3 @@ def test_passwords_are_long_distinct_and_for_their_owner_only(tmp_path: Path) ->
     assert state.read_passwords(tmp_path, "lab") == made
     assert made["one"] != made["two"]
     assert all(len(password) >= 32 for password in made.values())
-
-
-def test_the_second_to_come_waits_for_the_lock_until_its_deadline(tmp_path: Path) -> None:
-    with (
-        state.locked(tmp_path, "lab"),
-        state.locked(tmp_path, "another"),
-        pytest.raises(WaitTimeout, match=r"waited 0\.2 s for another labkit \(process \d+\)"),
-        state.locked(tmp_path, "lab", deadline_s=0.2),
-    ):
-        pytest.fail("two hold one lock")
-    with state.locked(tmp_path, "lab", deadline_s=0.2):
-        pass

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from labkit import paths
-from labkit.errors import ClusterError, WaitTimeout
+from labkit import files, paths
+from labkit.errors import ClusterError
 from labkit.lab.cluster.cluster import Cluster, command
-from labkit.lab.providers.embedded import state
 
 
 @dataclass(frozen=True)
@@ -40,9 +39,7 @@ def write(cluster: Cluster, facts: Note) -> None:
     """Replace the note."""
     file = _file(cluster)
     file.parent.mkdir(parents=True, exist_ok=True)
-    fresh = file.with_suffix(".tmp")
-    fresh.write_text(json.dumps(asdict(facts)), encoding="utf-8")
-    fresh.replace(file)
+    files.replace(file, json.dumps(asdict(facts)), durable=False)
 
 
 def remove(cluster: Cluster) -> None:
@@ -63,17 +60,10 @@ def sentence(cluster: Cluster) -> str | None:
     )
 
 
-@contextlib.contextmanager
-def alone_on(cluster: Cluster) -> Iterator[None]:
+def alone_on(cluster: Cluster) -> AbstractContextManager[None]:
     """The right to be the only failover or rejoin of a cluster. Raises ClusterError if another is under way."""
-    with contextlib.ExitStack() as held:
-        try:
-            held.enter_context(state.locked(root(cluster), f"{cluster.name}.failover", 0))
-        except WaitTimeout as error:
-            raise ClusterError(
-                f"a failover or rejoin of cluster {cluster.name} is under way already; wait for its end"
-            ) from error
-        yield
+    busy = ClusterError(f"a failover or rejoin of cluster {cluster.name} is under way already; wait for its end")
+    return files.locked(root(cluster) / f".{cluster.name}.failover.lock", lambda _: busy)
 
 
 def root(cluster: Cluster) -> Path:

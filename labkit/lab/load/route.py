@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from labkit import files
+
 
 class Route:
     """What a generator reads. `pick` gives the index of the node that serves now."""
@@ -31,6 +33,4 @@ class Route:
 
 def point(path: Path, name: str) -> None:
     """Send the load to the node of that name from its next look on, within 10 ms."""
-    fresh = path.with_suffix(".tmp")
-    fresh.write_text(name + "\n", encoding="utf-8")
-    fresh.replace(path)
+    files.replace(path, name + "\n", durable=False)

@@ -27,6 +27,7 @@ from typing import Any, Self
 import numpy as np
 from psycopg import pq
 
+from labkit import files
 from labkit.errors import LoadError
 from labkit.lab.load.clocks import Clock, exchange, host_id
 from labkit.lab.load.engine import run_load
@@ -183,9 +184,7 @@ def _kept(outcome: LoadResult | tuple[LoadResult, bytes], spec: LoadSpec) -> Loa
         return outcome
     result, part = outcome
     spec.part.parent.mkdir(parents=True, exist_ok=True)
-    partial = spec.part.with_suffix(".partial")
-    partial.write_bytes(part)
-    partial.replace(spec.part)
+    files.replace(spec.part, part, durable=False)
     return result
 
 

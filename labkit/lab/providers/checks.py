@@ -1,4 +1,4 @@
-"""What is looked at before anything starts: the specification, the ports, the disk."""
+"""What is looked at before anything starts: the specification, who else is at work, the ports, the disk."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 
 import psutil
 
-from labkit.errors import BadInput, ClusterError
+from labkit import files
+from labkit.errors import BadInput, ClusterError, WaitTimeout
 from labkit.lab.providers.protocol import ClusterSpec
 
 HOST = "127.0.0.1"
@@ -79,6 +80,21 @@ def check_fixed(cluster: str, differing: Collection[str]) -> None:
             f"{', '.join(fixed)} cannot change in cluster {cluster}, whose replicas depend on it; "
             f"`labkit down --purge --name {cluster}`, then up again with the new value"
         )
+
+
+def alone_on(folder: Path, cluster: str, deadline_s: float) -> contextlib.AbstractContextManager[None]:
+    """One `up` or `down` of a cluster at a time; the lock lies in `folder`, beside the cluster's own.
+
+    Raises WaitTimeout naming the process that still works on the cluster at the deadline.
+    """
+    return files.locked(
+        folder / f".{cluster}.lock",
+        lambda holder: WaitTimeout(
+            f"waited {deadline_s:g} s for another labkit (process {holder}) that is working on cluster {cluster}; try "
+            "again when it has ended"
+        ),
+        deadline_s,
+    )
 
 
 def check_port(node: str, port: int) -> None:

@@ -39,7 +39,7 @@ class EmbeddedProvider:
         of an existing one whatever runs keeps running.
         """
         checks.check_spec(spec)
-        with state.locked(paths.clusters(), spec.name, self.lock_deadline_s):
+        with checks.alone_on(paths.clusters(), spec.name, self.lock_deadline_s):
             recorded = state.read(paths.clusters(), spec.name)
             if recorded is not None and recorded.phase == "creating":
                 self._remove(recorded)
@@ -61,7 +61,7 @@ class EmbeddedProvider:
     def down(self, name: str, *, purge: bool = False) -> None:
         """Stop every server; with `purge` delete their data too. No error if there is nothing."""
         checks.check_spec(ClusterSpec(name))
-        with state.locked(paths.clusters(), name, self.lock_deadline_s):
+        with checks.alone_on(paths.clusters(), name, self.lock_deadline_s):
             try:
                 recorded = state.read(paths.clusters(), name)
             except ClusterError:
@@ -89,7 +89,7 @@ class EmbeddedProvider:
 
         Raises ClusterError if the node is the only primary, or there is none to copy.
         """
-        with state.locked(paths.clusters(), name, self.lock_deadline_s):
+        with checks.alone_on(paths.clusters(), name, self.lock_deadline_s):
             recorded = self._recorded(name)
             cluster = self._cluster(recorded, recorded.nodes)
             target = cluster.node(node)
@@ -107,7 +107,7 @@ class EmbeddedProvider:
 
     def remove_replicas(self, name: str) -> list[str]:
         """Remove every node that is not the primary, with its data and its slot; returns their names."""
-        with state.locked(paths.clusters(), name, self.lock_deadline_s):
+        with checks.alone_on(paths.clusters(), name, self.lock_deadline_s):
             recorded = self._recorded(name)
             cluster = self._cluster(recorded, recorded.nodes)
             primary = cluster.primary()

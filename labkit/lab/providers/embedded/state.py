@@ -1,19 +1,16 @@
-"""What is written down about an embedded cluster: cluster.json, passwords.json and the lock beside them."""
+"""What is written down about an embedded cluster: cluster.json and passwords.json."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
-import os
 import secrets
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from labkit.errors import ClusterError, WaitTimeout
+from labkit import files
+from labkit.errors import ClusterError
 
 SCHEMA_VERSION = 1
 
@@ -83,7 +80,7 @@ def write(clusters: Path, state: ClusterState) -> None:
     home = folder(clusters, state.name)
     home.mkdir(parents=True, exist_ok=True)
     content: dict[str, Any] = {"schema": SCHEMA_VERSION, **asdict(state)}
-    _replace(home / "cluster.json", json.dumps(content, indent=1, default=str), 0o644)
+    files.replace(home / "cluster.json", json.dumps(content, indent=1, default=str) + "\n")
 
 
 def read_passwords(clusters: Path, name: str) -> dict[str, str]:
@@ -98,55 +95,8 @@ def read_passwords(clusters: Path, name: str) -> dict[str, str]:
 def make_passwords(clusters: Path, name: str, roles: Iterator[str] | list[str]) -> dict[str, str]:
     """New random passwords, in a file that only the lab's user can read."""
     passwords = {role: secrets.token_urlsafe(24) for role in roles}
-    _replace(folder(clusters, name) / "passwords.json", json.dumps(passwords, indent=1), 0o600)
+    files.replace(folder(clusters, name) / "passwords.json", json.dumps(passwords, indent=1) + "\n", mode=0o600)
     return passwords
-
-
-@contextlib.contextmanager
-def locked(clusters: Path, name: str, deadline_s: float = 120.0) -> Iterator[None]:
-    """Hold the cluster's lock: one `up` or `down` at a time. Raises WaitTimeout naming the holder.
-
-    The lock file lies beside the cluster's folder and is never deleted: deleting it would let two processes hold
-    two files of one name. The system releases the lock however its holder ends.
-    """
-    try:
-        clusters.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(clusters / f".{name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise ClusterError(
-            f"the folder for clusters {clusters} cannot be used ({error.strerror}); point LABKIT_DATA at a folder that "
-            "can be written to"
-        ) from error
-    try:
-        give_up = time.monotonic() + deadline_s
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= give_up:
-                    holder = os.pread(descriptor, 32, 0).decode().strip() or "unknown"
-                    raise WaitTimeout(
-                        f"waited {deadline_s:g} s for another labkit (process {holder}) that is working on cluster "
-                        f"{name}; try again when it has ended"
-                    ) from None
-                time.sleep(0.05)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _replace(file: Path, text: str, mode: int) -> None:
-    fresh = file.with_suffix(".tmp")
-    fresh.unlink(missing_ok=True)
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
-        opened.write(text + "\n")
-        opened.flush()
-        os.fsync(opened.fileno())
-    fresh.replace(file)
 
 
 def _unreadable(file: Path, error: Exception) -> ClusterError:
