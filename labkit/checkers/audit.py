@@ -194,14 +194,6 @@ def allowed(judged: Audit, mode: str, level: str) -> bool:
     return judged.verdict == "false" and wrong == ["lost"] and not promised(mode, level)
 
 
-def upper_bound(trials: int) -> float:
-    """The largest rate of losing trials that `trials` trials without one leave likely, at 95 %: 1 − 0.05^(1/n).
-
-    The exact form of the rule of three, 3/n; 1 if nothing was tried.
-    """
-    return 1.0 - 0.05 ** (1.0 / trials) if trials else 1.0
-
-
 def _spread(writes: pd.DataFrame) -> Keys:
     """Every key of every transaction: the first key and those that follow it."""
     first, rows = writes["key"].to_numpy(dtype=np.int64), writes["rows"].to_numpy(dtype=np.int64)

@@ -16,12 +16,12 @@ from fix_load import DATA, targets
 
 from labkit.analysis.frames import headline
 from labkit.analysis.frames.single_blocks import blocks
+from labkit.analysis.statistics.intervals import most_by_chance
 from labkit.experiments.max_throughput import findings as search_findings
 from labkit.experiments.max_throughput.drive import max_throughput
 from labkit.experiments.max_throughput.parameters import MaxThroughput
 from labkit.experiments.measuring_honestly import findings
 from labkit.experiments.measuring_honestly.drive import measuring_honestly
-from labkit.experiments.measuring_honestly.findings import most_by_chance
 from labkit.experiments.measuring_honestly.parameters import MeasuringHonestly
 from labkit.lab import dataset
 from labkit.lab.cluster.cluster import Cluster

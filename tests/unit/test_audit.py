@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -79,11 +78,6 @@ def test_nothing_acknowledged_shows_nothing() -> None:
 def test_rows_read_before_the_last_acknowledgement_give_no_verdict() -> None:
     found = audit.judge(_ledger(["ok"] * 5), audit.keys([0, 1, 2]), read_ns=2)
     assert (found.verdict, found.reason) == ("unknown", "2 rows were acknowledged after the rows were read back")
-
-
-@pytest.mark.parametrize(("trials", "bound"), [(0, 1.0), (100, 0.0295), (300, 0.00994)])
-def test_no_loss_in_n_trials_bounds_the_rate_near_three_by_n(trials: int, bound: float) -> None:
-    assert audit.upper_bound(trials) == pytest.approx(bound, rel=0.01)
 
 
 def test_a_ledger_whose_lab_was_killed_is_read_as_unknown_where_it_ends(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def draws(n: int, seed: int = 0) -> list[Vector]:
 
 
 def mean_interval(values: Iterable[float], *, confidence: float = CONFIDENCE, seed: int = 0) -> tuple[float, float]:
-    """The interval of a mean, (low, high); (NaN, NaN) for fewer than two values."""
+    """The interval of a mean by bootstrap, (low, high); (NaN, NaN) for fewer than two values."""
     sample = np.asarray(list(values), dtype=np.float64)
     if len(sample) < 2:
         return _NAN, _NAN

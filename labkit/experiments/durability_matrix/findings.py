@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from labkit.analysis.frames.rows import each
+from labkit.analysis.statistics.intervals import share_at_most
 from labkit.analysis.words import Sentences, Words, number, percent
 from labkit.checkers import audit
 from labkit.run.store import Run
@@ -55,7 +56,7 @@ def cells(run: Run) -> pd.DataFrame:
                 "lost_p50": float(losing["lost"].median()) if len(losing) else 0.0,
                 "lost_min": int(losing["lost"].min()) if len(losing) else 0,
                 "lost_max": int(group["lost"].max()),
-                "bound": bound(len(losing), len(group) - unknown),
+                "bound": share_at_most(len(losing), len(group) - unknown),
                 "unknown": unknown,
                 "rto_p50_ms": float(rto.quantile(0.5)) if len(rto) else np.nan,
                 "rto_p99_ms": float(rto.quantile(0.99)) if len(rto) >= _TAIL else np.nan,
@@ -66,15 +67,6 @@ def cells(run: Run) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
-
-
-def bound(losing: int, tried: int) -> float:
-    """95 % upper bound of the rate of losing trials (Clopper and Pearson, one-sided); near 3/n where none lost."""
-    from scipy.stats import beta
-
-    if losing == 0:
-        return audit.upper_bound(tried)
-    return 1.0 if losing == tried else float(beta.ppf(0.95, losing + 1, tried - losing))
 
 
 def table(run: Run) -> pd.DataFrame:
@@ -174,7 +166,7 @@ def lead(run: Run) -> Sentences:
             said = ", ".join(f"in {row.losing} of {row.trials} trials of {row.Index}" for row in by_fault.itertuples())
             came = f"were lost {said}; {group['lost_max'].max():,} rows at most"
         else:
-            bound = percent(audit.upper_bound(tried - unknown), signed=False)
+            bound = percent(share_at_most(0, tried - unknown), signed=False)
             came = f"all survived, {rows:,} rows in {tried - unknown} trials: at most {bound} of trials lose any (95 %)"
         came += f"; {unknown} trials have no verdict" if unknown else ""
         found.append(f"Acknowledged commits that {who} ({which}) {came}.")

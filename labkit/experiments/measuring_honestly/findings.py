@@ -6,12 +6,12 @@ import math
 
 import numpy as np
 import pandas as pd
-from scipy import special
 
 from labkit.analysis import frames
 from labkit.analysis.frames.requests import Block, groups, measured
 from labkit.analysis.frames.rows import each
 from labkit.analysis.statistics import compare
+from labkit.analysis.statistics.intervals import most_by_chance
 from labkit.analysis.words import Sentences, not_valid, number, percent
 from labkit.experiments.measuring_honestly import findings
 from labkit.run.store import Run
@@ -84,12 +84,6 @@ def verdicts(run: Run) -> Sentences:
     width = float((same["relative_high"] - same["relative_low"]).median())
     found.append(f"Half of the intervals were wider than {percent(width, signed=False)}: less than that is noise here.")
     return Sentences([*found, *not_valid(frames.spoiled(run))])
-
-
-def most_by_chance(n: int, share: float = 0.05, surprise: float = 0.01) -> int:
-    """The largest count that a binomial with so many tries exceeds with a chance below `surprise`."""
-    counts = np.arange(n + 1)
-    return int(counts[special.bdtrc(counts, n, share) < surprise][0])
 
 
 def lead(run: Run) -> Sentences:

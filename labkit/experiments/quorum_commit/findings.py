@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t
 
 from labkit.analysis.frames.rows import each
+from labkit.analysis.statistics.intervals import mean_interval
 from labkit.analysis.words import Sentences, Words, number
 from labkit.run.store import Run
 
@@ -47,18 +46,10 @@ def costs(run: Run) -> pd.DataFrame:
     for label, group in rounds(run).groupby("label", sort=False):
         row = {"label": label, "rounds": len(group), "commit_p99_ms": float(group["commit_p99_ms"].median())}
         for name in ("commit_p50_ms", "rate_per_s"):
-            low, high = _mean_interval(group[name].to_numpy(dtype=float))
+            low, high = mean_interval(group[name].to_numpy(dtype=float))
             row |= {name: float(group[name].mean()), f"{name}_low": low, f"{name}_high": high}
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def _mean_interval(values: np.ndarray[Any, Any]) -> tuple[float, float]:
-    """95 % interval of the mean (Student's t); NaN for a single value."""
-    if len(values) < 2:
-        return float("nan"), float("nan")
-    half = float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
-    return float(values.mean()) - half, float(values.mean()) + half
 
 
 def steps(run: Run) -> pd.DataFrame:
@@ -78,7 +69,7 @@ def steps(run: Run) -> pd.DataFrame:
     rows = []
     for before, after in pairs:
         logs = np.log(wide[after].to_numpy(dtype=float) / wide[before].to_numpy(dtype=float))
-        low, high = _mean_interval(logs)
+        low, high = mean_interval(logs)
         ends = {"ratio": logs.mean(), "low": low, "high": high}
         rows.append({"before": before, "after": after} | {name: float(np.exp(value)) for name, value in ends.items()})
     return pd.DataFrame(rows, columns=["before", "after", "ratio", "low", "high"])
