@@ -1,7 +1,8 @@
 """One client under test, in a process of its own: `python -m benchmarks.contenders NAME '<json>'` prints a result.
 
-Every contender asks the same query with the same random user numbers through the same number of connections, checks
-that one row came, and counts only what was answered in the measured seconds. Prints JSON: requests, seconds, cpu_s.
+Every contender sends the same query with the same random user numbers through the same number of connections, checks
+that one row came back, and counts only requests that were answered in the measured seconds. Prints JSON:
+requests, seconds, cpu_s.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ WARMUP_S = 1.0
 
 @dataclass(frozen=True)
 class Job:
-    """What to do: users ask through connections for warm-up and then `seconds`."""
+    """What to do: users send requests through connections during the warm-up and then for `seconds`."""
 
     conninfo: str
     statement: str  # with $1
@@ -100,7 +101,7 @@ def _asynchronous(job: Job, ask: Callable[[Meter, random.Random], Awaitable[None
 
 
 def asyncpg_pool(job: Job) -> dict[str, float]:
-    """asyncpg's pool on uvloop, a task a user."""
+    """asyncpg's pool on uvloop, one task per user."""
     import asyncpg
     import uvloop
     from psycopg.conninfo import conninfo_to_dict
@@ -135,7 +136,7 @@ def asyncpg_pool(job: Job) -> dict[str, float]:
 
 
 def psycopg_pool(job: Job) -> dict[str, float]:
-    """psycopg's AsyncConnectionPool on uvloop, a task a user."""
+    """psycopg's AsyncConnectionPool on uvloop, one task per user."""
     import uvloop
     from psycopg_pool import AsyncConnectionPool
 
@@ -169,7 +170,7 @@ def psycopg_pool(job: Job) -> dict[str, float]:
 
 
 def locust_users(job: Job) -> dict[str, float]:
-    """Locust: a greenlet a user, psycopg connections shared through a queue."""
+    """Locust: one greenlet per user, psycopg connections shared through a queue."""
     from gevent import monkey
 
     monkey.patch_all()

@@ -1,6 +1,6 @@
 """`make bench`: labkit's load generator beside pgbench, asyncpg, psycopg's pool and Locust.
 
-All contenders in turn, in every round, on one server, with the same query and the same number of connections; each
+In every round all contenders run in turn on one server, with the same query and the same number of connections; each
 in a process of its own. Prints a table of medians and ranges; writes JSON and a figure.
 """
 
@@ -78,7 +78,7 @@ def contender(name: str, job: Job, cluster: Cluster) -> dict[str, float]:
 
 
 def summary(rounds: list[dict[str, dict[str, float]]]) -> list[dict[str, Any]]:
-    """One row a contender: throughput and CPU as median, min, max; the ratio to labkit round by round."""
+    """One row per contender: throughput and CPU as median, min, max; the ratio to labkit round by round."""
     rows = []
     for name in rounds[0]:
         rate = [r[name]["requests"] / r[name]["seconds"] for r in rounds]
@@ -151,7 +151,7 @@ def main(
 ) -> None:
     """Benchmark the load generators against one embedded server."""
     if psycopg.pq.__impl__ == "python":
-        raise click.ClickException("psycopg's pure Python pq would be measured here; install psycopg[binary]")
+        raise click.ClickException("this would measure psycopg's pure Python pq; install psycopg[binary]")
     names = ["labkit", *(name for name in LABELS if name != "labkit" and (not only or name in only))]
     out = out or paths.data() / "bench"
     out.mkdir(parents=True, exist_ok=True)

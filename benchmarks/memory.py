@@ -1,6 +1,6 @@
 """What millions of requests cost: memory while they are recorded, bytes on disk, seconds until all figures are drawn.
 
-`python -m benchmarks.memory --requests 10_000_000` records made-up requests through the load generator's own
+`python -m benchmarks.memory --requests 10_000_000` records synthetic requests through the load generator's own
 recorder, then runs every cell of notebooks/read_scaling.ipynb on that run. Each part is a process of its own, whose
 peak memory is read from the kernel. Prints JSON.
 """
@@ -24,7 +24,7 @@ USERS, SECOND = 1000, 1_000_000_000
 
 
 def record(folder: Path, requests: int) -> dict[str, Any]:
-    """Write a run of so many requests, as 1,000 users at 40,000 requests a second would make them."""
+    """Write a run of that many requests, as 1,000 users at 40,000 requests per second would make them."""
     from labkit.experiments.read_scaling.parameters import ReadScaling
     from labkit.lab.load.records import DTYPE, Recorder
     from labkit.run.store import RunStore
@@ -71,7 +71,7 @@ def record(folder: Path, requests: int) -> dict[str, Any]:
 
 
 def read(folder: Path, _: int) -> dict[str, Any]:
-    """Run the cells of the read-scaling notebook on that run, and draw every figure that they give."""
+    """Run the cells of the read-scaling notebook on that run, and draw every figure that they return."""
     import ast
 
     import nbformat
@@ -98,7 +98,7 @@ def read(folder: Path, _: int) -> dict[str, Any]:
 @click.command()
 @click.option("--requests", default=10_000_000, show_default=True)
 def main(requests: int) -> None:
-    """Record so many made-up requests and draw them."""
+    """Record that many synthetic requests and draw them."""
     with tempfile.TemporaryDirectory(prefix="labkit-memory-") as folder:
         found = {part: _in_a_process(part, Path(folder), requests) for part in ("record", "read")}
     print(json.dumps(found, indent=1))

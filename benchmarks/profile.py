@@ -1,7 +1,8 @@
 """Where a request's client CPU goes: `python -m benchmarks.profile` samples the event loop while it runs.
 
-A timer interrupts the process every millisecond of CPU and notes the line of the load generator that was running; a
-line of Python stands for the libpq and system calls that it makes. Unlike a tracing profiler this slows nothing down.
+A timer interrupts the process every millisecond of CPU and records the line of the load generator that was running; a
+line of Python stands for the libpq and system calls that it makes. Unlike a tracing profiler, this slows
+nothing down.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from labkit.lab.load.spec import LoadSpec, Target
 from labkit.lab.providers.protocol import ClusterSpec
 from labkit.lab.workloads.get_user import GetUserByNumber
 
-# What a line is for, by what stands in it; the first that matches.
+# What a line is for, by what it contains; the first match counts.
 KINDS = (
     ("slot.consume()", "receive (recv)"),
     ("slot.send(", "send (send)"),
@@ -104,7 +105,7 @@ def main(seconds: float, users: int, connections: int, rows: int, lines: int) ->
     print(
         f"{rate:,.0f} requests/s, {cost_us:.1f} µs of CPU each; {total} samples; {environment.facts()['host']['cpu']}\n"
     )
-    print("| what | share | µs a request |\n|---|---:|---:|")
+    print("| what | share | µs per request |\n|---|---:|---:|")
     for kind, count in sampler.kinds().most_common():
         print(f"| {kind} | {count / total:.0%} | {cost_us * count / total:.1f} |")
     for (file, number), count in sampler.lines.most_common(lines):

@@ -1,7 +1,7 @@
-"""Do more load generator processes make more load? `python -m benchmarks.scaling`: 1, 2, … processes in turn.
+"""Do more load generator processes generate more load? `python -m benchmarks.scaling`: 1, 2, … processes in turn.
 
 The statement asks the server for next to nothing, so that the servers stay idle and the generator is the limit. Where
-servers and generators share the cores, the host's CPU is the limit before long: it is printed too.
+servers and generators share the cores, the host's CPU soon becomes the limit: it is printed too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ INT4_OID = 23
 
 @dataclass(frozen=True)
 class Echo:
-    """The cheapest request there is."""
+    """The cheapest possible request."""
 
     statement: ClassVar[str] = "SELECT $1::int4"
     name: ClassVar[str] = "echo"
@@ -49,7 +49,7 @@ class Echo:
 @click.command()
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--seconds", default=3.0, show_default=True)
-@click.option("--most", default=2, show_default=True, help="processes, at most")
+@click.option("--most", default=2, show_default=True, help="largest number of processes")
 @click.option("--connections", default=16, show_default=True)
 def main(rounds: int, seconds: float, most: int, connections: int) -> None:
     """Measure 1 … MOST generator processes in turn against one embedded server."""

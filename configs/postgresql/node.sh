@@ -1,10 +1,10 @@
 #!/bin/sh
 # Runs one node of docker-compose.yaml.
-#   node.sh run       make the data if there is none, then run the server in the role that its data says
+#   node.sh run       create the data if there is none, then run the server in the role that its data says
 #   node.sh healthy   whether the server accepts queries in that role
 #
-# The data is made once: by initdb on the first node of a new cluster, by pg_basebackup from whichever node is primary
-# on all others. Of the image it needs PostgreSQL's programs on PATH, user postgres, sh, and setpriv.
+# The data is created once: by initdb on the first node of a new cluster, on all others by pg_basebackup from the node
+# that is primary. The image must have PostgreSQL's programs on PATH, user postgres, sh, and setpriv.
 set -eu
 
 node=$(cat /etc/hostname)
@@ -26,11 +26,11 @@ primary() {
   query --dbname 'host=nodes target_session_attrs=read-write' -c "SELECT current_setting('cluster_name')" 2>/dev/null || true
 }
 
-# A replica that answers is reason enough not to begin a second cluster beside the one it belongs to.
+# If any node answers, even a replica, the cluster exists: a second one must not be created beside it.
 others_answer() { query --dbname 'host=nodes' -c 'SELECT 1' >/dev/null 2>&1; }
 
 as_root() {
-  # A password file must belong to its reader and be closed to all others, whoever owns the secret.
+  # libpq requires a password file that no other user can read, whatever the owner of the secret.
   (umask 077 && cat /run/secrets/passwords >"$PGPASSFILE")
   chown postgres: "$PGPASSFILE" /run/labkit /var/lib/postgresql
   exec setpriv --reuid=postgres --regid=postgres --init-groups sh "$0" run
@@ -39,13 +39,13 @@ as_root() {
 check_version() {
   found=$(cat "$data/PG_VERSION")
   [ "$found" = "$version" ] || fail "the volume of $node holds data of PostgreSQL $found, the image has PostgreSQL" \
-    "$version; set LABKIT_PG_IMAGE to an image of PostgreSQL $found, or remove the volume to begin anew"
+    "$version; set LABKIT_PG_IMAGE to an image of PostgreSQL $found, or remove the volume to start over"
 }
 
-# labkit leaves this file when a node is to be made anew as a replica.
+# labkit creates this file when a node is to be recreated as a replica.
 rebuild=/var/lib/postgresql/rebuild
 
-# Everything is made beside the data directory and moved there when it is whole.
+# The data is created beside the data directory and moved there when it is complete.
 make_data() {
   rm -rf "$data.new"
   source=$(primary)
@@ -61,7 +61,7 @@ make_first() {
     --data-checksums --encoding=UTF8 --locale=C
   rm /run/labkit/admin
   configure "$data.new" primary
-  # Nobody can reach it over the network before its roles exist.
+  # It accepts no connections over the network before its roles exist.
   pg_ctl --pgdata="$data.new" --wait --silent --options="-c listen_addresses= -c unix_socket_directories=/tmp" start
   query --host=/tmp <<-SQL
 	\set app \`sed -n 's/^.*:labkit_app://p' "\$PGPASSFILE"\`
@@ -88,7 +88,7 @@ make_replica() {
     sleep 0.2
   done
   say "copying $source"
-  # The slot of an earlier life may hold WAL that nobody needs, or have lost what it held.
+  # A slot left over from earlier data may hold WAL that is not needed, or have lost WAL that is.
   query --host="$source" <<-SQL
 	SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots WHERE slot_name = '$node' AND active;
 	SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '$node';
