@@ -20,7 +20,7 @@ MakeCluster = Callable[..., Cluster]
 @pytest.fixture(scope="session")
 def lab_data() -> Iterator[Path]:
     """A data folder for the whole session, which $LABKIT_DATA names."""
-    # Not pytest's own temporary folder: nobody but its owner may enter that, and servers may run as another user.
+    # Not pytest's own temporary folder: only its owner may enter that, and servers may run as another user.
     folder = Path(tempfile.mkdtemp(prefix="labkit-test-")).resolve()
     folder.chmod(0o711)
     with pytest.MonkeyPatch.context() as patch:

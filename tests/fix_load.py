@@ -57,7 +57,7 @@ def drive(spec: LoadSpec) -> tuple[LoadResult, pd.DataFrame]:
 
 
 def in_background(spec: LoadSpec) -> Callable[[], tuple[LoadResult, pd.DataFrame]]:
-    """Begin it in a thread; the function that waits for its end, which fails after a minute, for the load hangs."""
+    """Begin it in a thread; the function that waits for its end, and fails after a minute, because the load hangs."""
     done: list[tuple[LoadResult, pd.DataFrame]] = []
     thread = threading.Thread(target=lambda: done.append(drive(spec)))
     thread.start()

@@ -1,4 +1,4 @@
-"""The same cluster from every provider, for tests of what all of them promise."""
+"""The same cluster from every provider, for tests of what all of them guarantee."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ UNMEASURED = "the network is not accounted for by process"
 
 @dataclass
 class Recipe:
-    """What a synthetic run should hold. Rates are requests a second, latencies milliseconds."""
+    """What a synthetic run should hold. Rates are requests per second, latencies milliseconds."""
 
     workloads: tuple[str, ...] = ("get-user", "search-users")
     rounds: int = 3
@@ -31,7 +31,7 @@ class Recipe:
     warmup_s: float = 1.0
     gap_s: float = 0.5
     vus: int = 50
-    rates: Mapping[tuple[str, str], float] = field(default_factory=dict)  # (workload, arm) -> requests a second
+    rates: Mapping[tuple[str, str], float] = field(default_factory=dict)  # (workload, arm) -> requests per second
     rate: float = 1000.0
     failures: Mapping[tuple[str, str], int] = field(default_factory=dict)  # (workload, arm) -> in each block
     wrong: int = 0  # wrong answers in the first block
@@ -41,7 +41,7 @@ class Recipe:
     wait_share: float = 0.2
     server_cpu_percent: float = 60.0  # of one core, every server all the time
     sqlstate: str = "57P01"  # of the failures
-    offered_per_s: float | None = None  # an open workload asked for so many requests a second
+    offered_per_s: float | None = None  # the requests per second that an open workload asked for
     status: str = "complete"
     seed: int = 1
 

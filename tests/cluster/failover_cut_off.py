@@ -1,8 +1,8 @@
 """Run `labkit failover` on cluster `own` in a process of its own and end it by a signal, inside a step; for tests.
 
 For each line `PLACE<tab>SIGNAL` on stdin it forks such a process, and prints how that ended: its exit code, or the
-signal's number below zero. The signal comes in the middle of what the step does, not at its ends: the call that PLACES
-names is made or left out, and then the process signals itself.
+signal's number below zero. The signal comes in the middle of the step, not at its ends: the call that PLACES names
+is made or left out, and then the process signals itself.
 """
 
 from __future__ import annotations

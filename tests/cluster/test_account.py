@@ -1,4 +1,4 @@
-"""Where the lab is root: servers run as somebody else, also where that user cannot enter the data folder."""
+"""Where the lab is root: servers run as another user, also where that user cannot enter the data folder."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_servers_below_a_private_folder_live_elsewhere(private_checkout: Path) -
         assert str(node.control.describe()["data_directory"]).startswith(str(account.ASIDE))
         assert stat.S_IMODE(node.control.state.data.stat().st_mode) == 0o700
 
-    # Nothing was opened up, and what was made is for nobody else to write or list.
+    # No permission was widened, and no other user can write or list what was made.
     assert stat.S_IMODE(private_checkout.stat().st_mode) == 0o700
     assert stat.S_IMODE(account.aside().stat().st_mode) == 0o711
     assert stat.S_IMODE(recorded.servers.stat().st_mode) == 0o711

@@ -46,7 +46,7 @@ def begin(cluster: Cluster, run: Run, generators: Generators) -> Iterator[Begin]
         return load
 
     yield start
-    generators.close()  # the table is dropped below: nobody may write to it any more
+    generators.close()  # the table is dropped below: no writer may use it any more
     for node in cluster.nodes:
         node.configure({"synchronous_standby_names": None, "synchronous_commit": None})
     with cluster.primary().session() as connection:
@@ -147,7 +147,7 @@ def test_a_change_of_route_is_followed_at_once(cluster: Cluster, run: Run, begin
     assert set(writes.loc[writes["outcome"] == "ok", "node"]) == {"pg1"}
 
 
-def test_a_load_that_nobody_stopped_ends_with_its_generators(begin: Begin, generators: Generators) -> None:
+def test_a_load_that_was_not_stopped_ends_with_its_generators(begin: Begin, generators: Generators) -> None:
     load = begin(writers=2, timeout_s=5)
     generators.close()
     assert load.future.result(timeout=10).interrupted

@@ -41,7 +41,7 @@ Name = Callable[..., str]
 
 @pytest.fixture(scope="module")
 def owned(lab_data: Path) -> Iterator[Cluster]:
-    """Somebody's primary and two replicas, with a database and a user for labkit: the least rights that it needs."""
+    """A primary and two replicas of another owner, with a database and a user with the least rights labkit needs."""
     assert lab_data
     made = EmbeddedProvider().up(ClusterSpec(name="owned"))
     with made.primary().connect() as connection:
@@ -49,7 +49,7 @@ def owned(lab_data: Path) -> Iterator[Cluster]:
         connection.execute("GRANT pg_monitor, pg_checkpoint TO guest")
         connection.execute("CREATE DATABASE guests OWNER guest")
     for node in made.nodes:
-        # The lab's own servers let nobody in but labkit's users.
+        # The lab's own servers accept only labkit's users.
         with (made_folder(made, node.name) / "pg_hba.conf").open("a", encoding="utf-8") as file:
             file.write("host all all samehost scram-sha-256\n")
         node.reload()
@@ -94,7 +94,7 @@ def attached(owned: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
 
 
 def refusal(monkeypatch: pytest.MonkeyPatch, *strings: str, **spec: object) -> BadInput:
-    """What `up` says to these connection strings."""
+    """The message of `up` for these connection strings."""
     monkeypatch.setenv("LABKIT_ATTACH", " ".join(strings))
     asked = ClusterSpec(**({"replicas": len(strings) - 1} | spec))  # type: ignore[arg-type]
     with pytest.raises(BadInput) as refused:
@@ -147,7 +147,7 @@ def test_a_read_load_is_measured_and_the_run_says_what_cannot_be(attached: Clust
     before = processes(owned)
     run = drive()
     assert run.status == "complete"
-    assert processes(owned) == before, "the servers are nobody's to stop"
+    assert processes(owned) == before, "labkit does not stop servers that it does not own"
     assert {block["arm"]: block["nodes"] for block in run.blocks} == {
         "primary-only": ["pg1"],
         "replicas-round-robin": ["pg2", "pg3"],
@@ -168,7 +168,7 @@ def test_a_read_load_is_measured_and_the_run_says_what_cannot_be(attached: Clust
 
 
 def test_replicas_of_one_application_name_are_told_apart_in_all_but_lag(owned: Cluster, attached: Cluster) -> None:
-    """As PostgreSQL calls them if nobody names them; deadline to stream again: 30 s."""
+    """The name is PostgreSQL's default; deadline to stream again: 30 s."""
     assert attached.nodes
     kept = {}
     for name in ("pg2", "pg3"):
@@ -225,7 +225,7 @@ def test_experiments_that_change_servers_are_refused_before_anything_is_touched(
         labkit.CpuBudget.build({"provider": "attach", "budgets": "limited"})
 
 
-def test_every_server_that_cannot_be_used_is_told_in_one_message(
+def test_every_server_that_cannot_be_used_is_reported_in_one_message(
     owned: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nobody = uri(owned, "pg1").replace(f":{owned.node('pg1').port}/", ":1/")
@@ -268,7 +268,7 @@ def test_no_primary_and_two_primaries_are_refused(
     assert "pg2: it is not a replica of pg1: it was made by another initdb" in str(unrelated)
 
 
-def test_a_table_of_somebody_else_s_is_not_replaced(stranger: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_that_is_not_labkit_s_is_not_replaced(stranger: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     with stranger.primary().connect() as connection:
         connection.execute("CREATE TABLE users (id int)")
     refused = refusal(monkeypatch, own_uri(stranger, "pg1"))

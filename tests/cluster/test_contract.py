@@ -1,4 +1,4 @@
-"""What every provider that owns its servers promises; Docker's additions are in test_docker.py."""
+"""What every provider that owns its servers guarantees; Docker's additions are in test_docker.py."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_what_the_primary_commits_arrives_on_every_replica(each_cluster: Cluster
         connection.execute("DROP TABLE arrives")
 
 
-def test_the_files_in_configs_are_in_effect_and_nobody_is_trusted(each_cluster: Cluster) -> None:
+def test_the_files_in_configs_are_in_effect_and_trust_is_not_used(each_cluster: Cluster) -> None:
     for node in each_cluster.nodes:
         role = "primary" if node.role() == "primary" else "replica"
         wanted = _settings_of(paths.configs() / "postgresql" / role / "postgresql.conf")
@@ -133,7 +133,7 @@ def test_a_promoted_replica_leads_and_the_others_follow_it(make_each: Callable[.
     cluster.wait_for_catchup(10)
 
 
-def test_a_node_is_made_anew_from_whoever_is_primary(
+def test_a_node_is_recreated_from_the_current_primary(
     each_provider: Provider, make_each: Callable[..., Cluster]
 ) -> None:
     assert isinstance(each_provider, ReplicaKeeper)
@@ -253,7 +253,7 @@ def test_disk_usage_is_what_the_server_says(each_cluster: Cluster) -> None:
     assert counted["data_directory_bytes"] > counted["pg_wal_bytes"] + 20 * MB
 
 
-def test_a_wait_in_vain_tells_the_node_and_shows_its_log(each_cluster: Cluster) -> None:
+def test_a_wait_that_times_out_names_the_node_and_shows_its_log(each_cluster: Cluster) -> None:
     node: Node = each_cluster.node("pg2")
     with pytest.raises(WaitTimeout, match=r"pg2: waited .* for a miracle") as timeout:
         wait_until(lambda: False, 0.05, "a miracle", node)

@@ -1,4 +1,4 @@
-"""Whatever is cut off half-way leaves nothing that the next up or down cannot clean."""
+"""An interrupted command leaves nothing that the next up or down cannot clean up."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_down_after_an_up_that_was_killed(labkit: Labkit, provider: EmbeddedProv
     assert programs() == []
 
 
-def test_a_replica_that_was_being_added_when_killed_is_added_anew(
+def test_a_replica_that_was_being_added_when_killed_is_added_again(
     labkit: Labkit, make_cluster: MakeCluster, provider: EmbeddedProvider
 ) -> None:
     made = make_cluster(replicas=1)

@@ -45,7 +45,7 @@ def test_every_node_holds_exactly_the_rows_of_the_spec(seeded):
         assert [[row[0].replace("-", ""), *row[1:]] for row in found] == expected, node.name
 
 
-def test_anyone_can_compute_the_id_of_user_number_i_in_sql(seeded):
+def test_the_id_of_user_number_i_can_be_computed_in_sql(seeded):
     numbered = "SELECT count(*) FROM generate_series(0, %s) i JOIN users ON id = md5('11:' || i)::uuid"
     assert one(seeded.primary(), numbered, [SPEC.users - 1]) == (SPEC.users,)
 

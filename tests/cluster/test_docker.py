@@ -113,7 +113,7 @@ def test_the_health_check_fails_where_the_server_does_not_answer_in_its_role(con
     assert containers.node("pg2").role() == "replica"
 
 
-def test_a_removed_container_is_noticed_and_made_again_on_its_data(containers: Cluster) -> None:
+def test_a_removed_container_is_noticed_and_recreated_on_its_data(containers: Cluster) -> None:
     docker("rm", "--force", f"{NAME}-pg2")
     with pytest.raises(ClusterError, match=r"pg2: its container is gone.*labkit up"):
         containers.node("pg2").control.start()
@@ -177,7 +177,7 @@ def test_limits_that_the_engine_cannot_give_are_refused_before_anything_starts(
     assert f"{NAME}-none" not in ComposeProvider().names()
 
 
-def test_an_image_that_cannot_be_had_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unavailable_image_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(IMAGE, "labkit/there-is-no-such-image:0")
     with pytest.raises(ProviderUnavailable, match=r"there-is-no-such-image.*LABKIT_PG_IMAGE"):
         ComposeProvider().up(ClusterSpec(name=f"{NAME}-none", replicas=0))
@@ -190,7 +190,7 @@ def test_without_an_engine_the_next_step_is_named(monkeypatch: pytest.MonkeyPatc
         ComposeProvider().find("lab")
 
 
-def test_lost_passwords_are_told_and_nothing_is_deleted(containers: Cluster) -> None:
+def test_lost_passwords_are_reported_and_nothing_is_deleted(containers: Cluster) -> None:
     file = paths.data() / "docker" / NAME / "passwords"
     kept = file.rename(file.with_name("aside"))
     try:

@@ -54,7 +54,7 @@ def docker_stats(column: str) -> list[float]:
 
 
 def newly(control: ContainerServer) -> tuple[float, Usage]:
-    """The next reading that the engine sends, and when it came. It sends one a second; deadline 5 s."""
+    """The next reading that the engine sends, and when it came. It sends one per second; deadline 5 s."""
     old = control.usage()
     wait_until(lambda: control.usage() != old, 5.0, "another reading")
     return time.monotonic(), control.usage()

@@ -1,4 +1,4 @@
-"""The failover drill, verb by verb, as a student takes it in a notebook; and drills that are left before their end."""
+"""The failover drill, verb by verb, as a student takes it in a notebook; and drills that are abandoned."""
 
 from __future__ import annotations
 

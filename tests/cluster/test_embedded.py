@@ -50,7 +50,7 @@ def test_up_makes_a_primary_and_replicas_that_stream(cluster: Cluster) -> None:
 
 
 def test_up_takes_no_longer_than_three_seconds(make_cluster: MakeCluster) -> None:
-    # The promise holds for a machine that has nothing else to do; on a busy one everything takes its turn.
+    # This holds for an idle machine; on a busy one everything takes longer.
     crowd = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
     took_s = []
     for attempt in range(3):
@@ -96,7 +96,7 @@ def test_both_roles_are_configured_alike_so_that_a_failover_changes_nothing_else
     assert read["primary"]["fsync"] == read["primary"]["full_page_writes"] == "on"
 
 
-def test_nobody_gets_in_without_a_password_and_the_app_only_touches_rows(cluster: Cluster) -> None:
+def test_no_user_gets_in_without_a_password_and_the_app_only_touches_rows(cluster: Cluster) -> None:
     node = cluster.primary()
     with pytest.raises(psycopg.OperationalError, match="password"):
         psycopg.connect(psycopg.conninfo.make_conninfo(node.conninfo("app"), password="wrong"))

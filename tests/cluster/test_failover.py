@@ -97,7 +97,7 @@ def test_the_twelve_steps(each_cluster: Cluster, run: Run, generators: Generator
     ]  # fmt: skip
 
 
-def test_an_asynchronous_loss_is_caught_and_told_by_key_and_commit(
+def test_an_asynchronous_loss_is_found_and_shown_by_key_and_commit(
     own_cluster: Cluster, run: Run, generators: Generators
 ) -> None:
     """Both replicas stop receiving, then the primary dies: what it acknowledged meanwhile is lost, and is named."""
@@ -110,7 +110,7 @@ def test_an_asynchronous_loss_is_caught_and_told_by_key_and_commit(
         load.wait_acknowledged(deadline_s=40)
         for node in cluster.replicas():
             faults.stop_receiving(node)
-        load.wait_acknowledged(100, deadline_s=10)  # rows that nobody receives
+        load.wait_acknowledged(100, deadline_s=10)  # rows that no replica receives
         faults.inject(old, "kill")
         with (
             contextlib.closing(FailoverSteps(cluster, old, Policy(max_lag_bytes=0), primary_lsn=2**40)) as refused,

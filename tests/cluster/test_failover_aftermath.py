@@ -1,4 +1,4 @@
-"""What a failover leaves for the commands after it: nothing forgotten, nothing that hangs, a next step that works."""
+"""The commands after a failover: nothing is forgotten, nothing hangs, and the next step works."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def replication(cluster: Cluster, node: str) -> str:
 
 
 def write(cluster: Cluster, records: int) -> None:
-    """WAL records of a kilobyte, on the primary's disk when this returns, whoever has received them."""
+    """WAL records of a kilobyte, on the primary's disk when this returns, whichever replicas have received them."""
     with cluster.primary().session() as connection:
         connection.execute("SET synchronous_commit = local")
         message = "pg_logical_emit_message(true, 'filler', repeat('x', 1000))"
@@ -59,7 +59,7 @@ def test_a_step_before_those_it_needs_does_nothing_and_names_them(own_cluster: C
 
 
 def test_one_replica_and_a_lost_disk(make_cluster: MakeCluster) -> None:
-    """Alone, the new primary waits for nobody; with the old one back it waits again, whatever became of its data."""
+    """Alone, the new primary waits for no replica; with the old one back it waits again, even if its data was lost."""
     cluster = make_cluster(replicas=1)
     cluster.synchronous("ANY", 1, "on", deadline_s=20)
     faults.inject(cluster.node("pg1"), "kill")
@@ -94,7 +94,7 @@ def test_up_starts_the_old_primary_and_says_within_seconds_what_has_it_follow(ow
 
     began = time.monotonic()
     up = labkit("up")
-    assert time.monotonic() - began < 20, "it waited for the old primary to stream, which nobody told it to"
+    assert time.monotonic() - began < 20, "it waited for the old primary to stream, which was not asked for"
     assert up.exit_code == 2
     advice = "pg1: it runs, but follows nobody, as a failover leaves an old primary; `labkit rejoin pg1 --name own`"
     assert advice in up.stderr
@@ -137,7 +137,7 @@ def test_any_2_of_three_proves_with_one_missing_and_the_missing_one_is_brought_b
 
 
 def test_a_lost_primary_s_own_files_tell_how_far_the_replicas_are_behind(make_each: MakeCluster) -> None:
-    """Nobody watched it, and it cannot be asked: neither while it hangs nor when it is dead."""
+    """It was not watched, and it cannot be asked: neither while it hangs nor when it is dead."""
     cluster = make_each()
     options = ("--name", cluster.name, "--provider", cluster.provider)
     pg1 = cluster.node("pg1")
@@ -203,7 +203,7 @@ def test_a_replica_with_more_wal_than_the_new_primary_does_not_hang_the_failover
     cluster.wait_streaming(20)
 
 
-def test_fenced_and_started_it_is_no_second_primary_and_the_way_on_is_told(make_cluster: MakeCluster) -> None:
+def test_fenced_and_started_it_is_no_second_primary_and_the_next_step_is_named(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(replicas=1)
     faults.inject(cluster.node("pg1"), "kill")
     with contextlib.closing(FailoverSteps(cluster, cluster.node("pg1"))) as steps:
@@ -215,7 +215,9 @@ def test_fenced_and_started_it_is_no_second_primary_and_the_way_on_is_told(make_
     assert cluster.roles() == {"pg1": "replica", "pg2": "replica"}
     told = json.loads(labkit("failover", "--json").stdout)
     assert (told["old"], told["primary"], told["left_behind"]) == ("pg1", "pg2", {})
-    assert told["took_ms"]["survey"] < 3_000, "the primary's WAL ends with a segment; nobody waits for the next one"
+    assert told["took_ms"]["survey"] < 3_000, (
+        "the primary's WAL ends with a segment; the survey does not wait for the next one"
+    )
     assert list(told["took_ms"]) == ["survey", "decide", "preflight", "fence", "promote", "repair", "repoint"]
     assert [row["node"] for row in told["decision"]] == ["pg2"]
     told = json.loads(labkit("rejoin", "pg1", "--json").stdout)

@@ -1,4 +1,4 @@
-"""Failovers that are cut off, between two steps and inside every step: what is left is told, and the next goes on."""
+"""Failovers that are interrupted, between two steps and inside every step: status names them, the next continues."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def labkit(*arguments: str) -> Result:
 
 
 def problem() -> str:
-    """What `labkit status` says is the matter."""
+    """The problem that `labkit status` reports."""
     done = labkit("status", "--name", "own", "--json")
     assert done.exit_code == 0, done.output
     return str(json.loads(done.stdout)[0]["problem"])
@@ -186,7 +186,7 @@ def test_cut_off_while_the_primary_hung_its_replicas_follow_it_once_it_goes_on(
 
 
 def test_what_commits_waited_for_is_not_forgotten_when_cut_off(own_cluster: Cluster) -> None:
-    """Without holding writes the new primary waits for nobody for a while, which is not what was promised."""
+    """Without hold_writes the new primary waits for no replica for a while, although commits waited for one before."""
     cluster, old = own_cluster, own_cluster.node("pg1")
     cluster.synchronous("ANY", 1, "on", deadline_s=20)
     faults.inject(old, "kill")

@@ -1,4 +1,4 @@
-"""What a failover must not take on trust: a position that nobody knows, old settings, a server that merely answers."""
+"""What a failover must not rely on: an unknown position, old settings, a server that merely answers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def labkit(*arguments: str) -> Result:
 
 
 def write_megabytes(node: Node, megabytes: int) -> None:
-    """WAL that is on the node's disk when this returns, whoever has received it."""
+    """WAL that is on the node's disk when this returns, whichever replicas have received it."""
     with node.session() as connection:
         connection.execute("SET synchronous_commit = local")
         message = "pg_logical_emit_message(true, 'filler', repeat('x', 1048576))"
@@ -61,7 +61,7 @@ def test_a_primary_that_was_promoted_a_moment_ago_tells_how_far_its_replica_is_b
     assert pg3.role() == "replica"
 
 
-def test_commits_that_waited_for_nobody_and_a_primary_whose_disk_is_lost_are_nothing_to_be_sure_of(
+def test_the_lag_is_unknown_when_commits_waited_for_no_replica_and_the_primary_s_disk_is_lost(
     own_cluster: Cluster,
 ) -> None:
     control = own_cluster.node("pg1").control
@@ -85,7 +85,7 @@ def test_a_survivor_that_missed_a_change_does_not_say_what_commits_waited_for(ow
     pg2.control.start()
     pg2.wait_ready(30)
     with pg2.session() as connection:
-        assert str(synchronize.current(connection)) == "async", "nobody has told it"
+        assert str(synchronize.current(connection)) == "async", "it missed the change"
     faults.inject(pg1, "kill")
     faults.inject(pg3, "kill")
     done = labkit("failover", "--old", "pg1")

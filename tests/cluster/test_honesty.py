@@ -157,7 +157,7 @@ def test_a_server_differs_from_itself_in_about_one_comparison_of_twenty(lab_data
 def test_the_highest_rate_is_found_where_the_server_s_pace_is_known(
     lab_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """4 connections, 10 ms a request: 400 a second are possible, and just below that p99 grows beyond the limit."""
+    """4 connections, 10 ms per request: 400 per second are possible, and just below that p99 grows beyond the limit."""
     del lab_data
     monkeypatch.setattr("labkit.experiments.max_throughput.drive.workload", lambda _, data: Slow(data))
     p = MaxThroughput.build(

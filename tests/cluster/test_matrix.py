@@ -1,4 +1,4 @@
-"""The durability matrix on real servers: a slice of it, cut off in the middle and gone on with."""
+"""The durability matrix on real servers: a slice of it, interrupted in the middle and resumed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SMALL = {
 def test_cut_off_after_the_first_trial_it_is_resumed_behind_it(
     provider: EmbeddedProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Asynchronous commits are lost when no replica receives them; under ANY 1 nobody was promised anything."""
+    """Asynchronous commits are lost when no replica receives them; under ANY 1 no commit is acknowledged then."""
     drive = failover.run_trial
 
     def one_only(trial, *rest):  # type: ignore[no-untyped-def]

@@ -1,4 +1,4 @@
-"""Node and Cluster on real servers: everything is asked of the server, nothing is remembered."""
+"""Node and Cluster on real servers: everything is asked of the server, nothing is stored."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def test_every_metric_is_there_or_named_as_not_measured(cluster, run, primary):
 def test_a_second_of_cpu_on_the_primary_is_a_second_more_there_and_nowhere_else(cluster, run, primary):
     burn = "DO $$ BEGIN PERFORM count(*) FROM generate_series(1, 500000); END $$"
     with Sampler(cluster.nodes, run, 0.2) as sampler, primary.connect() as connection:
-        ticks(sampler, 1)  # the first sample is taken before anything is burnt
+        ticks(sampler, 1)  # the first sample is taken before any CPU is used
         backend = psutil.Process(connection.info.backend_pid)
         while (burnt_s := sum(backend.cpu_times()[:2])) < 1.0:
             connection.execute(burn)

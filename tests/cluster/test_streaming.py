@@ -23,7 +23,7 @@ def lesson(each_provider: Provider) -> Run:
         each_provider.down(name, purge=True)
 
 
-def test_the_lesson_is_valid_and_everybody_streams_afterwards(lesson: Run) -> None:
+def test_the_lesson_is_valid_and_every_replica_streams_afterwards(lesson: Run) -> None:
     assert lesson.status == "complete"
     assert replication.validity(lesson) == []
     after = replication.topology(lesson, when="after")

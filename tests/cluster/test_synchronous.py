@@ -1,4 +1,4 @@
-"""Replication replication on real servers: what is asked for is what the primary does."""
+"""Replication on real servers: the primary does what is asked for."""
 
 from __future__ import annotations
 

@@ -77,4 +77,4 @@ def _writing_again(root: Path, process: subprocess.Popen[bytes]) -> Run:
             if "writing_again" in set(run.events()["kind"]):
                 return run
         time.sleep(0.1)
-    raise AssertionError(f"nothing was written again within {BEGIN_S} s; exit code {process.poll()}")
+    raise AssertionError(f"no row was acknowledged again within {BEGIN_S} s; exit code {process.poll()}")

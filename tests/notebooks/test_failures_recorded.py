@@ -36,7 +36,7 @@ def test_a_recorded_run_is_drawn_with_its_verdicts(experiment: str, tmp_path: Pa
     assert all(kind.findings.validity(run) == [] for run in samples(experiment))
 
 
-def test_the_audit_of_a_recorded_failover_is_made_anew() -> None:
+def test_the_audit_of_a_recorded_failover_can_be_repeated() -> None:
     for recorded in samples("failover"):
         done = CliRunner().invoke(main, ["audit", str(recorded.path), "--json"])
         (judged,) = json.loads(done.stdout)
@@ -45,7 +45,7 @@ def test_the_audit_of_a_recorded_failover_is_made_anew() -> None:
         assert done.exit_code == 0, "rows were lost in one of them, which async replication allows"
 
 
-def test_a_recorded_loss_is_told_by_key_and_commit() -> None:
+def test_a_recorded_loss_is_shown_by_key_and_commit() -> None:
     (losing,) = [run for run in samples("failover") if run.blocks[0]["counts"]["lost"]]
     lost = recovery.lost(losing)
     assert len(lost) > 0

@@ -68,7 +68,7 @@ def figures(found: list[dict[str, Any]], kind: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_notebook_that_somebody_looks_at_shows_one_figure_that_grows(cluster: Cluster) -> None:
+def test_a_notebook_in_a_session_shows_one_figure_that_grows(cluster: Cluster) -> None:
     """Within two minutes: two blocks of five seconds."""
     del cluster
     found = messages({"JPY_SESSION_NAME": "read_scaling.ipynb"}, RUN)
@@ -91,7 +91,7 @@ def test_without_a_session_there_is_only_the_bar(cluster: Cluster) -> None:
     assert not figures(found, "display_data")
 
 
-def test_looking_on_costs_less_than_two_percent_of_a_core(tmp_path: Path) -> None:
+def test_the_live_view_costs_less_than_two_percent_of_a_core(tmp_path: Path) -> None:
     """A second of 40,000 requests, written by the generator, read and drawn by the kernel: under 20 ms of CPU."""
     rng = np.random.default_rng(0)
     path = tmp_path / "live.jsonl"

@@ -1,4 +1,4 @@
-"""Arrivals are pure: what a schedule promises holds for every schedule."""
+"""Arrivals are pure: these properties hold for every schedule."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_arrivals_ascend_and_keep_the_rate(rate: float, kind: str, seed: int) ->
     n = 2000
     times = list(itertools.islice(Open(rate, kind).times(np.random.default_rng(seed)), n))  # type: ignore[arg-type]
     assert all(a <= b for a, b in itertools.pairwise(times))
-    # n arrivals take n / rate seconds; a Poisson count strays by five standard deviations once in two million
+    # n arrivals take n / rate seconds; a Poisson count is off by five standard deviations once in two million
     assert abs(times[-1] * rate / n - 1) < (1e-9 if kind == "constant" else 5 / n**0.5)
 
 
@@ -55,7 +55,7 @@ def test_a_ramp_of_the_rate_gives_the_area_under_it() -> None:
     assert sum(t < 10 for t in times) == pytest.approx(500, abs=1)
 
 
-def test_a_rate_of_nothing_never_arrives() -> None:
+def test_a_rate_of_zero_has_no_arrivals() -> None:
     assert list(Open(0).times(np.random.default_rng(0))) == []
 
 

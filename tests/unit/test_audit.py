@@ -1,4 +1,4 @@
-"""The audit finds what was planted, whatever else is there: properties, and the cases that must not be called fine."""
+"""The audit finds what was planted, whatever else is there: properties, and the cases that must not pass."""
 
 from __future__ import annotations
 

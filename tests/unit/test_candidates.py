@@ -1,4 +1,4 @@
-"""Who is promoted: the table, the managers' rules, and when nobody is."""
+"""Which replica is promoted: the table, the managers' rules, and when none is."""
 
 from __future__ import annotations
 
@@ -49,17 +49,17 @@ def test_any_2_survives_one_missing_replica() -> None:
     assert not decide([Survivor("pg2", received=100), Survivor("pg3", answers=False)], Replication("ANY", 2)).refusals
 
 
-def test_asynchronous_replication_promised_nothing_to_prove() -> None:
+def test_asynchronous_replication_has_no_quorum_to_prove() -> None:
     survivors = [Survivor("pg2", received=100), Survivor("pg3", answers=False)]
     assert not decide(survivors, ASYNC, primary_lsn=100).refusals
 
 
-def test_a_position_that_nobody_knows_is_no_lag_of_nothing() -> None:
+def test_an_unknown_position_is_not_a_lag_of_zero() -> None:
     survivors = [Survivor("pg2", received=100), Survivor("pg3", received=100)]
     (refusal,) = decide(survivors, ASYNC).refusals
     assert "how far pg2 is behind is not known" in refusal
     assert not decide(survivors, Replication("ANY", 1, "on")).refusals, "the quorum proves what the position would"
-    assert decide(survivors, Replication("ANY", 1, "local")).refusals, "local waits for nobody"
+    assert decide(survivors, Replication("ANY", 1, "local")).refusals, "local waits for no replica"
 
 
 def test_a_replica_too_far_behind_is_refused() -> None:
@@ -84,7 +84,7 @@ def test_a_paused_replica_that_has_more_is_a_reason_to_refuse() -> None:
         [Survivor("pg2", received=1, priority=0)],
     ],
 )
-def test_with_nobody_eligible_nothing_can_be_promoted(survivors: list[Survivor]) -> None:
+def test_without_an_eligible_replica_nothing_can_be_promoted(survivors: list[Survivor]) -> None:
     decision = decide(survivors, ASYNC)
     assert decision.chosen is None
     assert decision.impossible

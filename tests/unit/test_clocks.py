@@ -44,6 +44,6 @@ def test_workers_that_do_not_answer_are_an_error(monkeypatch: pytest.MonkeyPatch
         exchange(executor, 2, read)
 
 
-def test_a_worker_whose_clock_nobody_compared_runs_no_load() -> None:
+def test_a_worker_whose_clock_was_not_compared_runs_no_load() -> None:
     with pytest.raises(LoadError, match="clock was not compared"):
         shards.run_elsewhere(None, {"another host": Clock(0, 0)})  # type: ignore[arg-type]

@@ -147,7 +147,7 @@ def test_no_difference_and_no_interval_are_said_as_such(make_run: MakeRun) -> No
     assert all("one round gives no interval" in sentence for sentence in once)
 
 
-def test_what_spoils_a_run_is_among_its_verdicts(make_run: MakeRun) -> None:
+def test_the_validity_problems_of_a_run_are_among_its_verdicts(make_run: MakeRun) -> None:
     assert "Not valid: get-user, primary-only: 3 answers were wrong." in conclusions.verdicts(make_run(wrong=3))
 
 

@@ -1,4 +1,4 @@
-"""The rows: the same for everyone who names the same spec, and what the load generator needs to know of them."""
+"""The rows: the same spec always gives the same rows; and what the load generator needs to know of them."""
 
 import hashlib
 import os

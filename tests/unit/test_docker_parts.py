@@ -67,7 +67,7 @@ def test_both_cgroup_versions_say_the_same(given_by: dict[str, Any], throttled_s
 
 
 @pytest.mark.parametrize("blkio", [None, []])
-def test_block_io_that_nobody_counts_is_unknown_not_zero(blkio: Any) -> None:
+def test_block_io_that_is_not_counted_is_unknown_not_zero(blkio: Any) -> None:
     assert stats.usage(reading({}, blkio)).written_bytes is None
     assert stats.usage(reading({}, blkio)).memory_bytes is None
 

@@ -1,4 +1,4 @@
-"""What ten million requests cost, at the size that the lab promises to bear."""
+"""What ten million requests cost, the size that labkit supports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who a commit waits for, as words and as settings."""
+"""Which replicas a commit waits for, as words and as settings."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_other_words_are_refused(words: str) -> None:
     ("value", "meaning"),
     [("", "async"), ("pg2, pg3", "FIRST 1"), ("*", "FIRST 1"), ("2 (pg2, pg3)", "FIRST 2"), ("ANY 1 (pg2)", "ANY 1")],
 )
-def test_a_setting_that_somebody_else_wrote_is_understood(value: str, meaning: str) -> None:
+def test_a_setting_that_labkit_did_not_write_is_understood(value: str, meaning: str) -> None:
     assert str(Replication.from_setting(value)) == meaning
 
 

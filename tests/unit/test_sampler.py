@@ -100,7 +100,7 @@ def test_a_failing_probe_is_one_event_absent_values_and_no_harm_to_others(run):
     assert set(values(run).value) == {1.0}
 
 
-def test_a_probe_that_never_answers_fails_and_keeps_nobody_waiting(run, monkeypatch):
+def test_a_probe_that_never_answers_fails_and_delays_no_other(run, monkeypatch):
     monkeypatch.setattr(sampler, "PATIENCE_S", 0.3)
     silent, sound = Probe(lambda: asyncio.sleep(3600, 1.0)), Probe(lambda: 2.0, node="pg8")
     with sampling(run, silent, sound) as made:

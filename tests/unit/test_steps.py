@@ -1,4 +1,4 @@
-"""The table of steps: whoever deals with steps reads it, so a new step is one entry and the method that takes it."""
+"""The table of steps: all code about steps reads it, so a new step is one entry and the method that takes it."""
 
 from __future__ import annotations
 
