@@ -13,12 +13,12 @@ import click
 from labkit.errors import BadInput, ClusterError
 from labkit.experiments.parameters import assignments
 from labkit.lab import doctor
-from labkit.lab.cluster import sql
 from labkit.lab.cluster.cluster import Cluster, ReplicaLag, command
 from labkit.lab.cluster.node import Node
 from labkit.lab.failover import note
 from labkit.lab.providers import PROVIDERS, provider
 from labkit.lab.providers.protocol import ClusterSpec
+from labkit.lsn import lsn_text
 
 cluster_name = click.option("--name", default="lab", show_default=True, help="Name of the cluster.")
 provider_option = click.option(
@@ -165,7 +165,7 @@ def _describe_node(node: Node, lag: ReplicaLag | None) -> dict[str, Any]:
         except ClusterError:
             running = node.control.running()
         else:
-            role, lsn = position.role, sql.lsn_text(position.furthest)
+            role, lsn = position.role, lsn_text(position.furthest)
     return {
         "name": node.name,
         "running": running,

@@ -12,6 +12,8 @@ from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from labkit.lsn import lsn_text
+
 Event = Mapping[Any, Any]
 """One event of a run, its `kind` and what it carries. Where it comes from a frame, what other kinds carry is NaN."""
 Text = str | Callable[[Event], str]
@@ -163,7 +165,7 @@ def _list(event: Event, name: str) -> list[str]:
 
 
 def _lsn(lsn: int | None) -> str:
-    return "nothing" if lsn is None else f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:X}"
+    return "nothing" if lsn is None else lsn_text(lsn)
 
 
 # --- the table ----------------------------------------------------------------------------------------------------

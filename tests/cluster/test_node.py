@@ -11,8 +11,8 @@ from fix_cluster import MakeCluster
 
 from labkit.errors import ClusterError, WaitTimeout
 from labkit.lab.cluster.cluster import Cluster
-from labkit.lab.cluster.sql import lsn_text
 from labkit.lab.cluster.waiting import wait_until
+from labkit.lsn import lsn_text
 
 
 def test_a_connection_string_is_complete_for_each_user(cluster: Cluster) -> None:

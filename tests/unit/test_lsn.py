@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit.lab.cluster.sql import WalPosition, lsn_text, parse_lsn
+from labkit.lab.cluster.sql import WalPosition
 from labkit.lab.failover.offline_state import segments
+from labkit.lsn import lsn_text, parse_lsn
 
 lsns = st.integers(0, 2**64 - 1)
 

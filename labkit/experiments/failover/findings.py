@@ -10,6 +10,7 @@ import pandas as pd
 from labkit.analysis.words import Sentences, Words, number
 from labkit.checkers import audit
 from labkit.errors import RunUnreadable
+from labkit.lsn import lsn_text
 from labkit.run.steps import DECIDE, DETECTED, FAULT, REPOINT, Event, Moment, at_ns, label, moments
 from labkit.run.store import Run
 
@@ -291,7 +292,7 @@ def validity(run: Run) -> list[str]:
 
 
 def _lsn(lsn: int | None) -> str:
-    return "–" if lsn is None else f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:X}"
+    return "–" if lsn is None else lsn_text(lsn)
 
 
 def _count(value: int | None) -> str:

@@ -21,6 +21,7 @@ from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.cluster.node import Node
 from labkit.lab.cluster.waiting import wait_until
 from labkit.lab.providers.protocol import ReplicaKeeper
+from labkit.lsn import parse_lsn
 from labkit.run.store import Run
 
 DEADLINE_S = 60.0
@@ -88,7 +89,7 @@ def _watch_positions(run: Run, cluster: Cluster, load_s: float) -> None:
             now = position.written or 0
             for row in sql.replication(connection):
                 behind = {
-                    f"{name}_behind_bytes": now - sql.parse_lsn(row[f"{name}_lsn"])
+                    f"{name}_behind_bytes": now - parse_lsn(row[f"{name}_lsn"])
                     for name in ("sent", "write", "flush", "replay")
                     if row[f"{name}_lsn"]
                 }

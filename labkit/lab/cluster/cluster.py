@@ -12,6 +12,7 @@ from labkit.lab.cluster import sql, synchronize
 from labkit.lab.cluster.node import Node, follows_nobody, role_or_none, why_replay_is_paused
 from labkit.lab.cluster.sql import Connection, Role
 from labkit.lab.cluster.waiting import wait_until
+from labkit.lsn import lsn_text
 from labkit.replication import Level, Mode, Replication
 
 
@@ -175,7 +176,7 @@ class Cluster:
                     return (sql.wal_position(connection).replayed or 0) >= target
 
                 left_s = max(0.0, give_up - time.monotonic())
-                wait_until(caught_up, left_s, f"replay up to {sql.lsn_text(target)}", node)
+                wait_until(caught_up, left_s, f"replay up to {lsn_text(target)}", node)
 
 
 def command(words: str, name: str, provider: str) -> str:

@@ -11,6 +11,7 @@ import psycopg
 from labkit.errors import ClusterError
 from labkit.lab.cluster import sql
 from labkit.lab.cluster.waiting import Waited, wait_until
+from labkit.lsn import lsn_text
 
 # At the end of recovery the server deletes standby.signal, and dies if it cannot. Renaming a new file over the old one
 # needs exactly the right to delete the old one, and at no moment is there none: a crash in between makes no primary.
@@ -45,7 +46,7 @@ def preflight(connection: sql.Connection, followers: Sequence[tuple[str, int]] =
     problems = [_PAUSED] if sql.replay_paused(connection) else []
     oldest = sql.oldest_wal(connection)
     problems += [
-        f"it has WAL from {sql.lsn_text(oldest)} on, but {name} must go on from {sql.lsn_text(lsn)}: it would have to "
+        f"it has WAL from {lsn_text(oldest)} on, but {name} must go on from {lsn_text(lsn)}: it would have to "
         "be rebuilt. Raise wal_keep_size"
         for name, lsn in followers
         if lsn < oldest

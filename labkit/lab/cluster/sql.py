@@ -1,8 +1,4 @@
-"""The SQL the lab asks of a server. Every function takes an open connection and asks one thing.
-
-LSNs are integers (bytes of WAL since the cluster began), so that they can be compared and subtracted;
-`lsn_text` gives PostgreSQL's own spelling.
-"""
+"""The SQL the lab asks of a server. Every function takes an open connection and asks one thing; LSNs are integers."""
 
 from __future__ import annotations
 
@@ -19,20 +15,10 @@ from psycopg.sql import SQL, Identifier
 from psycopg.sql import Literal as Quoted
 
 from labkit.errors import ClusterError
+from labkit.lsn import lsn_text, parse_lsn
 
 Role = Literal["primary", "replica"]
 Connection = psycopg.Connection[Any]
-
-
-def parse_lsn(text: str) -> int:
-    """The integer behind `16/B374D848`. Raises ValueError if the text is no LSN."""
-    high, low = text.split("/")
-    return (int(high, 16) << 32) | int(low, 16)
-
-
-def lsn_text(lsn: int) -> str:
-    """PostgreSQL's spelling of an LSN, `16/B374D848`."""
-    return f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:X}"
 
 
 @dataclass(frozen=True)

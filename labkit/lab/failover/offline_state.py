@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable
 
 from labkit.errors import BadInput, ClusterError
-from labkit.lab.cluster import sql
 from labkit.lab.cluster.node import Node
 from labkit.lab.cluster.powers import Repairable
+from labkit.lsn import lsn_text, parse_lsn
 from labkit.replication import Replication
 
 _REDO = re.compile(r"^Latest checkpoint's REDO location:\s+([0-9A-F]+/[0-9A-F]+)$", re.MULTILINE)
@@ -33,19 +33,19 @@ def last_lsn(node: Node) -> int | None:
             return None
         newest, first, end = written
         # A promoted server writes its new timeline into the control file only with the checkpoint that follows.
-        start = sql.parse_lsn(redo[1]) if newest == int(timeline[1]) else first
+        start = parse_lsn(redo[1]) if newest == int(timeline[1]) else first
         control.program(
             "pg_waldump",
             "--quiet",
             f"--path={control.data}/pg_wal",
             f"--timeline={newest}",
-            f"--start={sql.lsn_text(start)}",
+            f"--start={lsn_text(start)}",
             # Without an end it would wait 5 s for a segment that is not there yet.
-            f"--end={sql.lsn_text(end)}",
+            f"--end={lsn_text(end)}",
         )
     except ClusterError as error:
         invalid = _END.search(str(error))
-        return sql.parse_lsn(invalid[1]) if invalid else None
+        return parse_lsn(invalid[1]) if invalid else None
     return end
 
 

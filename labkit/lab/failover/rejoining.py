@@ -17,6 +17,7 @@ from labkit.lab.cluster.node import Node
 from labkit.lab.cluster.powers import Isolatable, Repairable
 from labkit.lab.failover import offline_state, readback
 from labkit.lab.failover.readback import Keys
+from labkit.lsn import lsn_text, parse_lsn
 from labkit.replication import Replication
 from labkit.run import steps
 from labkit.run.parts import part_name
@@ -77,10 +78,10 @@ def _commits(old: Node, start: int, end: int, timeline: int) -> dict[int, tuple[
         f"--path={old.control.data}/pg_wal",
         "--rmgr=Transaction",
         f"--timeline={timeline}",
-        f"--start={sql.lsn_text(start)}",
-        f"--end={sql.lsn_text(end)}",
+        f"--start={lsn_text(start)}",
+        f"--end={lsn_text(end)}",
     )
-    return {int(xid): (sql.parse_lsn(lsn), utc) for xid, lsn, utc in _COMMIT.findall(text)}
+    return {int(xid): (parse_lsn(lsn), utc) for xid, lsn, utc in _COMMIT.findall(text)}
 
 
 def record(run: Run, block: int, found: Ghosts) -> None:

@@ -13,6 +13,7 @@ import psycopg
 from labkit.errors import ClusterError, WaitTimeout
 from labkit.lab.cluster import sql, synchronize
 from labkit.lab.cluster.node import Node
+from labkit.lsn import parse_lsn
 
 _QUESTION = b"SELECT pg_current_wal_flush_lsn()::text"
 
@@ -42,7 +43,7 @@ class Watch:
             lsn = sql.answer(self._connection, _QUESTION, self.patience_s)
         except (psycopg.Error, ClusterError) as error:
             return str(error).strip().splitlines()[0]
-        self.primary_lsn = sql.parse_lsn(lsn)
+        self.primary_lsn = parse_lsn(lsn)
         return ""
 
     def wait_for_failure(self, deadline_s: float = 30.0) -> str:
