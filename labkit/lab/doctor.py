@@ -20,8 +20,8 @@ from labkit import paths
 from labkit.errors import LabkitError, ProviderUnavailable
 from labkit.lab.providers import checks
 from labkit.lab.providers.embedded import account, binaries
+from labkit.units import GIB, gib
 
-GIB = 2**30
 OPEN_FILES = 4096
 """A few hundred connections to each of several nodes, with room for the rest."""
 DISK_BYTES = 8 * GIB
@@ -72,7 +72,7 @@ def _docker() -> Check:
     except ProviderUnavailable as error:
         summary, _, remedy = str(error).partition("; ")
         return Check("docker", "warn", f"provider docker is not to be had: {summary}", remedy)
-    room = f"{capacity.cpus} CPUs, {capacity.memory_bytes / GIB:.1f} GiB"
+    room = f"{capacity.cpus} CPUs, {gib(capacity.memory_bytes)}"
     return Check("docker", "ok", f"{engine.described}, Compose {compose}, {room}")
 
 
@@ -154,7 +154,7 @@ def _disk() -> Check:
     while not folder.exists():
         folder = folder.parent
     free = psutil.disk_usage(str(folder)).free
-    found = f"{free / GIB:.1f} GiB free at {folder}"
+    found = f"{gib(free)} free at {folder}"
     if not os.access(folder, os.W_OK):
         return Check("disk", "fail", f"{folder} is not writable", "point LABKIT_DATA at a folder that is")
     if free < 3 * checks.NODE_BYTES:
@@ -168,7 +168,7 @@ def _disk() -> Check:
 
 def _memory() -> Check:
     free = psutil.virtual_memory().available
-    found = f"{free / GIB:.1f} GiB available"
+    found = f"{gib(free)} available"
     if free < MEMORY_BYTES:
         return Check("memory", "warn", found, f"{MEMORY_BYTES // GIB} GiB let three servers cache their data")
     return Check("memory", "ok", found)

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
 
 from labkit.analysis.plots.grid import Draw, Panel
-from labkit.analysis.plots.style import arm_colour, node_style
+from labkit.analysis.plots.style import PLAIN, arm_colour, counts, node_style
+from labkit.units import MIB
 
-_MIB = 2**20
 _TIME = "measured time, s"
 _QUANTILES = {"p50_ms": ("p50", "-"), "p90_ms": ("p90", "--"), "p99_ms": ("p99", ":")}
 
@@ -49,7 +49,7 @@ def _farthest(limits: Iterable[float]) -> float:
 def throughput(frame: pd.DataFrame, ax: Axes) -> Axes:
     """Right answers a second. `frame`: rows of `per_second` of one workload and arm."""
     _over_time(frame, ax, "requests_per_s", color=arm_colour(frame["arm"].iloc[0]))
-    ax.yaxis.set_major_formatter(EngFormatter(sep=""))
+    ax.yaxis.set_major_formatter(counts())
     return _dressed(frame, ax, "requests/s")
 
 
@@ -83,7 +83,7 @@ def ecdf(frame: pd.DataFrame, ax: Axes) -> Axes:
     ax.set_xscale("log")
     decades = np.log10(frame["latency_ms"].iloc[-1] / frame["latency_ms"].iloc[0])
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2 else (1,)))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.xaxis.set_major_formatter(PLAIN)
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_xlabel("latency, ms (logarithmic)")
     ax.set_ylabel("share of requests")
@@ -130,16 +130,16 @@ CPU = _panel("CPU of servers and load generator", "cpu_percent", "% of one core"
 CPU_OF_LIMIT = _panel("CPU of the servers, of their limit", "cpu_percent_of_limit", "% of limit", "servers")
 HOST_CPU = _panel("CPU of the host", "cpu_percent", "% of all cores", "host")
 THROTTLED = _panel("time a CPU limit kept a server waiting", "throttled_percent", "% of time", "servers")
-MEMORY = _panel("memory", "memory_bytes", "MiB", "servers", _MIB)
-HOST_MEMORY = _panel("memory in use on the host", "memory_used_bytes", "MiB", "host", _MIB)
-CACHED = _panel("cached memory of the servers", "cached_bytes", "MiB", "servers", _MIB)
-HOST_CACHED = _panel("cached memory of the host", "cached_bytes", "MiB", "host", _MIB)
-READ = _panel("data read from storage", "read_bytes_per_s", "MiB/s", "servers", _MIB)
-WRITTEN = _panel("data written to storage", "written_bytes_per_s", "MiB/s", "servers", _MIB)
-RECEIVED = _panel("network received by the servers", "received_bytes_per_s", "MiB/s", "servers", _MIB)
-SENT = _panel("network sent by the servers", "sent_bytes_per_s", "MiB/s", "servers", _MIB)
-HOST_RECEIVED = _panel("network received by the host", "received_bytes_per_s", "MiB/s", "host", _MIB)
-HOST_SENT = _panel("network sent by the host", "sent_bytes_per_s", "MiB/s", "host", _MIB)
+MEMORY = _panel("memory", "memory_bytes", "MiB", "servers", MIB)
+HOST_MEMORY = _panel("memory in use on the host", "memory_used_bytes", "MiB", "host", MIB)
+CACHED = _panel("cached memory of the servers", "cached_bytes", "MiB", "servers", MIB)
+HOST_CACHED = _panel("cached memory of the host", "cached_bytes", "MiB", "host", MIB)
+READ = _panel("data read from storage", "read_bytes_per_s", "MiB/s", "servers", MIB)
+WRITTEN = _panel("data written to storage", "written_bytes_per_s", "MiB/s", "servers", MIB)
+RECEIVED = _panel("network received by the servers", "received_bytes_per_s", "MiB/s", "servers", MIB)
+SENT = _panel("network sent by the servers", "sent_bytes_per_s", "MiB/s", "servers", MIB)
+HOST_RECEIVED = _panel("network received by the host", "received_bytes_per_s", "MiB/s", "host", MIB)
+HOST_SENT = _panel("network sent by the host", "sent_bytes_per_s", "MiB/s", "host", MIB)
 LAG_BYTES = _panel("replication lag", "lag_bytes", "KiB of WAL", "servers", 1024)
 LAG_S = _panel("replication lag in time", "lag_s", "s", "servers")
 LOAD = Panel(

@@ -15,6 +15,7 @@ from labkit.analysis.frames.rows import each, matching
 from labkit.analysis.statistics import compare
 from labkit.analysis.words import UNKNOWN, Words, interval, number, percent, whole
 from labkit.run.store import Run
+from labkit.units import MIB, gib
 
 ARM_WORDS = {"primary-only": "primary only", "replicas-round-robin": "replicas"}
 _FIGURES = {
@@ -166,7 +167,7 @@ def disk_space(run: Run) -> pd.DataFrame:
     found = frames.disk_space(run)
     words = {"data_directory_bytes": "data directory", "pg_wal_bytes": "of it pg_wal"}
     columns = {
-        f"{words[str(metric)]}, {moment}, MiB": rows.set_index("node")[moment].map(lambda size: number(size / 2**20))
+        f"{words[str(metric)]}, {moment}, MiB": rows.set_index("node")[moment].map(lambda size: number(size / MIB))
         for metric, rows in found.groupby("metric")
         for moment in ("first", "last")
     }
@@ -204,8 +205,7 @@ def _conditions(run: Run) -> dict[str, str]:
         "run": run.id,
         "status": run.status,
         "when": meta["epoch"]["utc"],
-        "host": f"{host.get('cores')} cores ({host.get('cpu')}), {host.get('memory_bytes', 0) / 2**30:.1f} GiB, "
-        f"{host.get('os')}",
+        "host": f"{host.get('cores')} cores ({host.get('cpu')}), {gib(host.get('memory_bytes', 0))}, {host.get('os')}",
         "PostgreSQL": (meta.get("postgresql") or {}).get("version"),
         "labkit": f"{versions.get('labkit')}, commit {git['commit'][:10]}{' + changes' * git['dirty']}"
         if git

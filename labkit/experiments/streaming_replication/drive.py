@@ -23,11 +23,11 @@ from labkit.lab.cluster.waiting import wait_until
 from labkit.lab.providers.protocol import ReplicaKeeper
 from labkit.lsn import parse_lsn
 from labkit.run.store import Run
+from labkit.units import MIB
 
 DEADLINE_S = 60.0
 WATCH_INTERVAL_S = 0.05
 MOST_STEPS = 400
-_MB = 2**20
 _SLOT = """
 SELECT wal_status, safe_wal_size, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint AS retained_bytes
 FROM pg_replication_slots WHERE slot_name = %s"""
@@ -245,7 +245,7 @@ def _lose_slot(run: Run, cluster: Cluster, p: StreamingReplication) -> None:
             run.event("slot_step", node=replica.name, wal_status=status, safe_wal_bytes=safe, retained_bytes=retained)
             if status in ("lost", None):
                 break
-            connection.execute("SELECT pg_logical_emit_message(true, 'labkit', repeat('x', %s))", (8 * _MB,))
+            connection.execute("SELECT pg_logical_emit_message(true, 'labkit', repeat('x', %s))", (8 * MIB,))
             connection.execute("SELECT pg_switch_wal()")
             connection.execute("CHECKPOINT")
         replica.control.start()

@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 
 from labkit.analysis.frames.rows import each
 from labkit.analysis.plots.style import BLACK, WIDTH_IN, Sheet, drawing, node_style
-from labkit.experiments.streaming_replication.findings import _MIB, _events
+from labkit.experiments.streaming_replication.findings import events
 from labkit.run.store import Run
+from labkit.units import MIB
 
 _POSITIONS = {"sent": "-", "write": "--", "flush": "-.", "replay": ":"}
 
@@ -19,7 +20,7 @@ _POSITIONS = {"sent": "-", "write": "--", "flush": "-.", "replay": ":"}
 def behind(frame: pd.DataFrame, ax: Axes) -> Axes:
     """How far the positions of one replica are behind the end of the primary's WAL. `frame`: its `position` events."""
     for name, dashes in _POSITIONS.items():
-        ax.plot(frame["second"], frame[f"{name}_behind_bytes"] / _MIB, dashes, label=name, color=BLACK)
+        ax.plot(frame["second"], frame[f"{name}_behind_bytes"] / MIB, dashes, label=name, color=BLACK)
     ax.set_xlabel("second")
     ax.set_ylabel("behind the primary, MiB")
     ax.set_ylim(bottom=0)
@@ -28,7 +29,7 @@ def behind(frame: pd.DataFrame, ax: Axes) -> Axes:
 
 def positions(run: Run) -> Sheet:
     """Sent, written, flushed and replayed WAL under write load, one panel a replica."""
-    frame = _events(run, "position")
+    frame = events(run, "position")
     return _panels(
         list(frame.groupby("node")), behind, "WAL positions of each replica behind the primary under write load"
     )
@@ -45,7 +46,7 @@ def lags(run: Run) -> Sheet:
         ax.set_ylim(bottom=0)
         return ax
 
-    return _panels(list(_events(run, "position").groupby("node")), draw, "Write, flush and replay lag of each replica")
+    return _panels(list(events(run, "position").groupby("node")), draw, "Write, flush and replay lag of each replica")
 
 
 def visible(run: Run) -> Sheet:
@@ -61,7 +62,7 @@ def visible(run: Run) -> Sheet:
         ax.set_ylabel("share of rows visible")
         return ax
 
-    groups = list(_events(run, "visibility").groupby("level", sort=False))
+    groups = list(events(run, "visibility").groupby("level", sort=False))
     return _panels(groups, draw, "Share of rows visible on each replica by time since their commit")
 
 

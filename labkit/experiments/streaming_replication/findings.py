@@ -9,8 +9,8 @@ from labkit.analysis.frames.rows import each
 from labkit.analysis.words import Sentences, Words, not_valid, number, percent
 from labkit.errors import RunUnreadable
 from labkit.run.store import Run
+from labkit.units import MIB
 
-_MIB = 2**20
 _STATUS = {
     "reserved": "within max_wal_size",
     "extended": "beyond max_wal_size, still kept",
@@ -19,7 +19,7 @@ _STATUS = {
 }
 
 
-def _events(run: Run, kind: str) -> pd.DataFrame:
+def events(run: Run, kind: str) -> pd.DataFrame:
     """The events of one kind, without columns that only others have. Raises RunUnreadable if there are none."""
     found = run.events()
     mine = found[found["kind"] == kind].dropna(axis="columns", how="all")
@@ -36,9 +36,9 @@ def differences(run: Run) -> pd.DataFrame:
     had the row; negative if that came before. visible_share: float, rows that no question asked after that moment
     missed: a client that reads its own write would have found them. resolution_ms: float, between two questions.
     """
-    synchronous = dict(_events(run, "commits")[["level", "synchronous"]].itertuples(index=False, name=None))
+    synchronous = dict(events(run, "commits")[["level", "synchronous"]].itertuples(index=False, name=None))
     rows = []
-    for seen in each(_events(run, "visibility")):
+    for seen in each(events(run, "visibility")):
         values = np.asarray(seen.stale_ms, dtype=float)
         p50, p95, p99 = (float(value) for value in np.percentile(values, [50, 95, 99]))
         rows.append(
@@ -52,7 +52,7 @@ def differences(run: Run) -> pd.DataFrame:
 def headline(run: Run) -> pd.DataFrame:
     """One row a level: what a commit costs. workload: `commit`. arm: the level. requests_per_s, p50_ms, p99_ms."""
     rows = []
-    for row in each(_events(run, "commits")):
+    for row in each(events(run, "commits")):
         p50, p99 = (float(value) for value in np.percentile(row.latency_ms, [50, 99]))
         rows.append(
             {"workload": "commit", "arm": row.level, "requests": len(row.latency_ms)}
@@ -82,7 +82,7 @@ def table(run: Run) -> pd.DataFrame:
 
 def topology(run: Run, when: str = "before") -> pd.DataFrame:
     """Roles and positions, and what the primary says of each replica. when: `before` or `after` the lesson."""
-    frames = {kind: _events(run, kind) for kind in ("node", "replication", "slot")}
+    frames = {kind: events(run, kind) for kind in ("node", "replication", "slot")}
     nodes, others, slots = (frame[frame["when"] == when] for frame in frames.values())
     nodes = nodes.set_index("node")[["role", "position"]]
     others = others.set_index("application_name")[["state", "sync_state"]]
@@ -92,11 +92,11 @@ def topology(run: Run, when: str = "before") -> pd.DataFrame:
 
 def slot_steps(run: Run) -> pd.DataFrame:
     """What the slot of a replica that is down keeps, step by step."""
-    steps = _events(run, "slot_step")
+    steps = events(run, "slot_step")
     rows = [
         {
-            "kept by the slot, MiB": number(row.retained_bytes / _MIB),
-            "left until it is lost, MiB": number(row.safe_wal_bytes / _MIB),
+            "kept by the slot, MiB": number(row.retained_bytes / MIB),
+            "left until it is lost, MiB": number(row.safe_wal_bytes / MIB),
             "wal_status": row.wal_status,
             "meaning": _STATUS.get(row.wal_status, ""),
         }
@@ -109,7 +109,7 @@ def slot_steps(run: Run) -> pd.DataFrame:
 
 def broken(run: Run) -> pd.DataFrame:
     """What the replica without its slot wrote, and how long making it anew took."""
-    said, rebuilt = _events(run, "broken").iloc[0], _events(run, "rebuilt").iloc[0]
+    said, rebuilt = events(run, "broken").iloc[0], events(run, "rebuilt").iloc[0]
     facts = {"node": said["node"], "its log": said["line"].strip(), "role meanwhile": said["role"]}
     return Words({"": facts | {"made anew in": f"{rebuilt['seconds']:.1f} s"}})
 
@@ -117,7 +117,7 @@ def broken(run: Run) -> pd.DataFrame:
 def conflict(run: Run) -> pd.DataFrame:
     """The read that replay cancelled."""
     names = ["node", "sqlstate", "message", "detail", "after_s", "hot_standby_feedback", "max_standby_streaming_delay"]
-    return Words({"": _events(run, "conflict").iloc[0].reindex(names)})
+    return Words({"": events(run, "conflict").iloc[0].reindex(names)})
 
 
 def verdicts(run: Run) -> Sentences:
@@ -131,13 +131,13 @@ def verdicts(run: Run) -> Sentences:
             f"the rows were visible {number(row.p50_ms)} ms after the commit, 99 % after {number(row.p99_ms)} ms; "
             f"reading its own write, a client would have found {percent(row.visible_share, signed=False)} at once."
         )
-    cancelled = _events(run, "conflict").iloc[0]
+    cancelled = events(run, "conflict").iloc[0]
     found.append(
         f"A read on {cancelled['node']} was cancelled {cancelled['after_s']:.1f} s after the rows it might need were "
         f"deleted and vacuumed (SQLSTATE {cancelled['sqlstate']})."
     )
-    steps, rebuilt = _events(run, "slot_step"), _events(run, "rebuilt").iloc[0]
-    most = float(steps["retained_bytes"].max()) / _MIB
+    steps, rebuilt = events(run, "slot_step"), events(run, "rebuilt").iloc[0]
+    most = float(steps["retained_bytes"].max()) / MIB
     found.append(
         f"The slot of {rebuilt['node']} kept {number(most)} MiB of WAL while it was down and then was "
         f"{steps['wal_status'].iloc[-1]}; making the replica anew took {rebuilt['seconds']:.1f} s."
@@ -149,7 +149,7 @@ def validity(run: Run) -> list[str]:
     """What makes the run worthless: that it did not come to its end, or a slot that was never lost."""
     if run.status == "failed":
         return [f"the run did not come to its end: {run.meta.get('problem') or 'no reason was recorded'}"]
-    last = _events(run, "slot_step")["wal_status"].iloc[-1]
+    last = events(run, "slot_step")["wal_status"].iloc[-1]
     return [] if last == "lost" else [f"the slot was never lost, its status stayed {last}"]
 
 

@@ -17,6 +17,7 @@ from labkit.errors import ClusterError
 from labkit.lab.cluster import sql
 from labkit.lab.dataset.rows import BLOCK_ROWS, DatasetSpec, copy_text
 from labkit.progress import Progress
+from labkit.units import GIB, gib
 
 if TYPE_CHECKING:
     from labkit.lab.cluster.cluster import Cluster
@@ -25,7 +26,7 @@ CATCHUP_DEADLINE_S = 600.0
 _LOCK_TIMEOUT = "30s"
 # Table and indexes of one user in the widest locale (ru_RU: 430 bytes), and as much WAL until it is recycled.
 _BYTES_PER_USER = 450
-_RETAINED_WAL_BYTES = 4 * 2**30
+_RETAINED_WAL_BYTES = 4 * GIB
 
 _RECORD = "CREATE TABLE IF NOT EXISTS labkit_dataset (spec text NOT NULL, seeded_at timestamptz NOT NULL)"
 _TABLE = """
@@ -192,8 +193,8 @@ def check_space(cluster: Cluster, spec: DatasetSpec) -> None:
         if need_bytes > free_bytes:
             raise ClusterError(
                 f"{spec.users:,} users on {', '.join(name for name, _ in placed)} need about "
-                f"{need_bytes / 2**30:.1f} GiB, and the file system of {placed[0][1]} has "
-                f"{free_bytes / 2**30:.1f} GiB free: free some, seed fewer users, or set LABKIT_DATA to a larger disk"
+                f"{gib(need_bytes)}, and the file system of {placed[0][1]} has "
+                f"{gib(free_bytes)} free: free some, seed fewer users, or set LABKIT_DATA to a larger disk"
             )
 
 

@@ -13,12 +13,13 @@ import psutil
 from labkit import files
 from labkit.errors import BadInput, ClusterError, WaitTimeout
 from labkit.lab.providers.protocol import ClusterSpec
+from labkit.units import MIB
 
 HOST = "127.0.0.1"
 # Below the ports that systems lend to outgoing connections (32768 on Linux, 49152 on macOS): a port from there may
 # be lent out while its server is stopped.
 PORTS = range(20_000, 32_000)
-NODE_BYTES = 200 * 2**20
+NODE_BYTES = 200 * MIB
 """A new node: 40 MB of system tables, and up to ten WAL segments before the first checkpoint recycles them."""
 NODE_FACTS = (
     "port",
@@ -155,6 +156,6 @@ def check_disk(folder: Path, needed_bytes: int, what: str) -> None:
     free = psutil.disk_usage(str(folder)).free
     if free < needed_bytes:
         raise ClusterError(
-            f"not enough disk for {what}: about {needed_bytes / 2**20:,.0f} MB needed, {free / 2**20:,.0f} MB free at "
+            f"not enough disk for {what}: about {needed_bytes / MIB:,.0f} MB needed, {free / MIB:,.0f} MB free at "
             f"{folder}; free some, or point LABKIT_DATA at a larger disk"
         )

@@ -14,7 +14,7 @@ UUID_OID, TEXT_OID, INT8_OID = 2950, 25, 20
 COLUMNS = "id, first_name, second_name, birthdate, biography, city"
 
 
-_CHUNK = 1024  # random choices are drawn this many at a time, a fraction of a millisecond
+CHUNK = 1024  # random choices are drawn this many at a time, a fraction of a millisecond
 
 
 Parameters = list[bytes]

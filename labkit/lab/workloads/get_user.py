@@ -10,7 +10,7 @@ import numpy as np
 from psycopg import pq
 
 from labkit.lab import dataset
-from labkit.lab.workloads.base import _CHUNK, COLUMNS, TEXT_OID, UUID_OID, Check, Parameters
+from labkit.lab.workloads.base import CHUNK, COLUMNS, TEXT_OID, UUID_OID, Check, Parameters
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class GetUser:
     def requests(self, rng: np.random.Generator) -> Iterator[Parameters]:
         ids = dataset.ids(self.data)
         while True:
-            for i in rng.integers(0, self.data.users, _CHUNK).tolist():
+            for i in rng.integers(0, self.data.users, CHUNK).tolist():
                 yield [ids[16 * i : 16 * i + 16]]
 
     def checker(self) -> Check:
@@ -54,7 +54,7 @@ class GetUserByNumber:
 
     def requests(self, rng: np.random.Generator) -> Iterator[Parameters]:
         while True:
-            for i in rng.integers(0, self.data.users, _CHUNK).tolist():
+            for i in rng.integers(0, self.data.users, CHUNK).tolist():
                 yield [b"%d" % i]
 
     def checker(self) -> Check:

@@ -11,7 +11,7 @@ import numpy as np
 from psycopg import pq
 
 from labkit.lab import dataset
-from labkit.lab.workloads.base import _CHUNK, COLUMNS, TEXT_OID, Check, Parameters
+from labkit.lab.workloads.base import CHUNK, COLUMNS, TEXT_OID, Check, Parameters
 
 _PREFIX = 4
 
@@ -39,7 +39,7 @@ class SearchUsers:
 
         def absent(pool: list[str]) -> list[bytes]:
             found: list[bytes] = []
-            while len(found) < _CHUNK:
+            while len(found) < CHUNK:
                 start = pool[rng.integers(len(pool))][:1]
                 prefix = start + "".join(letters[i] for i in rng.integers(0, len(letters), _PREFIX - 1))
                 if prefix not in known:
@@ -48,9 +48,9 @@ class SearchUsers:
 
         no_firsts, no_seconds = absent(firsts), absent(seconds)
         while True:
-            hits = (rng.random(_CHUNK) < self.hit_ratio).tolist()
-            users = rng.integers(0, self.data.users, _CHUNK).tolist()
-            misses = rng.integers(0, _CHUNK, (_CHUNK, 2)).tolist()
+            hits = (rng.random(CHUNK) < self.hit_ratio).tolist()
+            users = rng.integers(0, self.data.users, CHUNK).tolist()
+            misses = rng.integers(0, CHUNK, (CHUNK, 2)).tolist()
             for hit, user, (i, j) in zip(hits, users, misses, strict=True):
                 if hit:
                     first, second = names.of(user)

@@ -9,6 +9,7 @@ from labkit.errors import ClusterError, WaitTimeout
 from labkit.lab.cluster.powers import KillScope, StopMode, Usage
 from labkit.lab.providers.docker import engine, stats
 from labkit.lab.providers.docker.engine import Container, Engine
+from labkit.units import MIB
 
 VOLUME = "/var/lib/postgresql"
 DATA = f"{VOLUME}/labkit"
@@ -261,7 +262,7 @@ def _end(container: Container) -> list[str]:
         return []
     limit = int(container.attrs["HostConfig"].get("Memory") or 0)
     if state.get("OOMKilled"):
-        of = f" of {limit // 2**20}m" if limit else ""
+        of = f" of {limit // MIB}m" if limit else ""
         return [
             f"the kernel killed it: out of memory, beyond its limit{of}; raise LABKIT_NODE_MEMORY, then `labkit up`"
         ]

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from labkit.errors import BadInput
+from labkit.units import MIB
 
 CPUS, MEMORY = "LABKIT_NODE_CPUS", "LABKIT_NODE_MEMORY"
 LEAST_CPUS = 0.01
-LEAST_MEMORY_BYTES = 128 * 2**20
+LEAST_MEMORY_BYTES = 128 * MIB
 """With less a server is killed while it is being made."""
 _UNITS = {"": 1, "b": 1, "k": 2**10, "kb": 2**10, "m": 2**20, "mb": 2**20, "g": 2**30, "gb": 2**30}
 
@@ -67,6 +68,6 @@ def _memory_problem(text: str, capacity: Capacity) -> str | None:
     if wanted == 0:
         return None
     if not LEAST_MEMORY_BYTES <= wanted <= capacity.memory_bytes:
-        most = capacity.memory_bytes // 2**20
-        return f"{MEMORY}: {text} is out of range, a node can have between {LEAST_MEMORY_BYTES >> 20}m and {most}m"
+        most = capacity.memory_bytes // MIB
+        return f"{MEMORY}: {text} is out of range, a node can have between {LEAST_MEMORY_BYTES // MIB}m and {most}m"
     return None if capacity.limits_memory else f"{MEMORY}: the engine's kernel cannot limit memory; unset it"
