@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import textwrap
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -19,6 +19,8 @@ _ARM_COLOURS = {"primary-only": BLUE, "replicas-round-robin": VERMILLION}
 _NODES = {"host": (BLACK, "-"), "generator": (PURPLE, "-.")}
 _SERVERS = [(BLUE, "-"), (VERMILLION, "--"), (GREEN, ":"), (ORANGE, "-."), (SKY, "--"), (PURPLE, ":")]
 _OTHERS = [GREEN, PURPLE, ORANGE, SKY, BLACK]
+_MODE_COLOURS = {"async": VERMILLION, "FIRST 1": ORANGE, "ANY 1": BLUE, "ANY 2": GREEN}
+_LEVEL_MARKS = {"off": "x", "local": "v", "remote_write": "s", "on": "o", "remote_apply": "D"}
 
 _SETTINGS: Any = {
     "font.family": "DejaVu Sans",
@@ -81,13 +83,15 @@ def wrapped(text: str, width: int) -> str:
     return "\n".join(textwrap.wrap(text, width))
 
 
-_PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
+PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 
 
-_COUNTS = EngFormatter(sep="")
+def counts() -> Formatter:
+    """Ticks as 500, 10k, 2M; a new one for each axis, which it belongs to."""
+    return EngFormatter(sep="")
 
 
-def _logarithmic(ax: Axes, axis: str, words: Formatter, steps: tuple[int, ...] = (1, 2, 5)) -> None:
+def logarithmic(ax: Axes, axis: Literal["x", "y"], words: Formatter, steps: tuple[int, ...] = (1, 2, 5)) -> None:
     """A logarithmic axis with ticks at these steps of each decade, in plain numbers."""
     (ax.set_xscale if axis == "x" else ax.set_yscale)("log")
     scale = ax.xaxis if axis == "x" else ax.yaxis
@@ -96,7 +100,11 @@ def _logarithmic(ax: Axes, axis: str, words: Formatter, steps: tuple[int, ...] =
     scale.set_minor_formatter(NullFormatter())
 
 
-_MODE_COLOURS = {"async": VERMILLION, "FIRST 1": ORANGE, "ANY 1": BLUE, "ANY 2": GREEN}
+def mode_colour(mode: str) -> str:
+    """The colour of a mode of replication (async, FIRST k, ANY k), the same in every figure."""
+    return _MODE_COLOURS.get(mode, PURPLE)
 
 
-_LEVEL_MARKS = {"off": "x", "local": "v", "remote_write": "s", "on": "o", "remote_apply": "D"}
+def level_mark(level: str) -> str:
+    """The mark of a level of synchronous_commit."""
+    return _LEVEL_MARKS.get(level, "o")

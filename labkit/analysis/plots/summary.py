@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import EngFormatter
 
 from labkit.analysis.frames.rows import each, matching
-from labkit.analysis.plots.style import BLACK, GREY, WIDTH_IN, Sheet, arm_colour, drawing
+from labkit.analysis.plots.style import BLACK, GREY, WIDTH_IN, Sheet, arm_colour, counts, drawing
 from labkit.analysis.statistics.bootstrap import mean_interval
 from labkit.analysis.words import arm_words
 
@@ -34,7 +33,7 @@ def rate_bars(frame: pd.DataFrame, ax: Axes) -> Axes:
     ax.set_xticks(range(len(arms)), [arm_words(arm).replace(", ", ",\n") for arm in arms])
     ax.set_ylim(0, top * 1.18 or 1)
     ax.grid(visible=False, axis="x")
-    ax.yaxis.set_major_formatter(EngFormatter(sep=""))
+    ax.yaxis.set_major_formatter(counts())
     ax.set_ylabel("requests/s")
     return ax
 

@@ -7,16 +7,16 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from labkit.analysis.plots.style import (
-    _COUNTS,
-    _PLAIN,
     BLACK,
     BLUE,
     GREY,
+    PLAIN,
     WIDTH_IN,
     Sheet,
-    _logarithmic,
     arm_colour,
+    counts,
     drawing,
+    logarithmic,
 )
 from labkit.analysis.statistics import usl
 from labkit.analysis.words import arm_words
@@ -36,12 +36,12 @@ def sweep(levels: pd.DataFrame, laws: dict[str, usl.Fit] | None = None) -> Sheet
             if laws:
                 _law(above, laws[str(arm)], float(mine["vus"].max()), colour)
         above.set_ylabel("requests/s")
-        above.yaxis.set_major_formatter(_COUNTS)
+        above.yaxis.set_major_formatter(counts())
         above.set_ylim(0, None)
         below.set_ylabel("p99 latency, ms (logarithmic)")
-        _logarithmic(below, "y", _PLAIN, (1,))
+        logarithmic(below, "y", PLAIN, (1,))
         below.set_xlabel("users (logarithmic)")
-        _logarithmic(below, "x", _PLAIN)
+        logarithmic(below, "x", PLAIN)
         sheet.legend(*above.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     sheet.alt = f"Throughput and p99 latency against users, for {', '.join(map(arm_words, levels['arm'].unique()))}"
     return sheet
@@ -86,9 +86,9 @@ def nodes(found: usl.Nodes) -> Sheet:
         ax.text(0.99, 0.03, "not measured", transform=ax.transAxes, ha="right", color=GREY, style="italic")
         ax.set_xlabel("nodes that serve reads")
         ax.set_ylabel("highest requests/s")
-        ax.xaxis.set_major_formatter(_PLAIN)
+        ax.xaxis.set_major_formatter(PLAIN)
         ax.set_xticks(found.nodes)
-        ax.yaxis.set_major_formatter(_COUNTS)
+        ax.yaxis.set_major_formatter(counts())
         sheet.legend(loc="outside upper center", ncols=4)
     sheet.alt = f"Highest throughput measured with {few} and {many} nodes, and extrapolated to {found.nodes[-1]:.0f}"
     return sheet

@@ -11,15 +11,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.lines import Line2D
 
 from labkit.analysis.frames.rows import each
-from labkit.analysis.plots.style import (
-    _LEVEL_MARKS,
-    _MODE_COLOURS,
-    BLACK,
-    GREY,
-    PURPLE,
-    Sheet,
-    drawing,
-)
+from labkit.analysis.plots.style import BLACK, GREY, Sheet, drawing, level_mark, mode_colour
 
 _MATRIX_IN = 7.3  # as wide as a report shows figures
 
@@ -44,7 +36,7 @@ def durability(cells: pd.DataFrame, trials: pd.DataFrame) -> Sheet:
             of_fault = trials[(trials["fault"] == fault) & trials["rto_ms"].notna()]
             for row in each(cells[cells["fault"] == fault]):
                 lane = _lane(modes.index(row.mode), levels.index(row.level), len(levels))
-                drawn = {"color": _MODE_COLOURS.get(row.mode, PURPLE), "marker": _LEVEL_MARKS.get(row.level, "o")}
+                drawn = {"color": mode_colour(row.mode), "marker": level_mark(row.level)}
                 middle.plot(row.commit_p50_ms, lane, markersize=6, alpha=0.8, **drawn)
                 mine = of_fault[(of_fault["mode"] == row.mode) & (of_fault["level"] == row.level)]
                 outages = mine["rto_ms"].to_numpy(dtype=float)
@@ -61,7 +53,7 @@ def durability(cells: pd.DataFrame, trials: pd.DataFrame) -> Sheet:
         middle.set_xlim(0, 1.1 * float(cells["commit_p50_ms"].max()))
         right.set_xlim(0, None)
         plain: dict[str, Any] = {"linestyle": "", "markersize": 6, "color": GREY}
-        marks = [Line2D([], [], marker=_LEVEL_MARKS.get(name, "o"), label=name, **plain) for name in levels]
+        marks = [Line2D([], [], marker=level_mark(name), label=name, **plain) for name in levels]
         sheet.legend(handles=marks, loc="outside lower right", ncols=len(marks), fontsize=9, handletextpad=0.1)
     sheet.alt = (
         "Lost acknowledged rows by replication mode, synchronous_commit and fault, beside commit latency and RTO"

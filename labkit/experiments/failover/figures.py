@@ -4,17 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import EngFormatter
 
 from labkit.analysis.frames.rows import each
-from labkit.analysis.plots.style import (
-    BLACK,
-    GREY,
-    WIDTH_IN,
-    Sheet,
-    drawing,
-    node_style,
-)
+from labkit.analysis.plots.style import BLACK, GREY, WIDTH_IN, Sheet, counts, drawing, node_style
 from labkit.run.steps import moments
 
 
@@ -48,7 +40,7 @@ def outage(rows: pd.DataFrame, steps: pd.DataFrame) -> Sheet:
             )
         ax.set_xlabel("time since the primary was lost, ms")
         ax.set_ylabel("acknowledged rows/s")
-        ax.yaxis.set_major_formatter(EngFormatter(sep=""))
+        ax.yaxis.set_major_formatter(counts())
         sheet.legend(loc="outside upper right", title="acknowledged by", ncols=3)
     sheet.alt = "Acknowledged rows a second around the loss of the primary, with the steps of the failover"
     return sheet

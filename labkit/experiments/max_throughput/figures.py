@@ -6,17 +6,17 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
 from labkit.analysis.plots.style import (
-    _COUNTS,
-    _PLAIN,
     BLACK,
     BLUE,
     GREEN,
     GREY,
+    PLAIN,
     VERMILLION,
     WIDTH_IN,
     Sheet,
-    _logarithmic,
+    counts,
     drawing,
+    logarithmic,
 )
 
 
@@ -30,14 +30,14 @@ def search(trials: pd.DataFrame, limit_ms: float, found_per_s: float | None) -> 
             above.plot(mine["offered_per_s"], mine["p99_ms"], marker, color=colour, label=label)
             below.plot(mine.index + 1, mine["offered_per_s"], marker, color=colour)
         above.axhline(limit_ms, color=BLACK, linestyle="--", linewidth=1, label=f"limit, {limit_ms:g} ms")
-        _logarithmic(above, "x", _COUNTS)
-        _logarithmic(above, "y", _PLAIN)
+        logarithmic(above, "x", counts())
+        logarithmic(above, "y", PLAIN)
         above.set_xlabel("requests/s asked for (logarithmic)")
         above.set_ylabel("p99 latency, ms (logarithmic)")
         below.plot(trials.index + 1, trials["offered_per_s"], color=GREY, linewidth=0.8, zorder=1)
         below.set_xlabel("trial")
         below.set_ylabel("requests/s asked for")
-        _logarithmic(below, "y", _COUNTS)
+        logarithmic(below, "y", counts())
         below.xaxis.set_major_locator(MaxNLocator(integer=True))
         if found_per_s is not None:
             label = f"found, {found_per_s:,.0f}/s"

@@ -6,17 +6,7 @@ import numpy as np
 import pandas as pd
 
 from labkit.analysis.frames.rows import each
-from labkit.analysis.plots.style import (
-    _PLAIN,
-    BLACK,
-    BLUE,
-    ORANGE,
-    VERMILLION,
-    WIDTH_IN,
-    Sheet,
-    _logarithmic,
-    drawing,
-)
+from labkit.analysis.plots.style import BLACK, BLUE, ORANGE, PLAIN, VERMILLION, WIDTH_IN, Sheet, drawing, logarithmic
 
 
 def moments(sides: dict[str, pd.DataFrame], stall: tuple[float, float] | None = None) -> Sheet:
@@ -28,7 +18,7 @@ def moments(sides: dict[str, pd.DataFrame], stall: tuple[float, float] | None = 
             ax.plot(frame["second"], frame["max_ms"], ".-", color=VERMILLION, markersize=3, label="slowest request")
             ax.plot(frame["second"], frame["p50_ms"], ".-", color=BLUE, markersize=3, label="median")
             ax.set_title(arm)
-            _logarithmic(ax, "y", _PLAIN, (1,))
+            logarithmic(ax, "y", PLAIN, (1,))
             ax.set_ylabel("latency, ms")
             if stall:
                 ax.axvspan(*stall, color=ORANGE, alpha=0.25, linewidth=0, label="server stands still")

@@ -4,16 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import EngFormatter
 
 from labkit.analysis.frames.rows import each
-from labkit.analysis.plots.style import (
-    _MODE_COLOURS,
-    PURPLE,
-    WIDTH_IN,
-    Sheet,
-    drawing,
-)
+from labkit.analysis.plots.style import WIDTH_IN, Sheet, counts, drawing, mode_colour
 
 
 def quorum(costs: pd.DataFrame) -> Sheet:
@@ -28,14 +21,14 @@ def quorum(costs: pd.DataFrame) -> Sheet:
         for ax, (column, words) in zip(axes, columns.items(), strict=True):
             for place, row in enumerate(each(costs)):
                 value, low, high = (getattr(row, column + end) for end in ("", "_low", "_high"))
-                colour = _MODE_COLOURS.get(row.label.split("/")[0], PURPLE)
+                colour = mode_colour(row.label.split("/")[0])
                 if not np.isnan(low):
                     ax.plot([max(low, 0), high], [place, place], color=colour, linewidth=2.5, solid_capstyle="butt")
                 ax.plot(value, place, "o", color=colour, markersize=7)
             ax.set_xlabel(words)
             ax.set_xlim(0, None)
             ax.grid(visible=False, axis="y")
-        axes[1].xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes[1].xaxis.set_major_formatter(counts())
         axes[0].set_yticks(range(len(costs)), list(costs["label"]))
         axes[0].set_ylim(len(costs) - 0.5, -0.5)
     sheet.alt = "Commit latency and throughput of each mode and level of replication, with 95 % intervals"
