@@ -142,8 +142,8 @@ def validity(run: Run) -> list[str]:
         where = f"{row.workload}, {row.arm}"
         if not row.requests_per_s:
             found.append(f"{where}: not one right answer was measured")
-        elif row.errors / row.requests > ERROR_LIMIT:
-            found.append(f"{where}: {row.errors / row.requests:.1%} of the requests were errors, more than 1 %")
+        elif (share := row.errors / row.requests) > ERROR_LIMIT:
+            found.append(f"{where}: {share:.1%} of the requests were errors, more than {ERROR_LIMIT:.0%}")
     return found
 
 

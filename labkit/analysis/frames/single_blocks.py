@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from labkit.analysis.frames.diagnosis import GENERATOR_LIMIT
 from labkit.analysis.frames.per_run_cache import once_a_run
 from labkit.analysis.frames.requests import figures, measured
 from labkit.analysis.frames.rows import each
 from labkit.run.store import Run
-
-GENERATOR_LIMIT = 90.0  # percent of a core
 
 
 @once_a_run
