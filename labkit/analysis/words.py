@@ -23,7 +23,7 @@ class Words(pd.DataFrame):
         return str(self.to_html(classes="words"))
 
 
-def number(value: float, *, signed: bool = False) -> str:
+def number(value: float | None, *, signed: bool = False) -> str:
     """Three significant digits, thousands apart, a real minus sign; a dash for what is unknown."""
     if value is None or math.isnan(value):
         return UNKNOWN
@@ -32,9 +32,9 @@ def number(value: float, *, signed: bool = False) -> str:
     return f"{value:{'+' if signed else ''},.{digits}f}".replace("-", "−")
 
 
-def whole(value: float) -> str:
-    """No decimals; a dash for what is unknown."""
-    return UNKNOWN if math.isnan(value) else f"{value:,.0f}"
+def whole(value: float | None) -> str:
+    """No decimals, thousands apart; a dash for what is unknown."""
+    return UNKNOWN if value is None or math.isnan(value) else f"{value:,.0f}"
 
 
 def percent(share: float, *, signed: bool = True) -> str:
@@ -42,6 +42,11 @@ def percent(share: float, *, signed: bool = True) -> str:
     if math.isnan(share):
         return UNKNOWN
     return f"{100 * share:{'+' if signed else ''}.1f} %".replace("-", "−")
+
+
+def span(low: float, high: float) -> str:
+    """Limits in the unit of what they belong to: 1.20 … 1.35; a dash if there is no interval."""
+    return UNKNOWN if math.isnan(low) else f"{number(low)} … {number(high)}"
 
 
 def interval(low: float, high: float) -> str:
@@ -67,15 +72,17 @@ class Sentences(list[str]):
         printer.text(str(self))
 
 
-_ARM_WORDS = {"primary-only": "primary only", "replicas-round-robin": "replicas, round-robin"}
+_ARMS = {
+    "primary-only": ("primary only", "the primary alone"),
+    "replicas-round-robin": ("replicas, round-robin", "the replicas"),
+}
 
 
 def arm_words(arm: str) -> str:
-    return _ARM_WORDS.get(arm, arm)
-
-
-_ARM_PROSE = {"primary-only": "the primary alone", "replicas-round-robin": "the replicas"}
+    """An arm as tables and figures label it."""
+    return _ARMS.get(arm, (arm, arm))[0]
 
 
 def arm_in_prose(arm: str) -> str:
-    return _ARM_PROSE.get(arm, arm)
+    """An arm as a sentence speaks of it."""
+    return _ARMS.get(arm, (arm, arm))[1]

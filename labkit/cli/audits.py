@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from labkit.analysis.words import whole
 from labkit.checkers import audit
 from labkit.errors import BadInput, RunUnreadable
 from labkit.experiments.failover.findings import CLASS_WORDS
@@ -47,7 +48,7 @@ def audit_command(context: click.Context, run_name: str, block: int | None, as_j
             click.echo(f"trial {number}{_cell(run, facts.get(number))}: {judged.verdict}, {judged.reason}{excuse}")
             if len(found) == 1:
                 for name, count in judged.counts.items():
-                    click.echo(f"  {CLASS_WORDS[name]:<36} {'–' if count is None else f'{count:,}':>12}")
+                    click.echo(f"  {CLASS_WORDS[name]:<36} {whole(count):>12}")
                 for key in judged.lost[:20].tolist():
                     click.echo(f"  lost: {key}")
         with contextlib.suppress(RunUnreadable):  # told as the verdict of its trial

@@ -11,13 +11,13 @@ from typing import Any
 import pandas as pd
 
 from labkit.analysis import frames
+from labkit.analysis.frames.diagnosis import DEVIATION_LIMIT
 from labkit.analysis.frames.rows import each, matching
 from labkit.analysis.statistics import compare
-from labkit.analysis.words import UNKNOWN, Words, interval, number, percent, whole
+from labkit.analysis.words import UNKNOWN, Words, arm_words, interval, number, percent, whole
 from labkit.run.store import Run
 from labkit.units import MIB, gib
 
-ARM_WORDS = {"primary-only": "primary only", "replicas-round-robin": "replicas"}
 _FIGURES = {
     "requests": "requests",
     "requests_per_s": "requests/s",
@@ -52,12 +52,12 @@ def headline(run: Run) -> pd.DataFrame:
         mine = here[here["workload"] == workload].set_index("arm")
         original = there[there["workload"] == workload].set_index("arm")
         for figure, label in labels.items():
-            row = {_arm(arm): number(value) for arm, value in mine[figure].items()}
+            row = {arm_words(arm): number(value) for arm, value in mine[figure].items()}
             for found in _found(compared, workload, figure):
                 row |= {"difference": percent(found.relative)}
                 row |= {"95 % interval": interval(found.relative_low, found.relative_high)}
             if figure in original:
-                row |= {f"original: {_arm(arm)}": number(value) for arm, value in original[figure].items()}
+                row |= {f"original: {arm_words(arm)}": number(value) for arm, value in original[figure].items()}
             if figure in compare.METRICS and set(compare.ARMS) <= set(original.index):
                 row["original: difference"] = percent(_relative(*(original[figure][arm] for arm in compare.ARMS)))
             rows[workload, label] = row
@@ -90,10 +90,6 @@ def _found(compared: pd.DataFrame, workload: str, figure: str) -> list[Any]:
     return rows if len(rows) == 1 else []
 
 
-def _arm(arm: str) -> str:
-    return ARM_WORDS.get(arm, arm)
-
-
 def two_runs(a: Run, b: Run) -> pd.DataFrame:
     """Both runs' figures and what b changed, with 95 % intervals over their rounds; rows: workload, arm, figure."""
     compared = compare.runs(a, b)
@@ -105,7 +101,7 @@ def two_runs(a: Run, b: Run) -> pd.DataFrame:
             for found in each(matching(compared, workload=key[0], arm=key[1], metric=figure)):
                 row["difference"] = percent(found.relative)
                 row["95 % interval"] = interval(found.relative_low, found.relative_high)
-            rows[key[0], _arm(key[1]), label] = row
+            rows[key[0], arm_words(key[1]), label] = row
     table = pd.DataFrame.from_dict(rows, orient="index").fillna("")
     table.index = pd.MultiIndex.from_tuples(table.index)
     return table
@@ -119,7 +115,7 @@ def bottleneck(run: Run) -> pd.DataFrame:
     table = pd.DataFrame(
         {
             "workload": found["workload"],
-            "arm": found["arm"].map(_arm),
+            "arm": found["arm"].map(arm_words),
             "generator, % of a core": found["client_cpu_percent"].map(whole),
             **{f"{c.removesuffix('_cpu_percent')}, % of a core": found[c].map(whole) for c in servers},
             "host, % of all cores": found["host_cpu_percent"].map(whole),
@@ -140,13 +136,13 @@ def littles_law(run: Run) -> pd.DataFrame:
         pd.DataFrame(
             {
                 "workload": found["workload"],
-                "arm": found["arm"].map(_arm),
+                "arm": found["arm"].map(arm_words),
                 "users": found["vus"].map(number),
                 "answers/s": found["answers_per_s"].map(number),
                 "mean time, s": found["mean_s"].map(number),
                 "answers/s × mean time": found["in_flight"].map(number),
                 "deviation": (found["deviation_percent"] / 100).map(percent),
-                "within 5 %": found["ok"].map({True: "yes", False: "no"}),
+                f"within {DEVIATION_LIMIT:g} %": found["ok"].map({True: "yes", False: "no"}),
             }
         )
         .set_index(["workload", "arm"])
@@ -159,7 +155,7 @@ def errors(run: Run) -> pd.DataFrame:
     found = frames.errors(run)
     if found.empty:
         return Words({"": ["none"]}, index=["errors"])
-    return Words(found.assign(arm=found["arm"].map(_arm)).set_index(["workload", "arm"]).rename_axis([None, None]))
+    return Words(found.assign(arm=found["arm"].map(arm_words)).set_index(["workload", "arm"]).rename_axis([None, None]))
 
 
 def disk_space(run: Run) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from labkit.analysis import frames
 from labkit.analysis.frames.rows import each
 from labkit.analysis.report.tables import original_differences
 from labkit.analysis.statistics import compare
-from labkit.analysis.words import Sentences, not_valid, number, percent
+from labkit.analysis.words import UNKNOWN, Sentences, not_valid, number, percent
 from labkit.run.store import Run
 
 headline = frames.headline
@@ -62,7 +62,7 @@ def table(run: Run) -> pd.DataFrame:
             "nodes": str(row.nodes),
             "requests/s": number(row.requests_per_s),
             "× primary alone": f"{row.ratio:.2f}",
-            "95 % interval": "–" if np.isnan(row.low) else f"{row.low:.2f} … {row.high:.2f}",
+            "95 % interval": UNKNOWN if np.isnan(row.low) else f"{row.low:.2f} … {row.high:.2f}",
         }
         for row in each(speedup(run))
     }

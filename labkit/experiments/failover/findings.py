@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from labkit.analysis.words import Sentences, Words, number
+from labkit.analysis.words import UNKNOWN, Sentences, Words, number, whole
 from labkit.checkers import audit
 from labkit.errors import RunUnreadable
 from labkit.lsn import lsn_text
@@ -89,12 +89,12 @@ def decision(run: Run) -> pd.DataFrame:
                 "answers": _yes(row["answers"]),
                 "received": _lsn(row["received"]),
                 "replayed": _lsn(row["replayed"]),
-                "behind the best, bytes": _count(row["behind_best_bytes"]),
-                "behind the primary's last answer, bytes": _count(row["behind_primary_bytes"]),
-                "timeline": _count(row["timeline"]),
+                "behind the best, bytes": whole(row["behind_best_bytes"]),
+                "behind the primary's last answer, bytes": whole(row["behind_primary_bytes"]),
+                "timeline": whole(row["timeline"]),
                 "replay paused": _yes(row["replay_paused"]),
-                "priority": _count(row["priority"]),
-                "chosen by": row["chosen_by"] or "–",
+                "priority": whole(row["priority"]),
+                "chosen by": row["chosen_by"] or UNKNOWN,
             }
         )
     return Words(pd.DataFrame(rows).set_index("replica").T)
@@ -119,14 +119,14 @@ def written(run: Run) -> pd.DataFrame:
         "unknown": "unknown: the connection ended first",
     }
     rows = {
-        words: {"transactions": _count(by["size"].get(name, 0)), "rows": _count(by["sum"].get(name, 0))}
+        words: {"transactions": whole(by["size"].get(name, 0)), "rows": whole(by["sum"].get(name, 0))}
         for name, words in names.items()
     }
     turned_away = sum(v for k, v in facts(run)["sqlstates"].items() if k == "08001")
-    rows["not sent: no connection"] = {"transactions": _count(turned_away), "rows": "–"}
+    rows["not sent: no connection"] = {"transactions": whole(turned_away), "rows": UNKNOWN}
     rows["acknowledged rows a second before the fault"] = {"transactions": "", "rows": number(facts(run)["rate_per_s"])}
-    rows["original: successful_tx_count"] = {"transactions": _count(ORIGINAL["successful_tx_count"]), "rows": ""}
-    rows["original: failed_tx_count"] = {"transactions": _count(ORIGINAL["failed_tx_count"]), "rows": ""}
+    rows["original: successful_tx_count"] = {"transactions": whole(ORIGINAL["successful_tx_count"]), "rows": ""}
+    rows["original: failed_tx_count"] = {"transactions": whole(ORIGINAL["failed_tx_count"]), "rows": ""}
     return Words(pd.DataFrame.from_dict(rows, orient="index"))
 
 
@@ -146,7 +146,7 @@ def audits(run: Run) -> dict[str, audit.Audit]:
 def table(run: Run) -> pd.DataFrame:
     """Rows of every class, one column a view: the proof, and the counterfactual beside it."""
     found = audits(run)
-    table = {VIEW_WORDS[view]: {CLASS_WORDS[c]: _count(n) for c, n in a.counts.items()} for view, a in found.items()}
+    table = {VIEW_WORDS[view]: {CLASS_WORDS[c]: whole(n) for c, n in a.counts.items()} for view, a in found.items()}
     frame = pd.DataFrame(table)
     frame.loc["nothing lost, nothing wrong"] = {VIEW_WORDS[view]: a.verdict for view, a in found.items()}
     return Words(frame)
@@ -157,7 +157,7 @@ def lost(run: Run, most: int = 20) -> pd.DataFrame:
     block, lost_ms = facts(run)["block"], facts(run)["fault_ns"] / 1e6
     found = audit.lost_rows(run, audit.of_run(run, block), block).head(most)
     if "commit_lsn" in found:
-        found = found.assign(commit_lsn=found["commit_lsn"].map(lambda lsn: _lsn(int(lsn)) if lsn > 0 else "–"))
+        found = found.assign(commit_lsn=found["commit_lsn"].map(_commit_lsn))
     names = {"intent_ms": "sent, ms after", "acknowledged_ms": "acknowledged, ms after"}
     found = found.assign(**{name: (found[name] - lost_ms).round(3) for name in names})
     names |= {"commit_lsn": "commit LSN", "commit_utc": "committed"}
@@ -172,7 +172,7 @@ def ghosts(run: Run) -> pd.DataFrame:
     grouped = found.groupby("xid", sort=True)
     return pd.DataFrame(
         {
-            "commit LSN": grouped["commit_lsn"].first().map(lambda lsn: _lsn(int(lsn)) if lsn > 0 else "–"),
+            "commit LSN": grouped["commit_lsn"].first().map(_commit_lsn),
             "committed": grouped["commit_utc"].first().astype(str),
             "rows": grouped.size(),
             "first key": grouped["key"].min(),
@@ -292,11 +292,12 @@ def validity(run: Run) -> list[str]:
 
 
 def _lsn(lsn: int | None) -> str:
-    return "–" if lsn is None else lsn_text(lsn)
+    return UNKNOWN if lsn is None else lsn_text(lsn)
 
 
-def _count(value: int | None) -> str:
-    return "–" if value is None else f"{value:,}"
+def _commit_lsn(lsn: float) -> str:
+    """-1 where the old primary's WAL holds no such commit, NaN where it was not read."""
+    return lsn_text(int(lsn)) if lsn > 0 else UNKNOWN
 
 
 def _yes(value: bool) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from labkit.analysis.words import Sentences, Words
+from labkit.analysis.words import UNKNOWN, Sentences, Words
 from labkit.run.store import Run
 
 MEANING = {
@@ -38,9 +38,9 @@ def table(run: Run) -> pd.DataFrame:
             "preflight": "warned" if block["preflight"] else "no objection",
             "pg_promote()": came,
             "the original's message": "yes" if ORIGINAL in block["client"] else "no",
-            "after the repair": block.get("repaired", "–"),
+            "after the repair": block.get("repaired", UNKNOWN),
         }
-    return Words(pd.DataFrame.from_dict(rows, orient="index").fillna("–"))
+    return Words(pd.DataFrame.from_dict(rows, orient="index").fillna(UNKNOWN))
 
 
 def messages(run: Run) -> pd.DataFrame:
@@ -50,7 +50,7 @@ def messages(run: Run) -> pd.DataFrame:
         reason = [line for line in block["log"] if "standby.signal" in line or "ERROR" in line]
         rows[MEANING[block["cause"]]] = {
             "the client sees": block["client"].replace("\t", "").replace("\n", " ⏎ "),
-            "the server's log": reason[0].split("  ")[-1] if reason else "–",
+            "the server's log": reason[0].split("  ")[-1] if reason else UNKNOWN,
         }
     return Words(pd.DataFrame.from_dict(rows, orient="index"))
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from labkit.analysis.frames.rows import each
 from labkit.analysis.statistics.intervals import mean_interval
-from labkit.analysis.words import Sentences, Words, number
+from labkit.analysis.words import Sentences, Words, number, span
 from labkit.run.store import Run
 
 _SAFETY = {
@@ -84,7 +84,7 @@ def step_table(run: Run) -> pd.DataFrame:
     rows = {
         (row.before, row.after): {
             "a commit takes, times": number(row.ratio),
-            "95 % interval": _interval(row.low, row.high),
+            "95 % interval": span(row.low, row.high),
             "slower": _slower(row.low, row.high),
         }
         for row in each(steps(run))
@@ -103,19 +103,15 @@ def table(run: Run) -> pd.DataFrame:
     rows = {
         row.label: {
             "commit p50, ms": number(row.commit_p50_ms),
-            "95 % interval": _interval(row.commit_p50_ms_low, row.commit_p50_ms_high),
+            "95 % interval": span(row.commit_p50_ms_low, row.commit_p50_ms_high),
             "commit p99, ms (median of rounds)": number(row.commit_p99_ms),
             "rows/s": number(row.rate_per_s),
-            "95 % interval ": _interval(row.rate_per_s_low, row.rate_per_s_high),
+            "95 % interval ": span(row.rate_per_s_low, row.rate_per_s_high),
             "rounds": str(row.rounds),
         }
         for row in each(costs(run))
     }
     return Words(pd.DataFrame.from_dict(rows, orient="index"))
-
-
-def _interval(low: float, high: float) -> str:
-    return "–" if np.isnan(low) else f"{number(low)} … {number(high)}"
 
 
 def stopped(run: Run) -> pd.DataFrame:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from labkit.analysis.frames.rows import each
-from labkit.analysis.words import Sentences, Words, not_valid, number, percent
+from labkit.analysis.words import UNKNOWN, Sentences, Words, not_valid, number, percent
 from labkit.errors import RunUnreadable
 from labkit.run.store import Run
 from labkit.units import MIB
@@ -87,7 +87,7 @@ def topology(run: Run, when: str = "before") -> pd.DataFrame:
     nodes = nodes.set_index("node")[["role", "position"]]
     others = others.set_index("application_name")[["state", "sync_state"]]
     slots = slots.set_index("slot")[["active", "wal_status"]]
-    return Words(nodes.join(others).join(slots.add_prefix("slot ")).fillna("–"))
+    return Words(nodes.join(others).join(slots.add_prefix("slot ")).fillna(UNKNOWN))
 
 
 def slot_steps(run: Run) -> pd.DataFrame:
