@@ -23,13 +23,13 @@ class Words(pd.DataFrame):
         return str(self.to_html(classes="words"))
 
 
-def number(value: float | None, *, signed: bool = False) -> str:
+def number(value: float | None) -> str:
     """Three significant digits, thousands apart, a real minus sign; a dash for what is unknown."""
     if value is None or math.isnan(value):
         return UNKNOWN
     size = abs(value)
     digits = 0 if size >= 100 or size == int(size) else 1 if size >= 10 else 2 if size >= 1 else 3
-    return f"{value:{'+' if signed else ''},.{digits}f}".replace("-", "−")
+    return f"{value:,.{digits}f}".replace("-", "−")
 
 
 def whole(value: float | None) -> str:

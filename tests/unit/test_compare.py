@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -22,11 +22,22 @@ rates = st.floats(1.0, 1e5)
 pairs = st.lists(st.tuples(rates, rates), min_size=2, max_size=12)
 
 
+def paired(baseline: Sequence[float], other: Sequence[float], seeds: tuple[int, int] = (0, 0)) -> bootstrap.Difference:
+    """The difference of two means; the same seed draws the same rounds."""
+    a, b = np.asarray(baseline), np.asarray(other)
+    drawn = (bootstrap.resampled_mean(a, seeds[0]), bootstrap.resampled_mean(b, seeds[1])) if len(a) > 1 else None
+    return bootstrap.difference(float(a.mean()), float(b.mean()), drawn, len(a))
+
+
+def unpaired(baseline: Sequence[float], other: Sequence[float]) -> bootstrap.Difference:
+    return paired(baseline, other, (0, 1))
+
+
 @settings(max_examples=60, deadline=None)
 @given(pairs, st.floats(-1e4, 1e4))
 def test_moving_one_side_moves_the_interval_as_far(values: list[tuple[float, float]], shift: float) -> None:
     a, b = (list(side) for side in zip(*values, strict=True))
-    plain, moved = bootstrap.paired(a, b), bootstrap.paired(a, [value + shift for value in b])
+    plain, moved = paired(a, b), paired(a, [value + shift for value in b])
     assert moved.difference == pytest.approx(plain.difference + shift, abs=1e-6)
     assert moved.low == pytest.approx(plain.low + shift, abs=1e-6)
     assert moved.high == pytest.approx(plain.high + shift, abs=1e-6)
@@ -36,7 +47,7 @@ def test_moving_one_side_moves_the_interval_as_far(values: list[tuple[float, flo
 @given(pairs)
 def test_the_interval_holds_the_difference_itself(values: list[tuple[float, float]]) -> None:
     a, b = (list(side) for side in zip(*values, strict=True))
-    for found in (bootstrap.paired(a, b), bootstrap.unpaired(a, b)):
+    for found in (paired(a, b), unpaired(a, b)):
         assert found.low - 1e-6 <= found.difference <= found.high + 1e-6
 
 
@@ -44,7 +55,7 @@ def test_the_interval_holds_the_difference_itself(values: list[tuple[float, floa
 @given(pairs)
 def test_swapping_the_sides_turns_the_difference_round(values: list[tuple[float, float]]) -> None:
     a, b = (list(side) for side in zip(*values, strict=True))
-    there, back = bootstrap.paired(a, b), bootstrap.paired(b, a)
+    there, back = paired(a, b), paired(b, a)
     assert (back.low, back.high) == (pytest.approx(-there.high, abs=1e-6), pytest.approx(-there.low, abs=1e-6))
 
 
@@ -52,8 +63,8 @@ def test_swapping_the_sides_turns_the_difference_round(values: list[tuple[float,
 @given(pairs, st.floats(0.1, 10))
 def test_the_relative_difference_does_not_know_units(values: list[tuple[float, float]], factor: float) -> None:
     a, b = (list(side) for side in zip(*values, strict=True))
-    plain = bootstrap.paired(a, b)
-    scaled = bootstrap.paired([v * factor for v in a], [v * factor for v in b])
+    plain = paired(a, b)
+    scaled = paired([v * factor for v in a], [v * factor for v in b])
     assume(plain.relative_high < 1e6)
     assert scaled.relative_low == pytest.approx(plain.relative_low, rel=1e-6, abs=1e-9)
     assert scaled.relative_high == pytest.approx(plain.relative_high, rel=1e-6, abs=1e-9)
@@ -65,29 +76,27 @@ def test_the_expanded_tail_is_that_of_the_paper() -> None:
     assert bootstrap.expanded_tail(10_000) == pytest.approx(0.025, abs=1e-4)
 
 
-@pytest.mark.parametrize(("n", "kind"), [(6, "paired"), (6, "unpaired"), (12, "paired")])
-def test_intervals_of_few_rounds_hold_the_truth_about_as_often_as_they_say(n: int, kind: str) -> None:
+@pytest.mark.parametrize(("n", "kind"), [(6, paired), (6, unpaired), (12, paired)])
+def test_intervals_of_few_rounds_hold_the_truth_about_as_often_as_they_say(
+    n: int, kind: Callable[..., bootstrap.Difference]
+) -> None:
     rng = np.random.default_rng(7)
     trials = 400
     held = 0
     for _ in range(trials):
-        machine = rng.normal(0, 20, n) if kind == "paired" else 0.0  # what both sides of a pair have in common
+        machine = rng.normal(0, 20, n) if kind is paired else 0.0  # what both sides of a pair have in common
         a, b = (rng.normal(1000 + effect, 10, n) + machine for effect in (0, 30))
-        found = getattr(bootstrap, kind)(a, b)
+        found = kind(a, b)
         held += found.low <= 30 <= found.high
     assert 0.90 <= held / trials <= 0.99
 
 
-def test_one_round_gives_no_interval_and_unequal_pairs_are_refused() -> None:
-    found = bootstrap.paired([100.0], [110.0])
+def test_one_round_gives_no_interval() -> None:
+    found = paired([100.0], [110.0])
     assert found.relative == pytest.approx(0.1)
     assert math.isnan(found.low)
     assert math.isnan(found.relative_high)
     assert all(math.isnan(limit) for limit in bootstrap.mean_interval([5.0]))
-    with pytest.raises(ValueError, match="2 values against 1"):
-        bootstrap.paired([1.0, 2.0], [1.0])
-    with pytest.raises(ValueError, match="no values"):
-        bootstrap.unpaired([], [1.0])
 
 
 def test_arms_are_compared_by_the_figures_that_the_headline_shows(make_run: MakeRun) -> None:

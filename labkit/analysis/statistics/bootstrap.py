@@ -8,7 +8,7 @@ Statistician 69 (2015), section 5.3.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,15 +41,15 @@ class Difference:
     n: int
 
 
-def expanded_tail(n: int, confidence: float = CONFIDENCE) -> float:
+def expanded_tail(n: int) -> float:
     """The tail probability to cut at each end of a bootstrap distribution of n values (Hesterberg 2015)."""
-    t = special.stdtrit(n - 1, (1 + confidence) / 2)
+    t = special.stdtrit(n - 1, (1 + CONFIDENCE) / 2)
     return float(special.ndtr(-np.sqrt(n / (n - 1)) * t))
 
 
-def cut(values: Vector, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+def cut(values: Vector, n: int) -> tuple[float, float]:
     """The interval (low, high) of a bootstrap distribution made from n values."""
-    tail = expanded_tail(n, confidence)
+    tail = expanded_tail(n)
     low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)
 
@@ -65,61 +65,26 @@ def draws(n: int, seed: int = 0) -> list[Vector]:
     return [rng.multinomial(n, np.full(n, 1 / n), size=_AT_ONCE).astype(np.float64) for _ in pieces]
 
 
-def mean_interval(values: Iterable[float], *, confidence: float = CONFIDENCE, seed: int = 0) -> tuple[float, float]:
+def resampled_mean(sample: Vector, seed: int = 0) -> Vector:
+    """The mean of every resample of a sample."""
+    return np.concatenate([counts @ sample for counts in draws(len(sample), seed)]) / len(sample)
+
+
+def mean_interval(values: Iterable[float]) -> tuple[float, float]:
     """The interval of a mean by bootstrap, (low, high); (NaN, NaN) for fewer than two values."""
     sample = np.asarray(list(values), dtype=np.float64)
     if len(sample) < 2:
         return _NAN, _NAN
-    return cut(_resampled_mean(sample, seed), len(sample), confidence)
+    return cut(resampled_mean(sample), len(sample))
 
 
-def paired(
-    baseline: Sequence[float], other: Sequence[float], *, confidence: float = CONFIDENCE, seed: int = 0
-) -> Difference:
-    """The difference of the means of values measured in pairs, which are drawn together.
-
-    Raises ValueError if the lengths differ or are zero.
-    """
-    a, b = _vectors(baseline, other)
-    if len(a) != len(b):
-        raise ValueError(f"pairs are needed: {len(a)} values against {len(b)}")
-    resampled = (_resampled_mean(a, seed), _resampled_mean(b, seed)) if len(a) > 1 else None
-    return difference(float(a.mean()), float(b.mean()), resampled, len(a), confidence)
-
-
-def unpaired(
-    baseline: Sequence[float], other: Sequence[float], *, confidence: float = CONFIDENCE, seed: int = 0
-) -> Difference:
-    """The difference of the means of independent values; each side is drawn on its own.
-
-    The interval is expanded for the smaller side, which errs on the wide side. Raises ValueError if a side is empty.
-    """
-    a, b = _vectors(baseline, other)
-    n = min(len(a), len(b))
-    resampled = (_resampled_mean(a, seed), _resampled_mean(b, seed + 1)) if n > 1 else None
-    return difference(float(a.mean()), float(b.mean()), resampled, n, confidence)
-
-
-def difference(
-    before: float, after: float, resampled: tuple[Vector, Vector] | None, n: int, confidence: float = CONFIDENCE
-) -> Difference:
+def difference(before: float, after: float, resampled: tuple[Vector, Vector] | None, n: int) -> Difference:
     """Two observed figures and what resampling makes of them; None gives no interval."""
     low = high = relative_low = relative_high = _NAN
     if resampled is not None and np.isfinite(resampled).all():
         a, b = resampled
-        low, high = cut(b - a, n, confidence)
+        low, high = cut(b - a, n)
         if np.all(a > 0):
-            relative_low, relative_high = cut(b / a - 1, n, confidence)
+            relative_low, relative_high = cut(b / a - 1, n)
     relative = after / before - 1 if before else _NAN
     return Difference(before, after, after - before, low, high, relative, relative_low, relative_high, n)
-
-
-def _vectors(*sides: Sequence[float]) -> list[Vector]:
-    vectors = [np.asarray(side, dtype=np.float64) for side in sides]
-    if not all(len(vector) for vector in vectors):
-        raise ValueError("there is nothing to compare: one side has no values")
-    return vectors
-
-
-def _resampled_mean(sample: Vector, seed: int) -> Vector:
-    return np.concatenate([counts @ sample for counts in draws(len(sample), seed)]) / len(sample)

@@ -9,7 +9,7 @@ from scipy import stats
 from labkit.analysis.statistics.bootstrap import CONFIDENCE
 
 
-def share_at_most(found: int, trials: int, confidence: float = CONFIDENCE) -> float:
+def share_at_most(found: int, trials: int) -> float:
     """The upper bound of a share of trials, one-sided and exact; 1 if nothing was tried.
 
     C. J. Clopper, E. S. Pearson, "The use of confidence or fiducial limits illustrated in the case of the binomial",
@@ -17,7 +17,7 @@ def share_at_most(found: int, trials: int, confidence: float = CONFIDENCE) -> fl
     """
     if not trials:
         return 1.0
-    return float(stats.binomtest(found, trials, alternative="less").proportion_ci(confidence, "exact").high)
+    return float(stats.binomtest(found, trials, alternative="less").proportion_ci(CONFIDENCE, "exact").high)
 
 
 def most_by_chance(trials: int, share: float = 1 - CONFIDENCE, surprise: float = 0.01) -> int:
@@ -26,7 +26,7 @@ def most_by_chance(trials: int, share: float = 1 - CONFIDENCE, surprise: float =
     return int(stats.binom.isf(surprise, trials, share))
 
 
-def mean_interval(values: npt.ArrayLike, confidence: float = CONFIDENCE) -> tuple[float, float]:
+def mean_interval(values: npt.ArrayLike) -> tuple[float, float]:
     """The interval of a mean, (low, high), by Student's t; (NaN, NaN) for fewer than two values.
 
     Student, "The probable error of a mean", Biometrika 6 (1908).
@@ -35,5 +35,5 @@ def mean_interval(values: npt.ArrayLike, confidence: float = CONFIDENCE) -> tupl
     if len(sample) < 2:
         return float("nan"), float("nan")
     # Not t.interval(): it knows no interval of values that are all the same.
-    half = float(stats.t.ppf((1 + confidence) / 2, len(sample) - 1) * stats.sem(sample))
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(sample) - 1) * stats.sem(sample))
     return float(sample.mean()) - half, float(sample.mean()) + half

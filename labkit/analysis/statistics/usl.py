@@ -117,9 +117,7 @@ def more_nodes(few: int, few_rates: Sequence[float], many: int, many_rates: Sequ
 
     a, b = np.asarray(few_rates, dtype=np.float64), np.asarray(many_rates, dtype=np.float64)
     middle, sigma = curve(np.array([a.mean()]), np.array([b.mean()]))
-    drawn_a = np.concatenate([counts @ a for counts in bootstrap.draws(len(a))]) / len(a)
-    drawn_b = np.concatenate([counts @ b for counts in bootstrap.draws(len(b), 1)]) / len(b)
     tail = bootstrap.expanded_tail(min(len(a), len(b))) if min(len(a), len(b)) > 1 else float("nan")
-    curves, _ = curve(drawn_a, drawn_b)
+    curves, _ = curve(bootstrap.resampled_mean(a), bootstrap.resampled_mean(b, seed=1))
     low, high = (np.full(len(at), np.nan),) * 2 if math.isnan(tail) else np.quantile(curves, [tail, 1 - tail], axis=0)
     return Nodes(at, middle[0], low, high, float(sigma[0]), (few, many))

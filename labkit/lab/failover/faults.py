@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterator, Sequence
 
 from labkit.errors import BadInput
 from labkit.lab.cluster import sql
@@ -48,31 +46,9 @@ def inject(node: Node, fault: str) -> int:
     return began
 
 
-def stop_receiving(node: Node, deadline_s: float = 10.0) -> str:
-    """End a replica's WAL receiver for good: nothing more arrives. Returns the primary_conninfo it had.
-
-    Raises ClusterError, WaitTimeout.
-    """
+def stop_receiving(node: Node, deadline_s: float = 10.0) -> None:
+    """End a replica's WAL receiver for good: nothing more arrives. Raises ClusterError, WaitTimeout."""
     with node.session() as connection:
-        before = sql.settings(connection, ["primary_conninfo"])["primary_conninfo"]
-        if before:
+        if sql.settings(connection, ["primary_conninfo"])["primary_conninfo"]:
             sql.configure(connection, {"primary_conninfo": ""})
         wait_until(lambda: not sql.receives(connection), deadline_s, "the WAL receiver to stop", node)
-    return before
-
-
-def start_receiving(node: Node, primary_conninfo: str) -> None:
-    """Undo `stop_receiving`."""
-    node.configure({"primary_conninfo": primary_conninfo})
-
-
-@contextlib.contextmanager
-def held_back(replicas: Sequence[Node]) -> Iterator[None]:
-    """These replicas receive nothing while the with-block runs, and what a failover has not changed is undone."""
-    before = {node.name: stop_receiving(node) for node in replicas}
-    try:
-        yield
-    finally:
-        for node in replicas:
-            if node.role() == "replica" and not node.settings(["primary_conninfo"])["primary_conninfo"]:
-                start_receiving(node, before[node.name])

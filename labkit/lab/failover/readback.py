@@ -22,10 +22,10 @@ _HEADER_BYTES = 19
 _ROW = np.dtype([("fields", ">i2"), ("key_bytes", ">i4"), ("key", ">i8"), ("xid_bytes", ">i4"), ("xid", ">i8")])
 
 
-def rows(connection: sql.Connection, table: str = AppendRows.table) -> tuple[Keys, Keys]:
+def rows(connection: sql.Connection) -> tuple[Keys, Keys]:
     """Keys and transaction ids of every visible row, in no order."""
     query = SQL("COPY (SELECT key, xmin::text::bigint FROM {}) TO STDOUT (FORMAT binary)")
-    with connection.cursor() as cursor, cursor.copy(query.format(Identifier(table))) as copy:
+    with connection.cursor() as cursor, cursor.copy(query.format(Identifier(AppendRows.table))) as copy:
         content = b"".join(bytes(block) for block in copy)
     count = (len(content) - _HEADER_BYTES) // _ROW.itemsize
     found = np.frombuffer(content, dtype=_ROW, count=count, offset=_HEADER_BYTES)

@@ -22,6 +22,7 @@ from labkit.lab.workloads.base import Parameters, Workload
 CONNECTING, PREPARING, IDLE, BUSY, DOWN = range(5)
 CONNECT_TIMEOUT_NS = 5_000_000_000
 _BACKOFF_NS = (50_000_000, 1_000_000_000)  # first and longest pause between two attempts at a node that is away
+_OPENED_WITHIN_S = 30.0
 _MANY = 8  # connections opened at once to a node that answers
 STATEMENT = b"labkit"
 
@@ -224,9 +225,9 @@ class NodePool:
                 self._poller.unregister(slot.fd)
 
 
-def open_all(pools: Sequence[NodePool], poller: Poller, by_fd: dict[int, Slot], deadline_s: float = 30.0) -> None:
+def open_all(pools: Sequence[NodePool], poller: Poller, by_fd: dict[int, Slot]) -> None:
     """Open every connection of every pool. Raises LoadError naming each node that cannot be reached, and why."""
-    deadline = time.monotonic_ns() + int(deadline_s * 1e9)
+    deadline = time.monotonic_ns() + int(_OPENED_WITHIN_S * 1e9)
     while any(pool.down or pool.live < len(pool.slots) for pool in pools):
         now = time.monotonic_ns()
         for pool in pools:
@@ -238,11 +239,11 @@ def open_all(pools: Sequence[NodePool], poller: Poller, by_fd: dict[int, Slot], 
             pool.expire(now, by_fd)
         refused = [pool for pool in pools if pool.problem]
         if refused or now > deadline:
-            raise LoadError("\n".join(_refusal(pool, deadline_s) for pool in refused or pools))
+            raise LoadError("\n".join(_refusal(pool) for pool in refused or pools))
 
 
-def _refusal(pool: NodePool, deadline_s: float) -> str:
-    why = pool.problem or f"no answer within {deadline_s:g} s"
+def _refusal(pool: NodePool) -> str:
+    why = pool.problem or f"no answer within {_OPENED_WITHIN_S:g} s"
     text = f"{pool.name}: connection {pool.live + 1} of {len(pool.slots)} could not be opened: {why}"
     if "too many clients" in pool.problem or "connection slots are reserved" in pool.problem:
         text += f"; set max_connections to at least {len(pool.slots) + 20} there, or use fewer connections"

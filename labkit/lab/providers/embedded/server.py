@@ -37,10 +37,6 @@ class EmbeddedServer:
         return self.state.data
 
     @property
-    def log_file(self) -> Path:
-        return self.state.log
-
-    @property
     def is_primary_by_data(self) -> bool:
         """What the server would be if it started now; a running one is asked instead."""
         return not (self.state.data / "standby.signal").exists()
