@@ -11,7 +11,6 @@ import os
 import threading
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from tqdm.auto import tqdm
@@ -71,9 +70,7 @@ class Progress:
         state = {"label": self.label, "done": self._done, "total": self.total, "unit": self.unit}
         files.replace(self._file, json.dumps(state, ensure_ascii=False) + "\n", durable=False)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.close()
         else:
@@ -95,9 +92,7 @@ class follow:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
 

@@ -37,6 +37,11 @@ _OPEN_FIGURES = {
 }
 
 
+def figures(frame: pd.DataFrame, *names: str) -> dict[str, pd.Series[str]]:
+    """Columns of figures, such as `requests_per_s` and `p99_ms`, to read: label -> numbers as text."""
+    return {(_FIGURES | _OPEN_FIGURES)[name]: frame[name].map(number) for name in names}
+
+
 def headline(run: Run) -> pd.DataFrame:
     """Every figure of every arm, the difference with its 95 % interval, and the original report's figures.
 

@@ -11,9 +11,9 @@ from labkit.analysis import frames
 from labkit.analysis.frames.requests import figures, groups
 from labkit.analysis.frames.rows import each
 from labkit.analysis.frames.single_blocks import blocks, generator_limited
+from labkit.analysis.report import tables
 from labkit.analysis.statistics import usl
 from labkit.analysis.words import Sentences, Words, arm_words, not_valid, number, percent
-from labkit.experiments.concurrency_sweep import findings
 from labkit.run.store import Run
 
 headline = frames.headline
@@ -22,15 +22,12 @@ validity = frames.validity
 
 def table(run: Run) -> pd.DataFrame:
     """Every number of users on every arm."""
-    found = findings.levels(run)
+    found = levels(run)
     return pd.DataFrame(
         {
             "arm": found["arm"].map(arm_words),
             "users": found["vus"].map(number),
-            "requests/s": found["requests_per_s"].map(number),
-            "p50, ms": found["p50_ms"].map(number),
-            "p99, ms": found["p99_ms"].map(number),
-            "errors": found["errors"].map(number),
+            **tables.figures(found, "requests_per_s", "p50_ms", "p99_ms", "errors"),
         }
     ).set_index(["arm", "users"])
 
@@ -38,7 +35,7 @@ def table(run: Run) -> pd.DataFrame:
 def scalability_table(run: Run) -> pd.DataFrame:
     """The parameters of the Universal Scalability Law, with 95 % intervals."""
     rows = {}
-    for row in each(findings.scalability(run)):
+    for row in each(scalability(run)):
         rows[arm_words(row.arm)] = {
             "λ, requests/s of a lone user": f"{row.lam:,.0f} ({row.lam_low:,.0f} … {row.lam_high:,.0f})",
             "σ, contention": f"{row.sigma:.4f} ({row.sigma_low:.4f} … {row.sigma_high:.4f})",
@@ -56,7 +53,7 @@ WELL_FITTED = 0.8  # share of the variance
 def verdicts(run: Run) -> Sentences:
     """How each arm scales with users, where its knee is, and what more nodes would give."""
     found = Sentences()
-    for row in each(findings.scalability(run)):
+    for row in each(scalability(run)):
         found.append(
             f"{arm_words(row.arm)}: {row.lam:,.0f} requests/s for a lone user, contention σ {100 * row.sigma:.1f} % "
             f"(95 % interval {100 * row.sigma_low:.1f} … {100 * row.sigma_high:.1f} %), coherency κ {row.kappa:.2g} "
@@ -69,7 +66,7 @@ def verdicts(run: Run) -> Sentences:
             found.append(f"{arm_words(row.arm)}: throughput falls beyond {row.knee:,.0f} users.")
         else:
             found.append(f"{arm_words(row.arm)}: no knee within {row.most_users:,} users; more users only wait longer.")
-    more = findings.more_nodes(run, int(run.parameters["up_to_nodes"]))
+    more = more_nodes(run, int(run.parameters["up_to_nodes"]))
     if more is not None:
         at = len(more.nodes) - 1
         interval = "" if math.isnan(more.low[at]) else f" (95 % interval {more.low[at]:,.0f} … {more.high[at]:,.0f})"

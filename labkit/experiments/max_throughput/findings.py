@@ -7,6 +7,7 @@ import pandas as pd
 from labkit.analysis import frames
 from labkit.analysis.frames.requests import figures, groups
 from labkit.analysis.frames.single_blocks import blocks, generator_limited
+from labkit.analysis.report import tables
 from labkit.analysis.words import Sentences, arm_words, not_valid, number
 from labkit.run.store import Run
 
@@ -70,11 +71,9 @@ def table(run: Run) -> pd.DataFrame:
         {
             "trial": range(1, len(every) + 1),
             "phase": every["phase"],
-            "asked for/s": every["offered_per_s"].map(number),
+            **tables.figures(every, "offered_per_s"),
             "answered/s": every["requests_per_s"].map(number),
-            "p50, ms": every["p50_ms"].map(number),
-            "p99, ms": every["p99_ms"].map(number),
-            "service p99, ms": every["service_p99_ms"].map(number),
+            **tables.figures(every, "p50_ms", "p99_ms", "service_p99_ms"),
             "generator, % of a core": every["generator_cpu_percent"].map(number),
             "holds": every["holds"].map({True: "yes", False: "no"}),
             "because of": every["reasons"],

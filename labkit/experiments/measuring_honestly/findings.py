@@ -10,10 +10,10 @@ import pandas as pd
 from labkit.analysis import frames
 from labkit.analysis.frames.requests import Block, groups, measured
 from labkit.analysis.frames.rows import each
+from labkit.analysis.report import tables
 from labkit.analysis.statistics import compare
 from labkit.analysis.statistics.intervals import most_by_chance
 from labkit.analysis.words import Sentences, not_valid, number, percent
-from labkit.experiments.measuring_honestly import findings
 from labkit.run.store import Run
 
 headline = frames.headline
@@ -27,19 +27,14 @@ def table(run: Run) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "arm": found["arm"],
-            "requests/s": found["requests_per_s"].map(number),
-            "p50, ms": found["p50_ms"].map(number),
-            "p99, ms": found["p99_ms"].map(number),
-            "max, ms": found["max_ms"].map(number),
-            "service p99, ms": found["service_p99_ms"].map(number),
-            "errors": found["errors"].map(number),
+            **tables.figures(found, "requests_per_s", "p50_ms", "p99_ms", "max_ms", "service_p99_ms", "errors"),
         }
     ).set_index("arm")
 
 
 def averaged_table(run: Run) -> pd.DataFrame:
     """What averaging percentiles makes of the open workload's p99."""
-    found = findings.averaged(run, findings.OPEN)
+    found = averaged(run, OPEN)
     return pd.DataFrame(
         {
             "span, s": found["span_s"].map("{:g}".format),
@@ -52,7 +47,7 @@ def averaged_table(run: Run) -> pd.DataFrame:
 def verdicts(run: Run) -> Sentences:
     """What a closed loop did not see, and how often a comparison of equals found a difference."""
     head = {row.arm: row for row in each(frames.headline(run))}
-    closed, opened = head[findings.CLOSED], head[findings.OPEN]
+    closed, opened = head[CLOSED], head[OPEN]
     found = Sentences()
     stall_ms = 1e3 * float(run.parameters["stall_s"])
     found.append(
@@ -62,7 +57,7 @@ def verdicts(run: Run) -> Sentences:
     found.append(
         f"The service time alone would have hidden it in the open workload too: p99 {number(opened.service_p99_ms)} ms."
     )
-    spans = each(findings.averaged(run, findings.OPEN))
+    spans = each(averaged(run, OPEN))
     worst = max(spans, key=lambda row: abs(math.log(row.averaged_ms / row.pooled_ms)))
     found.append(
         f"Averaging the p99 of {worst.span_s:g} s spans would have said {number(worst.averaged_ms)} ms "
@@ -74,7 +69,7 @@ def verdicts(run: Run) -> Sentences:
         f"Little's law held within {percent(float(off['deviation_percent'].abs().max()) / 100, signed=False)} "
         f"for {', '.join(number(v) for v in off['vus'])} users."
     )
-    same = findings.self_comparisons(run)
+    same = self_comparisons(run)
     wrong = int(same["differs"].sum())
     found.append(
         f"Of {len(same)} comparisons of the server with itself {wrong} found a difference "
