@@ -108,7 +108,8 @@ def _detected(event: Event) -> str:
     """The reason is what became of the open connection, then of a new one, in libpq's words and lines."""
     first, _, second = event["reason"].partition("; ")
     new = second.splitlines()[0] if second else "not tried"
-    return f"noticed: {event['node']} lets nobody in\nthe open connection: {first.splitlines()[0]}\na new one: {new}"
+    known = ["the open connection: " + first.splitlines()[0], f"a new one: {new}"]
+    return "\n".join([f"noticed: {event['node']} accepts no connections", *known])
 
 
 def _survey(event: Event) -> str:
@@ -130,7 +131,7 @@ def _decide(event: Event) -> str:
 
 
 def _preflight(event: Event) -> str:
-    return "; ".join(_list(event, "problems")) or "nothing stands against the promotion"
+    return "; ".join(_list(event, "problems")) or "no problem found"
 
 
 def _fence(event: Event) -> str:
@@ -139,7 +140,7 @@ def _fence(event: Event) -> str:
 
 def _repair(event: Event) -> str:
     changed = ", ".join(f"{name} = '{value}'" for name, value in event["settings"].items())
-    return changed or "nothing to repair: commits wait for nobody"
+    return changed or "nothing to repair: commits wait for no replica"
 
 
 def _repair_label(event: Event) -> str:
@@ -159,6 +160,11 @@ def _written(event: Event) -> str:
     return "transactions of the writers: " + ", ".join(f"{n:,} {name}" for name, n in event["outcomes"].items() if n)
 
 
+def _audit(event: Event) -> str:
+    came = {"true": "passed", "false": "failed"}.get(event["verdict"], "without a verdict")
+    return f"audit {came}: {event['reason']}"
+
+
 def _list(event: Event, name: str) -> list[str]:
     value = event.get(name)
     return value if isinstance(value, list) else []
@@ -174,7 +180,7 @@ SYNCHRONOUS = Moment("synchronous", _synchronous)
 WRITING = Moment("writing", "{writers:.0f} writers append rows on {node}")
 HELD_BACK = Moment("held_back", _held_back)
 FAULT = Moment("fault", "{node} is lost: {fault}", "the primary is lost", "lost")
-DETECTED = Moment("detected", _detected, "noticed: it lets nobody in", "noticed")
+DETECTED = Moment("detected", _detected, "noticed: it accepts no connections", "noticed")
 PROMOTE_CALLED = Moment("promote_called", "{node} is asked to end its recovery", "promotion asked for")
 FIRST_WRITE = Moment(
     "first_write", label="first row acknowledged by the new primary", mark="first row", fact="first_after_ns"
@@ -182,7 +188,7 @@ FIRST_WRITE = Moment(
 WRITING_AGAIN = Moment("writing_again", "{node} has acknowledged a row")
 WRITTEN = Moment("written", _written)
 ROWS_READ = Moment("read_back", "{rows:,.0f} rows read back from {node}")
-AUDIT = Moment("audit", "nothing lost, nothing wrong? {verdict}: {reason}")
+AUDIT = Moment("audit", _audit)
 GHOSTS = Moment("ghosts", "{node} alone has {rows:,.0f} rows, of {transactions:,.0f} transactions")
 REWIND_FAILED = Moment("rewind_failed", "pg_rewind could not: {reason}")
 REJOINED = Moment("rejoined", "{node} follows as a replica, by {how}", "old primary back as a replica")
@@ -207,7 +213,7 @@ DECIDE = Step(
 PREFLIGHT = Step(
     "preflight",
     "Look for what would make the promotion crash or be refused. Raises Refused if there is anything.",
-    (Moment("preflight", _preflight, "nothing stands against its promotion"),),
+    (Moment("preflight", _preflight, "preflight: no problem found"),),
     needs=(SURVEY, DECIDE),
 )
 FENCE = Step(
