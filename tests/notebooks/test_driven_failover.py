@@ -36,7 +36,7 @@ def test_each_cell_shows_its_step(environment: dict[str, str], tmp_path: Path, b
     assert "is the primary" in shown["drill.promote()"]
     assert "rows read back" in shown["drill.read_back()"]
     assert "no note of it" not in str(shown)
-    assert ("taken by hand" in shown["recovery.verdicts(run)"]) == by_hand
+    assert ("taken by hand" in shown["findings.verdicts(run)"]) == by_hand
     assert nodes_running(environment) == [False, False, False]
 
 
