@@ -57,7 +57,7 @@ class Engine:
     def containers(self, cluster: str) -> dict[str, Container]:
         """Node name -> container, running or not, in node order."""
         with refusals():
-            found = self._client.containers.list(all=True, filters={"label": f"{LABEL}={cluster}"})
+            found = self._labelled(f"{LABEL}={cluster}")
         named = {str(container.labels[SERVICE_LABEL]): container for container in found}
         return dict(sorted(named.items(), key=lambda item: int(item[0].removeprefix("pg"))))
 
@@ -75,7 +75,7 @@ class Engine:
     def names(self) -> list[str]:
         """Clusters that have containers or volumes, in alphabetical order."""
         with refusals():
-            containers = self._client.containers.list(all=True, filters={"label": LABEL})
+            containers = self._labelled(LABEL)
             volumes = self._client.volumes.list(filters={"label": LABEL})
         labels = [container.labels for container in containers] + [volume.attrs["Labels"] or {} for volume in volumes]
         return sorted({str(each[LABEL]) for each in labels})
@@ -94,10 +94,15 @@ class Engine:
             if LABEL in (found.attrs["Labels"] or {}):
                 found.remove()
 
+    def _labelled(self, label: str) -> list[Container]:
+        """All containers, running or not, that have a label. Those that are removed while they are listed are not."""
+        found: list[Container] = self._client.containers.list(all=True, ignore_removed=True, filters={"label": label})
+        return found
+
     def end_programs(self, cluster: str) -> None:
         """Remove what still runs, or was left, of programs beside a cluster's nodes: their lab was killed."""
         with refusals():
-            for left in self._client.containers.list(all=True, filters={"label": f"{PROGRAM_LABEL}={cluster}"}):
+            for left in self._labelled(f"{PROGRAM_LABEL}={cluster}"):
                 left.remove(force=True, v=True)
 
     def ensure_image(self, image: str) -> None:
