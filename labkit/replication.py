@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 from labkit.errors import BadInput
 
@@ -18,7 +18,7 @@ Level = Literal["off", "local", "remote_write", "on", "remote_apply"]
 MODES = ("off", "FIRST", "ANY")
 
 
-LEVELS = ("off", "local", "remote_write", "on", "remote_apply")
+LEVELS = get_args(Level)
 
 
 REMOTE_LEVELS = LEVELS[2:]
@@ -53,6 +53,10 @@ class Replication:
         before, listed, _ = names.partition("(")
         method = before.strip() if listed else "FIRST 1"
         return cls.parse(f"FIRST {method}" if method.isdigit() else method, level)
+
+    def at(self, level: Level) -> Replication:
+        """The same commits wait, at another level."""
+        return replace(self, level=level)
 
     def __str__(self) -> str:
         return "async" if self.mode == "off" else f"{self.mode} {self.k}"

@@ -11,9 +11,9 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from labkit.cli.clusters import cluster_name, found, provider_option
 from labkit.errors import BadInput, ClusterError
+from labkit.lab.cluster.powers import ReplicaKeeper
 from labkit.lab.providers import provider
 from labkit.lab.providers.embedded import binaries
-from labkit.lab.providers.protocol import ReplicaKeeper
 
 
 @click.group()

@@ -1,74 +1,55 @@
-"""Parameters: declared once as frozen dataclasses, loaded, overridden and validated all at once.
+"""Parameters: scalars outside, parsed once into the values that an experiment works with.
 
-An experiment's parameters are scalars, so that the same names and values work as a notebook's parameter cell,
-as `papermill -p name value`, as a YAML file and as `labkit run … -p name=value`.
+Outside they are the same names and scalars in a notebook's parameter cell, as `papermill -p name value`, in a YAML
+file, as `labkit run … -p name=value` and in run.json. Inside each is a value of its type, and is not parsed again:
+values.py has the types of those that are more than a number or a word.
 """
 
 from __future__ import annotations
 
 import ast
-import dataclasses
 import difflib
-import math
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args, get_origin
 
 import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails, PydanticKnownError
 
 from labkit.errors import BadInput
+from labkit.experiments.values import Written
 
-_BOOLEANS = {
-    "true": True,
-    "yes": True,
-    "on": True,
-    "1": True,
-    "false": False,
-    "no": False,
-    "off": False,
-    "0": False,
-}
+_KINDS: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
-def param(
-    default: Any,
-    doc: str,
-    *,
-    low: float | None = None,
-    high: float | None = None,
-    choices: tuple[str, ...] = (),
-    many: bool = False,
-) -> Any:
-    """A parameter with its meaning and its limits. `many`: a comma-separated list of `choices`."""
-    return dataclasses.field(
-        default=default, metadata={"doc": doc, "low": low, "high": high, "choices": choices, "many": many}
-    )
+def param(default: Any, doc: str, *, low: float | None = None, high: float | None = None) -> Any:
+    """A parameter with its default as a scalar, its meaning and its limits; its type says the rest."""
+    return Field(default, description=doc, ge=low, le=high)
 
 
-@dataclasses.dataclass(frozen=True)
-class Parameters:
-    """Base of every experiment's parameters; subclasses declare fields with `param`."""
+class Parameters(BaseModel):
+    """Base of every experiment's parameters; subclasses declare fields with `param`.
+
+    However one is made, names, types, ranges and combinations are checked: BadInput says everything that is wrong.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
     @classmethod
     def build(cls, values: Mapping[str, Any]) -> Self:
-        """Check names, types, ranges and combinations. Raises BadInput with everything that is wrong."""
-        fields = {f.name: f for f in dataclasses.fields(cls)}
-        problems: list[str] = []
-        good: dict[str, Any] = {}
-        for name, value in values.items():
-            if name not in fields:
-                problems.append(f"unknown parameter {name!r}{_did_you_mean(name, fields)}")
-                continue
-            try:
-                good[name] = _converted(fields[name], value)
-            except ValueError as error:
-                problems.append(f"{name}: {error}")
-        made = cls(**good)
-        problems += made.conflicts()
-        if problems:
-            raise BadInput(problems)
-        return made
+        """Parse the scalars. Raises BadInput with everything that is wrong."""
+        return cls.model_validate(dict(values))
 
     @classmethod
     def load(cls, path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Self:
@@ -85,7 +66,7 @@ class Parameters:
         papermill only warns about a parameter that the notebook does not have: it would be ignored without a
         word in the result. The cell that papermill injects is read back here, so that a misspelt name is an error.
         """
-        names = {f.name for f in dataclasses.fields(cls)} & namespace.keys()
+        names = cls.model_fields.keys() & namespace.keys()
         for cell in namespace.get("In", ()):
             if isinstance(cell, str) and cell.startswith("# Parameters"):
                 names |= {
@@ -103,30 +84,66 @@ class Parameters:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain scalars, in declaration order: what run.json keeps."""
-        return dataclasses.asdict(self)
+        return self.model_dump()
 
     def replace(self, **changes: Any) -> Self:
         """A validated copy."""
         return self.build(self.as_dict() | changes)
 
     @classmethod
+    def choices(cls) -> dict[str, tuple[str, ...]]:
+        """The words to choose from, by the names of the parameters that are a choice, or several."""
+        return {name: words for name, field in cls.model_fields.items() if (words := _choices(field))}
+
+    @classmethod
     def table(cls) -> list[dict[str, Any]]:
         """One row a parameter: name, default, range, meaning."""
-        rows = []
-        for f in dataclasses.fields(cls):
-            m = f.metadata
-            limits = ", ".join(m["choices"]) or " … ".join(
-                "" if bound is None else f"{bound:,.10g}" for bound in (m["low"], m["high"])
+        rows, choices = [], cls.choices()
+        for name, field in cls.model_fields.items():
+            limits = ", ".join(choices.get(name, ())) or " … ".join(
+                "" if bound is None else f"{bound:,.10g}" for bound in _bounds(field)
             )
             rows.append(
                 {
-                    "name": f.name,
-                    "default": f.default,
+                    "name": name,
+                    "default": field.default,
                     "range": limits.strip(" …") and limits,
-                    "meaning": m["doc"],
+                    "meaning": field.description,
                 }
             )
         return rows
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_written(cls, value: object, info: ValidationInfo) -> object:
+        """What papermill, YAML and the command line may write for a scalar, as pydantic reads it."""
+        assert info.field_name is not None
+        kind = cls.model_fields[info.field_name].annotation
+        if kind is str:
+            return value if isinstance(value, bool) or not isinstance(value, int | float) else str(value)
+        if kind in (int, float) and isinstance(value, bool):
+            raise PydanticKnownError("int_type")
+        if not isinstance(value, str):
+            return value
+        return _number(value) if kind in (int, float) else value.strip()
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _all_at_once(cls, values: Any, made: ModelWrapValidatorHandler[Self]) -> Self:
+        """Say what is wrong with single values and what with their combination in one error."""
+        problems: list[str] = []
+        try:
+            parameters = made(values)
+        except ValidationError as error:
+            found = error.errors(include_url=False)
+            problems += [said for each in found for said in _sentences(cls.model_fields, each, values)]
+            wrong = {each["loc"][0] for each in found}
+            # Where a value is wrong, its default stands in for it.
+            parameters = made({name: value for name, value in values.items() if name not in wrong})
+        problems += parameters.conflicts()
+        if problems:
+            raise BadInput(problems)
+        return parameters
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -152,75 +169,63 @@ def assignments(pairs: tuple[str, ...] | list[str]) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in pairs)
 
 
-def as_list(value: str) -> list[str]:
-    """The items of a comma-separated parameter."""
-    return [item.strip() for item in value.split(",") if item.strip()]
+def _number(text: str) -> int | float | str:
+    """1_000, 1e6 and 3.0 are whole numbers too; what is no number is for pydantic to refuse."""
+    plain = text.replace("_", "")
+    try:
+        return int(plain)
+    except ValueError:
+        pass
+    try:
+        number = float(plain)
+    except ValueError:
+        return text
+    return int(number) if number.is_integer() else number
 
 
-def as_stages(text: str) -> tuple[tuple[float, float], ...]:
-    """The (value, seconds) pairs of a `stages` parameter. Raises BadInput with everything that is wrong."""
-    stages, problems = [], []
-    for i, item in enumerate(as_list(text), 1):
-        value, _, seconds = item.partition(":")
-        try:
-            stages.append((_to_kind(float, value), _to_kind(float, seconds)))
-        except ValueError:
-            problems.append(f"stage {i}: {item!r} is not of the form value:seconds")
-            continue
-        if stages[-1][0] < 0:
-            problems.append(f"stage {i}: {value} is below 0")
-        if stages[-1][1] < 0:
-            problems.append(f"stage {i}: {seconds} s goes back in time")
-    if problems:
-        raise BadInput(problems)
-    return tuple(stages)
+def _sentences(fields: Mapping[str, FieldInfo], error: ErrorDetails, values: Mapping[str, Any]) -> list[str]:
+    """What pydantic found wrong in one place, beginning with the parameter's name."""
+    name, *place = map(str, error["loc"])
+    if error["type"] == "extra_forbidden":
+        return [f"unknown parameter {name!r}{_did_you_mean(name, fields)}"]
+    own = error.get("ctx", {}).get("error")
+    if isinstance(own, ValueError):
+        return [f"{name}: {problem}" for problem in own.args]
+    field, value = (_item(fields[name]), error["input"]) if place else (fields[name], values[name])
+    if choices := _choices(fields[name]):
+        return [f"{name}: {value!r} is not among {', '.join(choices)}"]
+    if error["type"] in ("greater_than_equal", "less_than_equal"):
+        low, high = _bounds(field)
+        bounds = f"at least {low:g}" if high is None else f"between {low:g} and {high:g}"
+        return [f"{name}: {value} is out of range, it must be {bounds}"]
+    if error["type"] == "too_short":
+        return [f"{name}: {value!r} names nothing"]
+    return [f"{name}: {value!r} is not {_KINDS[field.annotation]}"]
 
 
-def _did_you_mean(name: str, known: Mapping[str, Any]) -> str:
+def _item(field: FieldInfo) -> FieldInfo:
+    """Each of the several values that a parameter has; else the parameter itself."""
+    if get_origin(field.annotation) is not tuple:
+        return field
+    return FieldInfo.from_annotation(get_args(field.annotation)[0])
+
+
+def _choices(field: FieldInfo) -> tuple[str, ...]:
+    """The words that a value may be; none if it is not a choice."""
+    item = _item(field)
+    if get_origin(item.annotation) is Literal:
+        return get_args(item.annotation)
+    return next((each.choices for each in item.metadata if isinstance(each, Written)), ())
+
+
+def _bounds(field: FieldInfo) -> tuple[Any, Any]:
+    """The lowest and the highest that a value may be, None if there is none."""
+    low, high = (
+        next((getattr(each, name) for each in field.metadata if hasattr(each, name)), None) for name in ("ge", "le")
+    )
+    return low, high
+
+
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     return f", did you mean {near[0]!r}?" if near else f"; there are: {', '.join(known)}"
-
-
-def _converted(field: dataclasses.Field[Any], value: Any) -> Any:
-    kind, meta = type(field.default), field.metadata
-    converted = _to_kind(kind, value)
-    if meta["choices"]:
-        items = as_list(converted) if meta["many"] else [converted]
-        # The original report calls the primary `master`.
-        items = [re.sub(r"\bmaster\b", "primary", item) for item in items]
-        unknown = [item for item in items if item not in meta["choices"]]
-        if unknown or not items:
-            raise ValueError(f"{value!r} is not among {', '.join(meta['choices'])}")
-        if len(set(items)) < len(items):
-            raise ValueError(f"{value!r} names one thing twice")
-        return ",".join(items)
-    if kind in (int, float):
-        low, high = meta["low"], meta["high"]
-        if (low is not None and converted < low) or (high is not None and converted > high):
-            bounds = f"at least {low:g}" if high is None else f"between {low:g} and {high:g}"
-            raise ValueError(f"{value} is out of range, it must be {bounds}")
-    return converted
-
-
-def _to_kind(kind: type, value: Any) -> Any:
-    wrong = ValueError(f"{value!r} is not {_KIND_NAMES[kind]}")
-    if kind is bool:
-        if isinstance(value, bool):
-            return value
-        if isinstance(value, str) and value.strip().lower() in _BOOLEANS:
-            return _BOOLEANS[value.strip().lower()]
-        raise wrong
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise wrong
-    if kind is str:
-        return str(value)
-    try:
-        number = float(str(value).replace("_", ""))
-    except ValueError:
-        raise wrong from None
-    if not math.isfinite(number) or (kind is int and number != int(number)):
-        raise wrong
-    return kind(number)
-
-
-_KIND_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}

@@ -1,26 +1,33 @@
-"""Parameters that several experiments have, and the choices they offer."""
+"""Parameters that several experiments have, and what they may be."""
 
 from __future__ import annotations
 
-import dataclasses
 import re
-from typing import ClassVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
 
 from labkit import paths
 from labkit.errors import BadInput
-from labkit.experiments.parameters import Parameters, as_list, param
-from labkit.lab.dataset.locales import LOCALES
+from labkit.experiments.parameters import Parameters, param
+from labkit.experiments.values import one_of
+from labkit.lab.dataset.locales import Locale
+from labkit.lab.failover.fault import FAULTS, NEEDS, Fault
+from labkit.lab.providers.declared import DECLARED, Owned, ProviderName, lacking
+from labkit.lab.routing.arms import PRIMARY_ONLY, REPLICAS, Arm
 from labkit.replication import Replication
 
-ARMS = ("primary-only", "replicas-round-robin")
-PROVIDERS = ("embedded", "docker", "attach")
-OWNING_PROVIDERS = ("embedded", "docker")  # whose servers may be stopped, restarted and killed
-WORKLOADS = ("get-user", "search-users")
+ReadArm = Annotated[Arm, one_of(PRIMARY_ONLY, REPLICAS)]
+WorkloadName = Literal["get-user", "search-users"]
+Users = Annotated[int, Field(ge=1)]
+AnyFault = Annotated[Fault, one_of(*FAULTS)]
+Mode = Annotated[Replication, one_of(*map(Replication.parse, ("async", "FIRST 1", "ANY 1", "ANY 2")))]
+"""Who commits wait for; the level is a parameter of its own."""
 
 SPARE_CONNECTIONS = 10  # for the sampler, replication and whoever looks on
 
 
-@dataclasses.dataclass(frozen=True)
 class OnServers(Parameters):
     """Which run to read, or which servers to drive."""
 
@@ -28,11 +35,17 @@ class OnServers(Parameters):
     """The name of the experiment that these are parameters of."""
 
     run_id: str = param("", "a recorded run to read instead of driving a new one; empty drives")
-    provider: str = param("embedded", "where the servers come from", choices=PROVIDERS)
+    provider: ProviderName = param("embedded", "where the servers come from")
     cluster: str = param("lab", "name of the cluster; it is found again if it exists")
 
+    def needs(self) -> Mapping[type, str]:
+        """The powers that are asked of the provider, each with a parameter and its value that ask for it."""
+        return {}
 
-@dataclasses.dataclass(frozen=True)
+    def conflicts(self) -> list[str]:
+        return lacking(self.provider, self.needs())
+
+
 class OnACluster(OnServers):
     """On a cluster that may be there already, and may stay."""
 
@@ -40,12 +53,11 @@ class OnACluster(OnServers):
     keep_cluster: bool = param(False, "leave a cluster that this run started running afterwards")
 
 
-@dataclasses.dataclass(frozen=True)
 class ReadingUsers(OnACluster):
     """Read load on the users table."""
 
     users: int = param(1_000_000, "rows of the users table", low=100, high=100_000_000)
-    locale: str = param("en_US", "language of the names", choices=LOCALES)
+    locale: Locale = param("en_US", "language of the names")
     seed: int = param(20230604, "seed of the dataset and of every random choice", low=0, high=2**31 - 1)
     connections: int = param(32, "database connections to each node that serves reads", low=1, high=1000)
     timeout_s: float = param(30.0, "deadline of one request, waiting for a connection included", low=0.1, high=600)
@@ -53,19 +65,36 @@ class ReadingUsers(OnACluster):
     sample_interval_s: float = param(1.0, "seconds between two samples of servers and host", low=0.1, high=60)
 
     def conflicts(self) -> list[str]:
+        return super().conflicts() + self._too_many_connections()
+
+    def _too_many_connections(self) -> list[str]:
         allowed = max_connections()
-        if self.run_id or self.provider == "attach" or self.connections + SPARE_CONNECTIONS <= allowed:
+        asked = self.connections + SPARE_CONNECTIONS
+        # What others own is asked of their servers, and a recorded run needs none.
+        if self.run_id or not DECLARED[self.provider].owns or asked <= allowed:
             return []
         return [
             f"connections: {self.connections} to a node and {SPARE_CONNECTIONS} to spare need max_connections of at "
-            f"least {self.connections + SPARE_CONNECTIONS}; {paths.configs() / 'postgresql'} sets {allowed}, in both "
-            "primary/ and replica/"
+            f"least {asked}; {paths.configs() / 'postgresql'} sets {allowed}, in both primary/ and replica/"
         ]
 
-    def _without_replicas(self, arms: str) -> list[str]:
-        if self.replicas or not any(arm.startswith("replicas") for arm in as_list(arms)):
-            return []
-        return ["replicas: 0 leaves the arm replicas-round-robin without a server; name another arm or add replicas"]
+
+class OneWorkload(ReadingUsers):
+    """Read load of one kind."""
+
+    workload: WorkloadName = param("get-user", "what a request asks for")
+    warmup_s: float = param(0.5, "seconds at the start of every block that are not counted", low=0, high=600)
+
+
+def too_few_replicas(replicas: int, arms: Iterable[Arm]) -> list[str]:
+    """Arms that need more replicas than there are."""
+    return [
+        f"replicas: 0 leaves the arm {arm} without a server; name another arm or add replicas"
+        if not replicas
+        else f"arms: {arm} needs {arm.least_replicas} replicas, replicas is {replicas}"
+        for arm in arms
+        if arm.least_replicas > replicas
+    ]
 
 
 def too_many_processes(processes: int, **shared: int) -> list[str]:
@@ -77,6 +106,22 @@ def too_many_processes(processes: int, **shared: int) -> list[str]:
     ]
 
 
+def impossible_modes(name: str, modes: Iterable[Replication], replicas: int) -> list[str]:
+    """Modes that wait for more replicas than there are; `name` is the parameter."""
+    found = []
+    for mode in modes:
+        try:
+            mode.check(replicas)
+        except BadInput as error:
+            found += [f"{name}: {problem}" for problem in error.problems]
+    return found
+
+
+def powers_for(name: str, faults: Sequence[Fault]) -> dict[type, str]:
+    """What faults need of the provider; `name` is the parameter. The first fault speaks for others like it."""
+    return {NEEDS.get(fault.does, Owned): f"{name}: {fault}" for fault in reversed(faults)}
+
+
 def max_connections() -> int:
     """What the lab's own servers are configured to allow. Raises BadInput if the setting is gone."""
     file = paths.configs() / "postgresql" / "primary" / "postgresql.conf"
@@ -84,35 +129,3 @@ def max_connections() -> int:
     if not found:
         raise BadInput(f"{file} does not set max_connections; write `max_connections = 300` there and for replicas")
     return int(found[1])
-
-
-@dataclasses.dataclass(frozen=True)
-class _OneWorkload(ReadingUsers):
-    """What these experiments have in common."""
-
-    workload: str = param("get-user", "what a request asks for", choices=WORKLOADS)
-    warmup_s: float = param(0.5, "seconds at the start of every block that are not counted", low=0, high=600)
-
-
-FAULTS = ("kill", "postmaster", "pause", "isolate", "switchover")
-
-
-TRIAL_FAULTS = (*FAULTS, "kill-one-behind", "kill-all-behind")
-
-
-def _modes(modes: list[str], replicas: int) -> list[str]:
-    found = []
-    for words in modes:
-        try:
-            Replication.parse(words).check(replicas)
-        except BadInput as error:
-            found += [f"mode: {problem}" for problem in error.problems]
-    return found
-
-
-def _provider(provider: str, faults: list[str]) -> list[str]:
-    if provider == "attach":
-        return ["provider: attached servers are neither killed nor damaged; take embedded or docker"]
-    if "isolate" in faults and provider != "docker":
-        return [f"fault: isolate needs provider docker; {provider} has no network of its own"]
-    return []

@@ -24,7 +24,9 @@ from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.cluster.node import Node
 from labkit.lab.load.blocks import Blocks
 from labkit.lab.load.shards import Generators
+from labkit.lab.providers.declared import DECLARED, ProviderName
 from labkit.lab.providers.protocol import ClusterSpec
+from labkit.lab.routing.arms import Arm
 from labkit.lab.sampling.sampler import Sampler
 from labkit.progress import Progress
 from labkit.run.store import Run, RunStore, open_run
@@ -83,12 +85,12 @@ def _driving(run: Run) -> Iterator[Run]:
         run.mark("complete")
 
 
-def _alone_on(provider: str, cluster: str) -> contextlib.AbstractContextManager[None]:
+def _alone_on(provider: ProviderName, cluster: str) -> contextlib.AbstractContextManager[None]:
     """Keep other experiments off a cluster. Raises ClusterError if one is there.
 
     Attached servers are not the lab's to reserve.
     """
-    if provider == "attach":
+    if not DECLARED[provider].owns:
         return contextlib.nullcontext()
     busy = ClusterError(
         f"another experiment uses cluster {cluster} now; wait for its end, or give this one a cluster of its own "
@@ -203,7 +205,7 @@ def sampled(run: Run, cluster: Cluster, interval_s: float, generators: Generator
 class Reads:
     """What the blocks of a read load need: the nodes of each arm, the data, and the blocks themselves."""
 
-    nodes: Mapping[str, Sequence[Node]]
+    nodes: Mapping[Arm, Sequence[Node]]
     data: dataset.DatasetSpec
     blocks: Blocks
 
@@ -213,7 +215,7 @@ def reading(
     p: ReadingUsers,
     run: Run,
     cluster: Cluster,
-    arms: Iterable[str],
+    arms: Iterable[Arm],
     seconds: float,
     processes: int = 1,
     executor: Executor | None = None,

@@ -23,12 +23,12 @@ from labkit.errors import BadInput, ClusterError
 from labkit.lab import dataset
 from labkit.lab.cluster import sql
 from labkit.lab.cluster.cluster import Cluster
-from labkit.lab.cluster.powers import Isolatable, Killable, Limitable, Measurable, Repairable
+from labkit.lab.cluster.powers import Isolatable, Killable, Limitable, Measurable, Repairable, ReplicaKeeper
 from labkit.lab.dataset import DatasetSpec
 from labkit.lab.failover.steps import FailoverSteps
 from labkit.lab.providers.attach.provider import AttachProvider
 from labkit.lab.providers.embedded.provider import EmbeddedProvider
-from labkit.lab.providers.protocol import ClusterSpec, ReplicaKeeper
+from labkit.lab.providers.protocol import ClusterSpec
 from labkit.lab.sampling.node import DISK_METRICS, USAGE_METRICS
 from labkit.run.store import Run, read_run
 

@@ -12,9 +12,9 @@ from labkit import paths
 from labkit.errors import BadInput, ClusterError, WaitTimeout
 from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.cluster.node import Node
-from labkit.lab.cluster.powers import Killable, Measurable, NodeControl
+from labkit.lab.cluster.powers import Killable, Measurable, NodeControl, ReplicaKeeper
 from labkit.lab.cluster.waiting import wait_until
-from labkit.lab.providers.protocol import ClusterSpec, Provider, ReplicaKeeper
+from labkit.lab.providers.protocol import ClusterSpec, Provider
 
 MB = 2**20
 

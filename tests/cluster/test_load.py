@@ -25,6 +25,7 @@ from labkit.lab.load.engine import run_load
 from labkit.lab.load.shards import Generators, LoadInterrupted, stop_file
 from labkit.lab.load.spec import LoadResult, LoadSpec, Target, merge
 from labkit.lab.routing import nodes_for
+from labkit.lab.routing.arms import REPLICAS
 from labkit.lab.workloads.get_user import GetUser, GetUserByNumber
 from labkit.lab.workloads.search_users import SearchUsers
 from labkit.run.store import Run
@@ -65,7 +66,7 @@ def test_times_are_in_order_and_users_wait_their_turn(load: LoadSpec) -> None:
 
 
 def test_replicas_take_turns(load: LoadSpec, seeded: Cluster) -> None:
-    replicas = nodes_for("replicas-round-robin", seeded)
+    replicas = nodes_for(REPLICAS, seeded)
     _, ops = drive(replace(load, targets=targets(replicas)))
     share = ops["node"].value_counts(normalize=True)
     assert set(share.index) == {node.name for node in replicas}
@@ -207,7 +208,7 @@ def on_replicas(cluster: Cluster, load: LoadSpec) -> tuple[LoadSpec, Node]:
     """The load on the replicas, with a short deadline and no warm-up, and the replica that gets into trouble."""
     dataset.seed(cluster, DATA)
     cluster.wait_for_catchup(20)
-    replicas = nodes_for("replicas-round-robin", cluster)
+    replicas = nodes_for(REPLICAS, cluster)
     assert isinstance(replicas[-1].control, Killable)
     return replace(load, targets=targets(replicas), warmup_s=0, timeout_s=2), replicas[-1]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
 
 import nbformat
 import pytest
@@ -93,7 +92,7 @@ def test_an_experiment_s_notebook_has_its_parameters_with_their_defaults(experim
     written = {
         statement.targets[0].id: ast.literal_eval(statement.value) for statement in ast.parse(cells[0].source).body
     }
-    declared = {field.name: field.default for field in dataclasses.fields(experiment.parameters)}
+    declared = {row["name"]: row["default"] for row in experiment.parameters.table()}
     assert written == declared
     assert list(written) == list(declared)
     assert f"labkit.{experiment.parameters.__name__}.from_notebook(globals())" in cells[1].source

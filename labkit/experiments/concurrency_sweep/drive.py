@@ -5,7 +5,6 @@ from __future__ import annotations
 from concurrent.futures import Executor
 
 from labkit.experiments.concurrency_sweep.parameters import ConcurrencySweep
-from labkit.experiments.parameters import as_list
 from labkit.experiments.stage import on_cluster, reading, recorded
 from labkit.lab.load.arrivals import Closed
 from labkit.lab.workloads import workload
@@ -20,17 +19,16 @@ def concurrency_sweep(parameters: ConcurrencySweep, executor: Executor | None = 
     p = parameters
     if p.run_id:
         return recorded(p)
-    arms = as_list(p.arms)
-    seconds = len(arms) * len(p.user_levels) * p.rounds * (p.warmup_s + p.step_s)
+    seconds = len(p.arms) * len(p.levels) * p.rounds * (p.warmup_s + p.step_s)
     with (
         on_cluster(p) as (run, cluster),
-        reading(p, run, cluster, arms, seconds, p.processes, executor) as reads,
+        reading(p, run, cluster, p.arms, seconds, p.processes, executor) as reads,
     ):
         load = workload(p.workload, reads.data)
         for r in range(p.rounds):
             back = r % 2 == 1  # so that neither an arm nor a level always comes first
-            for users in p.user_levels[::-1] if back else p.user_levels:
-                for arm in arms[::-1] if back else arms:
-                    facts = {"workload": p.workload, "arm": arm, "round": r}
+            for users in p.levels[::-1] if back else p.levels:
+                for arm in p.arms[::-1] if back else p.arms:
+                    facts = {"workload": p.workload, "arm": str(arm), "round": r}
                     reads.blocks.drive(load, reads.nodes[arm], Closed(users), p.step_s, facts)
     return run

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
 from labkit.errors import ClusterError
-from labkit.experiments.cpu_budget.parameters import CpuBudget
-from labkit.experiments.parameters import as_list
+from labkit.experiments.cpu_budget.parameters import Budget, CpuBudget
 from labkit.experiments.read_scaling.drive import arrivals_of
+from labkit.experiments.shared import WorkloadName
 from labkit.experiments.stage import on_cluster, reading, recorded
 from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.cluster.node import Node
 from labkit.lab.cluster.powers import Limitable
+from labkit.lab.routing.arms import Arm
 from labkit.lab.workloads import workload
 from labkit.run.store import Run
 
@@ -33,14 +33,14 @@ def cpu_budget(parameters: CpuBudget) -> Run:
     with (
         on_cluster(p) as (run, cluster),
         _limited(cluster) as limit,
-        reading(p, run, cluster, as_list(p.arms), seconds, p.processes) as reads,
+        reading(p, run, cluster, p.arms, seconds, p.processes) as reads,
     ):
         driven = reads.blocks
         for name, budget, arm, r in plan:
             cpus = p.node_cpus if budget == "limited" else None
             limit(cpus)
             load = workload(name, reads.data, hit_ratio=p.hit_ratio)
-            facts = {"workload": labelled(name, cpus), "arm": arm, "round": r}
+            facts = {"workload": labelled(name, cpus), "arm": str(arm), "round": r}
             facts |= {"budget": budget, "node_cpus": cpus}
             driven = driven.on_terms(_shared_out(p, reads.nodes[arm]))
             driven.drive(load, reads.nodes[arm], arrivals_of(p), p.block_s, facts)
@@ -52,21 +52,20 @@ def labelled(workload_name: str, cpus: float | None) -> str:
     return f"{workload_name}, CPU shared" if cpus is None else f"{workload_name}, {cpus:g} CPU each"
 
 
-def _plan(p: CpuBudget) -> list[tuple[str, str, str, int]]:
+def _plan(p: CpuBudget) -> list[tuple[WorkloadName, Budget, Arm, int]]:
     """Workload, budget, arm and round of every block: budgets and arms in alternating order."""
-    budgets, arms = as_list(p.budgets), as_list(p.arms)
     return [
         (name, budget, arm, r)
-        for name in as_list(p.workloads)
+        for name in p.workloads
         for r in range(p.rounds)
-        for budget in (budgets if r % 2 == 0 else budgets[::-1])
-        for arm in (arms if r % 2 == 0 else arms[::-1])
+        for budget in (p.budgets if r % 2 == 0 else p.budgets[::-1])
+        for arm in (p.arms if r % 2 == 0 else p.arms[::-1])
     ]
 
 
 def _shared_out(p: CpuBudget, nodes: Sequence[Node]) -> CpuBudget:
     # Whole numbers of connections: of 32 for three nodes two stay unused.
-    return dataclasses.replace(p, connections=p.connections // len(nodes))
+    return p.model_copy(update={"connections": p.connections // len(nodes)})
 
 
 @contextlib.contextmanager

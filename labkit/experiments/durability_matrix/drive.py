@@ -10,6 +10,7 @@ from labkit.experiments.durability_matrix.parameters import DurabilityMatrix
 from labkit.experiments.failover.trial import Trial, run_trial
 from labkit.experiments.stage import fresh_clusters, recorded
 from labkit.lab.failover import Policy
+from labkit.lab.failover.fault import Fault
 from labkit.lab.load.shards import Generators
 from labkit.lab.workloads.append_rows import AppendRows
 from labkit.progress import Progress
@@ -37,9 +38,9 @@ def durability_matrix(parameters: DurabilityMatrix) -> Run:
     ):
         _drop_unfinished(run)
         done = {block["block"] for block in run.blocks}
-        for number, mode, level, fault in plan:
+        for number, replication, fault in plan:
             if number not in done:
-                trial = _trial(p, number, Replication.parse(mode, level), fault)
+                trial = _trial(p, number, replication, fault)
                 began = time.monotonic()
                 facts = run_trial(trial, recreate(p.replicas), run, generators)
                 run.update(blocks=[*run.blocks, facts | {"took_s": time.monotonic() - began}])
@@ -47,7 +48,7 @@ def durability_matrix(parameters: DurabilityMatrix) -> Run:
     return run
 
 
-def _trial(p: DurabilityMatrix, number: int, replication: Replication, fault: str) -> Trial:
+def _trial(p: DurabilityMatrix, number: int, replication: Replication, fault: Fault) -> Trial:
     rng = random.Random(f"{p.seed}:{number}")
     return Trial(
         replication=replication,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Mapping
 
-from labkit.experiments.failover.parameters import MODES
-from labkit.experiments.parameters import as_list, param
-from labkit.experiments.shared import TRIAL_FAULTS, OnServers, _modes, _provider
-from labkit.replication import LEVELS
+from labkit.experiments.parameters import param
+from labkit.experiments.shared import AnyFault, Mode, OnServers, impossible_modes, powers_for
+from labkit.experiments.values import Several
+from labkit.lab.failover.fault import Fault
+from labkit.replication import Level, Replication
 
 
-@dataclasses.dataclass(frozen=True)
 class DurabilityMatrix(OnServers):
     """Many failovers, each of a fresh cluster: what every mode and level of replication loses, and what it costs."""
 
@@ -19,11 +19,9 @@ class DurabilityMatrix(OnServers):
     resume: str = param("", "a run that was cut off: go on with it, its own parameters count")
     cluster: str = param("matrix", "name of the cluster that is made anew for every trial")
     replicas: int = param(2, "streaming replicas beside the primary", low=1, high=8)
-    modes: str = param("async,FIRST 1,ANY 1,ANY 2", "who commits wait for", choices=MODES, many=True)
-    levels: str = param(
-        "local,remote_write,on,remote_apply", "how far a replica must have come", choices=LEVELS, many=True
-    )
-    faults: str = param("kill,kill-all-behind", "how the primary is lost", choices=TRIAL_FAULTS, many=True)
+    modes: Several[Mode] = param("async,FIRST 1,ANY 1,ANY 2", "who commits wait for")
+    levels: Several[Level] = param("local,remote_write,on,remote_apply", "how far a replica must have come")
+    faults: Several[AnyFault] = param("kill,kill-all-behind", "how the primary is lost")
     kills: int = param(2, "trials of every mode, level and fault", low=1, high=10_000)
     writers: int = param(10, "writers, each waiting for its answer before it writes again", low=1, high=1000)
     rows_per_tx: int = param(1, "rows of one transaction", low=1, high=10_000)
@@ -38,9 +36,12 @@ class DurabilityMatrix(OnServers):
     timeout_s: float = param(20.0, "deadline of one transaction", low=0.1, high=600)
 
     def conflicts(self) -> list[str]:
-        return _modes(as_list(self.modes), self.replicas) + _provider(self.provider, as_list(self.faults))
+        return super().conflicts() + impossible_modes("modes", self.modes, self.replicas)
+
+    def needs(self) -> Mapping[type, str]:
+        return powers_for("faults", self.faults)
 
     @property
-    def cells(self) -> list[tuple[str, str, str]]:
-        """Mode, level, fault."""
-        return [(m, lv, f) for m in as_list(self.modes) for lv in as_list(self.levels) for f in as_list(self.faults)]
+    def cells(self) -> list[tuple[Replication, Fault]]:
+        """Every mode at every level, with every fault."""
+        return [(mode.at(level), fault) for mode in self.modes for level in self.levels for fault in self.faults]

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Mapping
+from typing import Annotated
 
 from labkit.experiments.parameters import param
-from labkit.experiments.shared import TRIAL_FAULTS, OnACluster, _modes, _provider
-from labkit.replication import LEVELS, Replication
+from labkit.experiments.shared import AnyFault, OnACluster, impossible_modes, powers_for
+from labkit.experiments.values import Written
+from labkit.replication import Level, Replication
 
-MODES = ("async", "FIRST 1", "ANY 1", "ANY 2")
+AnyMode = Annotated[Replication, Written(Replication.parse)]
 
 
-@dataclasses.dataclass(frozen=True)
 class Failover(OnACluster):
     """Write load, the primary lost under it, a replica promoted, and an audit of every row."""
 
     experiment = "failover"
 
     replicas: int = param(2, "streaming replicas beside the primary", low=1, high=8)
-    mode: str = param("ANY 1", "who a commit waits for: async, FIRST k or ANY k")
-    level: str = param("on", "synchronous_commit: how far the replica must have come", choices=LEVELS)
+    mode: AnyMode = param("ANY 1", "who a commit waits for: async, FIRST k or ANY k")
+    level: Level = param("on", "synchronous_commit: how far the replica must have come")
     writers: int = param(10, "writers, each waiting for its answer before it writes again", low=1, high=1000)
     rows_per_tx: int = param(1, "rows of one transaction", low=1, high=10_000)
     payload_bytes: int = param(64, "length of each row's text", low=1, high=100_000)
-    fault: str = param("kill", "how the primary is lost; switchover is a clean stop", choices=TRIAL_FAULTS)
+    fault: AnyFault = param("kill", "how the primary is lost; switchover is a clean stop")
     before_s: float = param(3.0, "seconds of writing before the fault", low=0.1, high=3600)
     behind_s: float = param(0.3, "for the faults that end in -behind: seconds without receiving", low=0.01, high=60)
     after_s: float = param(2.0, "seconds of writing after the new primary's first row", low=0.1, high=3600)
@@ -39,8 +40,12 @@ class Failover(OnACluster):
     sample_interval_s: float = param(0.5, "seconds between two samples of servers and host", low=0.1, high=60)
 
     def conflicts(self) -> list[str]:
-        return _modes([self.mode], self.replicas) + _provider(self.provider, [self.fault])
+        return super().conflicts() + impossible_modes("mode", [self.mode], self.replicas)
+
+    def needs(self) -> Mapping[type, str]:
+        return powers_for("fault", [self.fault])
 
     @property
     def replication(self) -> Replication:
-        return Replication.parse(self.mode, self.level)
+        """What commits wait for: `mode` at `level`."""
+        return self.mode.at(self.level)

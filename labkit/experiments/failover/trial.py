@@ -15,6 +15,7 @@ from labkit.errors import ClusterError, LoadError
 from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.cluster.node import Node
 from labkit.lab.failover import faults, readback, rejoining
+from labkit.lab.failover.fault import Fault
 from labkit.lab.failover.steps import FailoverSteps, Policy
 from labkit.lab.failover.watching import Watch
 from labkit.lab.load import writing
@@ -27,7 +28,6 @@ from labkit.run.parts import part_name
 from labkit.run.steps import Moment, Step
 from labkit.run.store import Run
 
-BEHIND = "-behind"
 _PATIENCE_S = 1.0  # with writers whose trial has ended early; a notebook server waits for little more
 
 
@@ -36,7 +36,7 @@ class Trial:
     """What is done in one trial; times in seconds."""
 
     replication: Replication
-    fault: str
+    fault: Fault
     workload: AppendRows
     policy: Policy
     writers: int = 10
@@ -114,10 +114,9 @@ class TrialSteps:
             with Watch(self.old, self.cluster.replicas()) as watch:
                 self._hold_back()
                 watch.probe()
-                fault = "kill" if self.trial.fault.endswith(BEHIND) else self.trial.fault
-                self._fault_ns = faults.inject(self.old, fault)
+                self._fault_ns = faults.inject(self.old, self.trial.fault.does)
                 at_ns = self._fault_ns - self.run.epoch_ns
-                self._log(steps.FAULT, fault=self.trial.fault, node=self.old.name, at_ns=at_ns)
+                self._log(steps.FAULT, fault=str(self.trial.fault), node=self.old.name, at_ns=at_ns)
                 reason = watch.wait_for_failure(self.trial.deadline_s)
                 self._log(steps.DETECTED, node=self.old.name, reason=reason)
                 known = {"primary_lsn": watch.primary_lsn, "replication": watch.replication}
@@ -243,10 +242,10 @@ class TrialSteps:
 
     def _hold_back(self) -> None:
         """Hold one replica, drawn by the seed, or all of them back for `behind_s` before the fault; never undone."""
-        if not self.trial.fault.endswith(BEHIND):
+        if not self.trial.fault.behind:
             return
         replicas = self.cluster.replicas()
-        everyone = self.trial.fault == "kill-all-behind"
+        everyone = self.trial.fault.behind == "all"
         held = replicas if everyone else [random.Random(self.trial.seed).choice(replicas)]
         for node in held:
             faults.stop_receiving(node, self.trial.deadline_s)
@@ -277,7 +276,7 @@ class TrialSteps:
             "block": trial.block,
             "mode": str(trial.replication),
             "level": trial.replication.level,
-            "fault": trial.fault,
+            "fault": str(trial.fault),
             "seed": trial.seed,
             "old": self.old.name,
             "new": self.new.name,

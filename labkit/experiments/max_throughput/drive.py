@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from concurrent.futures import Executor
-from typing import Any, Literal, cast
+from typing import Any
 
 import numpy as np
 
@@ -39,9 +39,9 @@ def max_throughput(parameters: MaxThroughput, executor: Executor | None = None) 
         load = workload(p.workload, reads.data)
 
         def holds(rate: float, phase: str) -> bool:
-            facts = {"workload": p.workload, "arm": p.arm, "round": len(run.blocks), "phase": phase}
-            kind = cast(Literal["constant", "poisson"], p.arrival)
-            block = reads.blocks.drive(load, reads.nodes[p.arm], Open(rate, kind, p.max_in_flight), p.trial_s, facts)
+            facts = {"workload": p.workload, "arm": str(p.arm), "round": len(run.blocks), "phase": phase}
+            asked = Open(rate, p.arrival, p.max_in_flight)
+            block = reads.blocks.drive(load, reads.nodes[p.arm], asked, p.trial_s, facts)
             reasons = _why_not(run, block, p.p99_limit_ms)
             run.update(blocks=[*run.blocks[:-1], block | {"holds": not reasons, "reasons": reasons}])
             return not reasons

@@ -10,11 +10,11 @@ from typing import Any
 
 from labkit.errors import BadInput
 from labkit.experiments.measuring_honestly.parameters import MeasuringHonestly
-from labkit.experiments.parameters import as_list
 from labkit.experiments.stage import on_cluster, reading, recorded
 from labkit.lab.cluster.node import Node
 from labkit.lab.cluster.powers import Killable
 from labkit.lab.load.arrivals import Closed, Open
+from labkit.lab.routing.arms import PRIMARY_ONLY
 from labkit.lab.workloads import workload
 from labkit.run.store import Run
 
@@ -30,9 +30,8 @@ def measuring_honestly(parameters: MeasuringHonestly) -> Run:
     p = parameters
     if p.run_id:
         return recorded(p)
-    levels = [int(word) for word in as_list(p.little_levels)]
-    seconds = 3 * p.block_s + len(levels) * p.block_s / 2 + p.comparisons * p.pairs * 2 * (p.pair_block_s + 0.1)
-    with on_cluster(p) as (run, cluster), reading(p, run, cluster, ["primary-only"], seconds) as reads:
+    seconds = (3 + len(p.little_levels) / 2) * p.block_s + p.comparisons * p.pairs * 2 * (p.pair_block_s + 0.1)
+    with on_cluster(p) as (run, cluster), reading(p, run, cluster, [PRIMARY_ONLY], seconds) as reads:
         load, primary = workload(p.workload, reads.data), cluster.primary()
         paced = Open(p.rate, "constant")
         primary.control.stop()
@@ -44,7 +43,7 @@ def measuring_honestly(parameters: MeasuringHonestly) -> Run:
         for arm, when in (("closed loop", Closed(p.vus)), ("open, constant rate", paced)):
             with _stall(primary, p.warmup_s + p.block_s / 2, p.stall_s, run):
                 warm.drive(load, [primary], when, p.block_s, _facts(p, arm, 0))
-        for users in levels:
+        for users in p.little_levels:
             warm.drive(load, [primary], Closed(users, think_s=0.01), p.block_s / 2, _facts(p, f"{users} users", 0))
         short = warm.on_terms(p.replace(warmup_s=min(p.warmup_s, 0.1)))
         for r in range(p.comparisons * p.pairs):

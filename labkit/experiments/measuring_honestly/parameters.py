@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Mapping
 
-from labkit.experiments.parameters import as_list, param
-from labkit.experiments.shared import OWNING_PROVIDERS, _OneWorkload
+from labkit.experiments.parameters import param
+from labkit.experiments.shared import OneWorkload, Users
+from labkit.experiments.values import Several
+from labkit.lab.cluster.powers import Killable
 
 
-@dataclasses.dataclass(frozen=True)
-class MeasuringHonestly(_OneWorkload):
+class MeasuringHonestly(OneWorkload):
     """What a closed loop does not see, and how much a comparison can be trusted."""
 
     experiment = "measuring-honestly"
 
-    # A server is restarted and stopped for a moment: only those that labkit owns.
-    provider: str = param("embedded", "where the servers come from", choices=OWNING_PROVIDERS)
     users: int = param(100_000, "rows of the users table", low=100, high=100_000_000)
     vus: int = param(16, "users of the closed loop", low=1, high=100_000)
     rate: float = param(1500.0, "requests a second of the open workload", low=1, high=1e6)
     block_s: float = param(5.0, "measured seconds of the blocks in which the server stalls", low=2, high=600)
     stall_s: float = param(0.5, "how long the server stands still in the middle of such a block", low=0.05, high=60)
-    little_levels: str = param("1,4,16,64", "numbers of users for which Little's law is checked")
+    little_levels: Several[Users] = param("1,4,16,64", "numbers of users for which Little's law is checked")
     comparisons: int = param(40, "comparisons of the server with itself", low=2, high=1000)
     pairs: int = param(5, "paired rounds of each of them", low=3, high=100)
     pair_block_s: float = param(0.25, "measured seconds of each side of such a pair", low=0.1, high=60)
@@ -34,7 +33,7 @@ class MeasuringHonestly(_OneWorkload):
             found.append(
                 f"timeout_s: {self.timeout_s:g} s would end the requests that stand still for {self.stall_s:g} s"
             )
-        words = as_list(self.little_levels)
-        if not words or not all(w.isdecimal() and int(w) > 0 for w in words) or len(set(words)) < len(words):
-            found.append(f"little_levels: {self.little_levels!r} must be different whole numbers, as in 1,4,16")
         return found
+
+    def needs(self) -> Mapping[type, str]:
+        return {Killable: "stall_s: a stall"}

@@ -11,9 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from labkit.errors import BadInput, ClusterError
-from labkit.experiments.parameters import as_list
 from labkit.experiments.promotion_crash.attempt import attempt
-from labkit.experiments.promotion_crash.parameters import CAUSES, PromotionCrash
+from labkit.experiments.promotion_crash.parameters import CAUSES, Cause, PromotionCrash
 from labkit.experiments.stage import fresh_clusters, recorded
 from labkit.lab.cluster import promotion
 from labkit.lab.cluster.cluster import Cluster
@@ -21,7 +20,7 @@ from labkit.lab.cluster.node import Node
 from labkit.lab.cluster.powers import Damageable, Repairable
 from labkit.run.store import Run
 
-_DAMAGES: dict[str, tuple[str, str]] = {
+_DAMAGES: dict[Cause, tuple[str, str]] = {
     # cause: what sets it up, and what sets it right again, whether or not the server has crashed meanwhile
     "deleted": ("rm standby.signal", ""),
     "mounted": (
@@ -47,13 +46,13 @@ def promotion_crash(parameters: PromotionCrash) -> Run:
     if p.run_id:
         return recorded(p)
     with fresh_clusters(p) as (run, recreate):
-        for number, cause in enumerate(as_list(p.causes)):
+        for number, cause in enumerate(p.causes):
             facts = {"block": number, "cause": cause, **_try(cause, recreate(1))}
             run.update(blocks=[*run.blocks, facts])
     return run
 
 
-def _try(cause: str, cluster: Cluster) -> dict[str, Any]:
+def _try(cause: Cause, cluster: Cluster) -> dict[str, Any]:
     replica = cluster.replicas()[0]
     try:
         with damaged(replica, cause):
@@ -91,7 +90,7 @@ class NotAllowed(Exception):
 
 
 @contextlib.contextmanager
-def damaged(replica: Node, cause: str) -> Iterator[None]:
+def damaged(replica: Node, cause: Cause) -> Iterator[None]:
     """A replica whose standby.signal is in one of the states that CAUSES names, set right afterwards.
 
     Raises NotAllowed, BadInput, ClusterError if it cannot be set right.
@@ -112,11 +111,11 @@ def damaged(replica: Node, cause: str) -> Iterator[None]:
         _set_right(replica, cause)
 
 
-def _damage(replica: Node, cause: str) -> None:
+def _damage(replica: Node, cause: Cause) -> None:
     assert isinstance(replica.control, Damageable)
     replica.control.as_root(_DAMAGES[cause][0].format(owner=replica.control.owner))
 
 
-def _set_right(replica: Node, cause: str) -> None:
+def _set_right(replica: Node, cause: Cause) -> None:
     assert isinstance(replica.control, Damageable)
     replica.control.as_root(_DAMAGES[cause][1].format(owner=replica.control.owner))

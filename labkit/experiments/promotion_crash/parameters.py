@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Mapping
+from typing import Literal, get_args
 
 from labkit.experiments.parameters import param
-from labkit.experiments.shared import OnServers, _provider
+from labkit.experiments.shared import OnServers
+from labkit.experiments.values import Several
+from labkit.lab.cluster.powers import Damageable
 
-CAUSES = ("deleted", "mounted", "immutable", "sticky", "unwritable", "foreign")
+Cause = Literal["deleted", "mounted", "immutable", "sticky", "unwritable", "foreign"]
+CAUSES: tuple[Cause, ...] = get_args(Cause)
 
 
-@dataclasses.dataclass(frozen=True)
 class PromotionCrash(OnServers):
     """pg_promote in every set-up that makes it crash, beside two that look alike and do not."""
 
     experiment = "promotion-crash"
 
     cluster: str = param("crash", "name of the cluster that is made anew for every set-up")
-    causes: str = param(",".join(CAUSES), "which set-ups to try", choices=CAUSES, many=True)
+    causes: Several[Cause] = param(",".join(CAUSES), "which set-ups to try")
 
-    def conflicts(self) -> list[str]:
-        return _provider(self.provider, [])
+    def needs(self) -> Mapping[type, str]:
+        return {Damageable: "causes: damage to a data directory"}

@@ -39,10 +39,10 @@ def quorum_commit(parameters: QuorumCommit) -> Run:
         replication_restored(cluster),
         Generators() as generators,
     ):
-        plan = [(r, *arm) for r in range(p.rounds) for arm in (p.arms if r % 2 == 0 else p.arms[::-1])]
+        plan = [(r, arm) for r in range(p.rounds) for arm in (p.arms if r % 2 == 0 else p.arms[::-1])]
         with Progress("measuring", len(plan), "blocks") as bar:
-            for number, (r, mode, level) in enumerate(plan):
-                facts = _measure(p, cluster, run, generators, number, Replication.parse(mode, level))
+            for number, (r, replication) in enumerate(plan):
+                facts = _measure(p, cluster, run, generators, number, replication)
                 run.update(blocks=[*run.blocks, {"block": number, "round": r, **facts}])
                 bar.update(number + 1)
         run.update(demonstrations=_demonstrate(p, cluster))
@@ -89,8 +89,7 @@ def _demonstrate(p: QuorumCommit, cluster: Cluster) -> list[dict[str, Any]]:
     writing.prepare(cluster, AppendRows(), _DEADLINE_S)
     shown: list[dict[str, Any]] = []
     key = 0
-    for words in ("FIRST 1", "ANY 1", "ANY 2"):
-        replication = Replication.parse(words, "on")
+    for replication in (Replication("FIRST", 1), Replication("ANY", 1), Replication("ANY", 2)):
         for stopped in (replicas[:0], replicas[:1], replicas):
             cluster.synchronous(replication.mode, replication.k, replication.level, _DEADLINE_S)
             try:
@@ -99,13 +98,13 @@ def _demonstrate(p: QuorumCommit, cluster: Cluster) -> list[dict[str, Any]]:
                 commit = _Commit(primary, key)
                 waited_ms = commit.wait(p.deadline_s)
                 row: dict[str, Any] = {
-                    "mode": words,
+                    "mode": str(replication),
                     "stopped": [node.name for node in stopped],
                     "states": _states(primary),
                     "commit_ms": waited_ms,
                     "key": key,
                 }
-                if waited_ms is None and len(stopped) == len(replicas) and words == "ANY 1":
+                if waited_ms is None and len(stopped) == len(replicas) and replication == Replication("ANY", 1):
                     row |= {"cancelled": commit.cancel(_DEADLINE_S), "on_primary": _has(primary, key)}
                 commit.close()
                 shown.append(row)

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Mapping
 
-from labkit.experiments.failover.parameters import MODES
-from labkit.experiments.parameters import as_list, param
-from labkit.experiments.shared import OnACluster, _modes, _provider
-from labkit.replication import LEVELS
+from labkit.experiments.parameters import param
+from labkit.experiments.shared import Mode, OnACluster, impossible_modes
+from labkit.experiments.values import Several
+from labkit.lab.providers.declared import Owned
+from labkit.replication import REMOTE_LEVELS, Level, Replication
 
 
-@dataclasses.dataclass(frozen=True)
 class QuorumCommit(OnACluster):
     """What each level of synchronous replication costs, and what waits when replicas stop."""
 
     experiment = "quorum-commit"
 
     replicas: int = param(2, "streaming replicas beside the primary", low=2, high=8)
-    modes: str = param("async,FIRST 1,ANY 1,ANY 2", "who commits wait for", choices=MODES, many=True)
-    levels: str = param(
-        "off,local,remote_write,on,remote_apply", "how far a replica must have come", choices=LEVELS, many=True
-    )
+    modes: Several[Mode] = param("async,FIRST 1,ANY 1,ANY 2", "who commits wait for")
+    levels: Several[Level] = param("off,local,remote_write,on,remote_apply", "how far a replica must have come")
     rounds: int = param(4, "rounds over all modes and levels", low=1, high=1000)
     block_s: float = param(0.6, "measured seconds of one mode and level in one round", low=0.1, high=3600)
     warmup_s: float = param(0.2, "seconds at the start of every block that are not counted", low=0, high=600)
@@ -29,14 +27,17 @@ class QuorumCommit(OnACluster):
     seed: int = param(20230604, "seed of the payload", low=0, high=2**31 - 1)
 
     def conflicts(self) -> list[str]:
-        return _modes(as_list(self.modes), self.replicas) + _provider(self.provider, [])
+        return super().conflicts() + impossible_modes("modes", self.modes, self.replicas)
+
+    def needs(self) -> Mapping[type, str]:
+        return {Owned: "deadline_s: a replica that is stopped"}
 
     @property
-    def arms(self) -> list[tuple[str, str]]:
-        """Mode and level; without a replica to wait for, only how far the primary itself must have come differs."""
-        alone = [level for level in as_list(self.levels) if level in ("off", "local")]
+    def arms(self) -> list[Replication]:
+        """Every mode at its levels: with no replica to wait for, only those differ that ask the primary alone."""
         return [
-            (mode, level)
-            for mode in as_list(self.modes)
-            for level in (alone if mode == "async" else [lv for lv in as_list(self.levels) if lv not in alone])
+            mode.at(level)
+            for mode in self.modes
+            for level in self.levels
+            if (level in REMOTE_LEVELS) == (mode.mode != "off")
         ]

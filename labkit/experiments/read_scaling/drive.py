@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from concurrent.futures import Executor
 
-from labkit.experiments.parameters import as_list, as_stages
 from labkit.experiments.read_scaling.parameters import ReadScaling
 from labkit.experiments.stage import on_cluster, reading, recorded
 from labkit.lab.load.arrivals import Arrivals, Closed, Open
@@ -25,25 +24,24 @@ def read_scaling(parameters: ReadScaling, executor: Executor | None = None) -> R
         return recorded(p)
     plan = [
         (name, arm, r)
-        for name in as_list(p.workloads)
+        for name in p.workloads
         for r in range(p.rounds)
-        for arm in (as_list(p.arms) if r % 2 == 0 else as_list(p.arms)[::-1])
+        for arm in (p.arms if r % 2 == 0 else p.arms[::-1])
     ]
     seconds = len(plan) * (p.warmup_s + p.block_s)
     with (
         on_cluster(p) as (run, cluster),
-        reading(p, run, cluster, as_list(p.arms), seconds, p.processes, executor) as reads,
+        reading(p, run, cluster, p.arms, seconds, p.processes, executor) as reads,
     ):
         for name, arm, r in plan:
             load = workload(name, reads.data, hit_ratio=p.hit_ratio)
-            facts = {"workload": name, "arm": arm, "round": r}
+            facts = {"workload": name, "arm": str(arm), "round": r}
             reads.blocks.drive(load, reads.nodes[arm], arrivals_of(p), p.block_s, facts)
     return run
 
 
 def arrivals_of(p: ReadScaling) -> Arrivals:
     """Users who wait for answers, or requests at a rate."""
-    stages = as_stages(p.stages)
     if p.rate:
-        return Open(p.rate, "poisson" if p.arrival == "poisson" else "constant", p.max_in_flight, stages)
-    return Closed(p.vus, p.think_s, stages)
+        return Open(p.rate, p.arrival, p.max_in_flight, p.stages)
+    return Closed(p.vus, p.think_s, p.stages)

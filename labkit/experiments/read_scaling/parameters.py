@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
+from typing import Annotated
 
-from labkit.errors import BadInput
-from labkit.experiments.parameters import as_stages, param
-from labkit.experiments.shared import (
-    ARMS,
-    WORKLOADS,
-    ReadingUsers,
-    too_many_processes,
-)
+from labkit.experiments.parameters import param
+from labkit.experiments.shared import ReadArm, ReadingUsers, WorkloadName, too_few_replicas, too_many_processes
+from labkit.experiments.values import Several, Written, joined
+from labkit.lab.load.arrivals import ArrivalKind, Stage, parse_stages
 
 
-@dataclasses.dataclass(frozen=True)
 class ReadScaling(ReadingUsers):
     """Read load against the primary only and against the replicas, in interleaved rounds."""
 
     experiment = "read-scaling"
 
-    workloads: str = param("get-user,search-users", "which loads to run", choices=WORKLOADS, many=True)
-    arms: str = param("primary-only,replicas-round-robin", "where reads go", choices=ARMS, many=True)
+    workloads: Several[WorkloadName] = param("get-user,search-users", "which loads to run")
+    arms: Several[ReadArm] = param("primary-only,replicas-round-robin", "where reads go")
     vus: int = param(
         1000, "virtual users, each waiting for its answer before it asks again; 0 with a rate", low=0, high=100_000
     )
@@ -30,11 +25,11 @@ class ReadScaling(ReadingUsers):
     rate: float = param(
         0.0, "requests a second, asked for whether or not earlier ones were answered; 0 with users", low=0, high=1e6
     )
-    arrival: str = param("poisson", "how the requests of a rate are spaced", choices=("poisson", "constant"))
+    arrival: ArrivalKind = param("poisson", "how the requests of a rate are spaced")
     max_in_flight: int = param(
         10_000, "requests of a rate under way at once; what would exceed it is counted as dropped", low=1, high=1e6
     )
-    stages: str = param(
+    stages: Annotated[tuple[Stage, ...], Written(parse_stages, joined)] = param(
         "", "change of users or rate in every block, as value:seconds,…: 100:10,500:30 ramps to 100 in 10 s; 0 s steps"
     )
     processes: int = param(1, "load generator processes; each takes its share of the load", low=1, high=256)
@@ -47,7 +42,7 @@ class ReadScaling(ReadingUsers):
     rounds: int = param(6, "paired rounds; order alternates A B, B A, …", low=1, high=1000)
 
     def conflicts(self) -> list[str]:
-        found = super().conflicts() + self._without_replicas(self.arms)
+        found = super().conflicts() + too_few_replicas(self.replicas, self.arms)
         if self.duration_s / self.rounds < 0.5:
             found.append(
                 f"rounds: {self.rounds} rounds of {self.duration_s / self.rounds:.2g} s are too short to measure; "
@@ -68,10 +63,7 @@ class ReadScaling(ReadingUsers):
             found.append(f"think_s: {self.think_s:g} s, but at a rate there are no users who think; set it to 0")
         among = {"max_in_flight": self.max_in_flight} if self.rate else {"vus": self.vus}
         found += too_many_processes(self.processes, connections=self.connections, **among)
-        try:
-            length_s = sum(seconds for _, seconds in as_stages(self.stages))
-        except BadInput as error:
-            return found + [f"stages: {problem}" for problem in error.problems]
+        length_s = sum(stage.seconds for stage in self.stages)
         whole_s = self.warmup_s + self.duration_s / self.rounds
         if length_s > whole_s:
             found.append(

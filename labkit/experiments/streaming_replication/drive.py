@@ -12,15 +12,14 @@ import psycopg
 from psycopg.sql import SQL, Literal
 
 from labkit.errors import ClusterError
-from labkit.experiments.parameters import as_list
 from labkit.experiments.stage import on_cluster, recorded
 from labkit.experiments.streaming_replication.parameters import StreamingReplication
 from labkit.lab import providers
 from labkit.lab.cluster import sql
 from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.cluster.node import Node
+from labkit.lab.cluster.powers import ReplicaKeeper
 from labkit.lab.cluster.waiting import wait_until
-from labkit.lab.providers.protocol import ReplicaKeeper
 from labkit.lsn import parse_lsn
 from labkit.run.store import Run
 from labkit.units import MIB
@@ -49,7 +48,7 @@ def streaming_replication(parameters: StreamingReplication) -> Run:
         cluster.wait_for_catchup(DEADLINE_S)
         _note_topology(run, cluster, "before")
         _watch_positions(run, cluster, p.write_load_s)
-        for number, level in enumerate(as_list(p.levels)):
+        for number, level in enumerate(p.levels):
             _time_visibility(run, cluster, p, number, level)
         _provoke_conflict(run, cluster)
         _lose_slot(run, cluster, p)

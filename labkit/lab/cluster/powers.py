@@ -1,4 +1,4 @@
-"""How servers come to exist: the one protocol every provider has, and the powers only some have.
+"""What can be done to servers: the one protocol every control of a node has, and the powers only some have.
 
 Ask for a power with `isinstance(control, Killable)`: an embedded node can be killed and measured, an
 attached one can be neither.
@@ -136,4 +136,20 @@ class Damageable(Protocol):
 
         Raises ClusterError with its words if it fails.
         """
+        ...
+
+
+@runtime_checkable
+class ReplicaKeeper(Protocol):
+    """Providers that can make replicas anew, and remove them."""
+
+    def rebuild(self, name: str, node: str) -> None:
+        """Make a node's data anew as a replica of the current primary, whatever it was.
+
+        Raises ClusterError if the node is the only primary, or there is none to copy.
+        """
+        ...
+
+    def remove_replicas(self, name: str) -> list[str]:
+        """Remove every node that is not the primary, with its data and its slot; returns their names."""
         ...

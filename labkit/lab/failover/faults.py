@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import time
+from typing import get_args
 
 from labkit.errors import BadInput
 from labkit.lab.cluster import sql
 from labkit.lab.cluster.node import Node
 from labkit.lab.cluster.powers import Isolatable, Killable
 from labkit.lab.cluster.waiting import wait_until
-
-KILL, POSTMASTER, PAUSE, ISOLATE, SWITCHOVER = FAULTS = ("kill", "postmaster", "pause", "isolate", "switchover")
-_NEEDS = {KILL: Killable, POSTMASTER: Killable, PAUSE: Killable, ISOLATE: Isolatable}
+from labkit.lab.failover.fault import NEEDS, Injection
 
 
-def check(node: Node, fault: str) -> None:
+def check(node: Node, fault: Injection) -> None:
     """Raises BadInput if there is no such fault, or the node's provider cannot do it."""
-    if fault not in FAULTS:
-        raise BadInput(f"fault: {fault!r} is not among {', '.join(FAULTS)}")
-    if fault in _NEEDS and not isinstance(node.control, _NEEDS[fault]):
+    if fault not in get_args(Injection):
+        raise BadInput(f"fault: {fault!r} is not among {', '.join(get_args(Injection))}")
+    if fault in NEEDS and not isinstance(node.control, NEEDS[fault]):
         raise BadInput(f"fault: {fault} needs a provider that can do it; {type(node.control).__name__} cannot")
 
 
-def inject(node: Node, fault: str) -> int:
+def inject(node: Node, fault: Injection) -> int:
     """Do it to the node; when it was about to be done, on the monotonic clock in ns. Raises BadInput, ClusterError.
 
     kill: SIGKILL to the whole process tree or container. postmaster: to the postmaster alone, the backends live on for
@@ -32,17 +31,17 @@ def inject(node: Node, fault: str) -> int:
     check(node, fault)
     control = node.control
     began = time.monotonic_ns()
-    if fault == SWITCHOVER:
+    if fault == "switchover":
         control.stop("fast")
-    elif fault == ISOLATE:
+    elif fault == "isolate":
         assert isinstance(control, Isolatable)
         control.isolate()
     else:
         assert isinstance(control, Killable)
-        if fault == PAUSE:
+        if fault == "pause":
             control.pause()
         else:
-            control.kill("postmaster" if fault == POSTMASTER else "tree")
+            control.kill("postmaster" if fault == "postmaster" else "tree")
     return began
 
 

@@ -8,24 +8,62 @@ from __future__ import annotations
 
 import bisect
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from labkit.errors import BadInput
 
-Stage = tuple[float, float]
-"""(value to reach, seconds to take)."""
+ArrivalKind = Literal["poisson", "constant"]
+
+
+class Stage(NamedTuple):
+    """A value to reach, and the seconds to take for it; written as 100:10."""
+
+    value: float
+    seconds: float
+
+    def __str__(self) -> str:
+        return ":".join(repr(float(number)).removesuffix(".0") for number in self)
+
+
+def parse_stages(text: str) -> tuple[Stage, ...]:
+    """From `value:seconds,…`. Raises BadInput with everything that is wrong."""
+    stages, problems = [], []
+    for i, item in enumerate((item.strip() for item in text.split(",") if item.strip()), 1):
+        value, _, seconds = item.partition(":")
+        try:
+            stage = Stage(_finite(value), _finite(seconds))
+        except ValueError:
+            problems.append(f"stage {i}: {item!r} is not of the form value:seconds")
+        else:
+            stages.append(stage)
+            problems += _problems(i, stage)
+    if problems:
+        raise BadInput(problems, subject="stages")
+    return tuple(stages)
+
+
+def _finite(text: str) -> float:
+    number = float(text.replace("_", ""))
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
+
+
+def _problems(i: int, stage: Stage) -> list[str]:
+    below = [] if stage.value >= 0 else [f"stage {i}: {stage.value:g} is below 0"]
+    return below + ([] if stage.seconds >= 0 else [f"stage {i}: {stage.seconds:g} s goes back in time"])
 
 
 class Schedule:
     """A value over time: `start` at 0, then through the stages, then the last value for ever."""
 
     def __init__(self, start: float, stages: Sequence[Stage] = ()) -> None:
-        problems = [f"stage {i}: {s:g} s goes back in time" for i, (_, s) in enumerate(stages, 1) if not s >= 0]
-        problems += [f"stage {i}: {v:g} is below 0" for i, (v, _) in enumerate(stages, 1) if not v >= 0]
+        problems = [problem for i, stage in enumerate(stages, 1) for problem in _problems(i, Stage(*stage))]
         if problems:
             raise BadInput(problems, subject="stages")
         self._times = [0.0, *itertools.accumulate(seconds for _, seconds in stages)]
@@ -73,7 +111,9 @@ class Closed:
     def split(self, n: int) -> list[Closed]:
         """n groups; together they are as many users at the start and at the end of every stage."""
         return [
-            Closed(share(self.users, i, n), self.think_s, tuple((share(round(v), i, n), s) for v, s in self.stages))
+            Closed(
+                share(self.users, i, n), self.think_s, tuple(Stage(share(round(v), i, n), s) for v, s in self.stages)
+            )
             for i in range(n)
         ]
 
@@ -88,7 +128,7 @@ class Open:
     """
 
     rate: float
-    kind: Literal["constant", "poisson"] = "poisson"
+    kind: ArrivalKind = "poisson"
     max_in_flight: int = 10_000
     stages: tuple[Stage, ...] = ()
     phase: float = 0.0
@@ -103,7 +143,7 @@ class Open:
                 self.rate / n,
                 self.kind,
                 share(self.max_in_flight, i, n),
-                tuple((value / n, seconds) for value, seconds in self.stages),
+                tuple(Stage(value / n, seconds) for value, seconds in self.stages),
                 (i + self.phase) / n,
             )
             for i in range(n)

@@ -1,4 +1,4 @@
-"""Where servers come from. `provider` gives one by name; base.py says what each can do."""
+"""Where servers come from. `provider` gives one by name; declared.py says what each can do."""
 
 from __future__ import annotations
 

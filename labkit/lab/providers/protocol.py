@@ -1,13 +1,14 @@
-"""How servers come to exist: the one protocol that every provider has, and what only some of them can do."""
+"""How servers come to exist: the one protocol that every provider has."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from labkit.lab.cluster.cluster import Cluster
+    from labkit.lab.providers.declared import Declared
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,10 @@ class ClusterSpec:
 class Provider(Protocol):
     """Brings a cluster into existence and takes it away again."""
 
-    name: str
+    declared: Declared
+
+    @property
+    def name(self) -> str: ...
 
     def up(self, spec: ClusterSpec) -> Cluster:
         """Bring the cluster up, or find it running; idempotent."""
@@ -48,20 +52,4 @@ class Provider(Protocol):
 
     def down(self, name: str, *, purge: bool = False) -> None:
         """Stop every server; with `purge` delete their data too. No error if there is nothing."""
-        ...
-
-
-@runtime_checkable
-class ReplicaKeeper(Protocol):
-    """Providers that can make replicas anew, and remove them."""
-
-    def rebuild(self, name: str, node: str) -> None:
-        """Make a node's data anew as a replica of the current primary, whatever it was.
-
-        Raises ClusterError if the node is the only primary, or there is none to copy.
-        """
-        ...
-
-    def remove_replicas(self, name: str) -> list[str]:
-        """Remove every node that is not the primary, with its data and its slot; returns their names."""
         ...

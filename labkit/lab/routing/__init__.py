@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from labkit.errors import BadInput
+from labkit.lab.routing.arms import Arm
 
 if TYPE_CHECKING:
     from labkit.lab.cluster.cluster import Cluster
@@ -17,23 +17,15 @@ Pick = Callable[[], int]
 """Gives the index of the node that serves the next operation."""
 
 
-def nodes_for(arm: str, cluster: Cluster) -> list[Node]:
+def nodes_for(arm: Arm, cluster: Cluster) -> list[Node]:
     """The nodes that serve reads in an arm, as their roles are at this moment. Raises BadInput."""
-    if arm == "primary-only":
-        return [cluster.primary()]
-    if arm == "replicas-round-robin":
-        replicas = cluster.replicas()
-        if not replicas:
-            raise BadInput(f"arm {arm}: cluster {cluster.name} has no replica; `labkit up --replicas 2` adds them")
-        return replicas
-    if arm == "all-nodes-round-robin":
-        return [cluster.primary(), *cluster.replicas()]
-    if found := re.fullmatch(r"replicas-round-robin-(\d+)", arm):
-        replicas, wanted = cluster.replicas(), int(found[1])
-        if len(replicas) < wanted:
-            raise BadInput(f"arm {arm}: cluster {cluster.name} has {len(replicas)} replicas that answer")
-        return replicas[:wanted]
-    raise BadInput(f"unknown arm {arm!r}")
+    replicas = cluster.replicas() if arm.replicas else []
+    if not replicas and arm.least_replicas:
+        raise BadInput(f"arm {arm}: cluster {cluster.name} has no replica; `labkit up --replicas 2` adds them")
+    if len(replicas) < arm.least_replicas:
+        raise BadInput(f"arm {arm}: cluster {cluster.name} has {len(replicas)} replicas that answer")
+    chosen = replicas if arm.replicas == "all" else replicas[: arm.replicas]
+    return [*([cluster.primary()] if arm.primary else []), *chosen]
 
 
 def round_robin(nodes: Sequence[object]) -> Pick:

@@ -22,6 +22,7 @@ from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.cluster.node import Node, User
 from labkit.lab.cluster.powers import StopMode
 from labkit.lab.providers.attach.connection_strings import VARIABLE, connection_strings
+from labkit.lab.providers.declared import ATTACH
 from labkit.lab.providers.protocol import ClusterSpec
 
 LEAST_MAJOR = 14
@@ -64,7 +65,8 @@ class _Facts:
 class AttachProvider:
     """Finds the servers that $LABKIT_ATTACH names; there is one cluster of them, whatever name it is asked for by."""
 
-    name = "attach"
+    declared = ATTACH
+    name = ATTACH.name
 
     def up(self, spec: ClusterSpec) -> Cluster:
         """Connect to every server, and check roles and rights. Raises BadInput with everything that is wrong."""

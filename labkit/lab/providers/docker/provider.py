@@ -15,6 +15,7 @@ from labkit.lab.cluster import sql
 from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.cluster.node import Node
 from labkit.lab.providers import checks
+from labkit.lab.providers.declared import DOCKER
 from labkit.lab.providers.docker import compose_cli, limits, passwords
 from labkit.lab.providers.docker.container import PASSFILE, ContainerServer
 from labkit.lab.providers.docker.engine import Container, Engine
@@ -31,7 +32,8 @@ _SERVER_PORT = 5432
 class ComposeProvider:
     """Brings clusters up through Docker Compose."""
 
-    name = "docker"
+    declared = DOCKER
+    name = DOCKER.name
     lock_deadline_s = 120.0
 
     def up(self, spec: ClusterSpec) -> Cluster:

@@ -15,6 +15,7 @@ from labkit.lab.cluster import sql
 from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.cluster.node import USERS, Node
 from labkit.lab.providers import checks
+from labkit.lab.providers.declared import EMBEDDED
 from labkit.lab.providers.embedded import account, binaries, creation, state
 from labkit.lab.providers.embedded.server import EmbeddedServer
 from labkit.lab.providers.embedded.state import ClusterState, NodeState
@@ -28,7 +29,8 @@ CONNECTION_OPTIONS = {"sslmode": "disable", "gssencmode": "disable"}
 class EmbeddedProvider:
     """Brings clusters up below data/clusters/ with the binaries that binaries.py finds."""
 
-    name = "embedded"
+    declared = EMBEDDED
+    name = EMBEDDED.name
     lock_deadline_s = 120.0
     """How long `up` and `down` wait for another process that works on the same cluster."""
 
