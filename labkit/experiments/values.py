@@ -1,9 +1,8 @@
-"""What a parameter that is written as text stands for: read once, and written again as it was.
+"""What a parameter that is written as text stands for: read once, and written again as it was. A field's type says it.
 
-level: Level                  one of the words of a Literal
-fault: Annotated[Fault, one_of(*FAULTS)]    one of some values, each written as its `str`
-mode: Annotated[Replication, Written(Replication.parse)]    whatever `parse` makes of the text
-levels: Several[Level]        several of any of these with commas between them, a tuple
+`level: Level` is one of the words of a Literal. `fault: Annotated[Fault, one_of(*FAULTS)]` is one of some values, each
+written as its `str`. `mode: Annotated[Replication, Written(Replication.parse)]` is whatever `parse` makes of the text.
+`levels: Several[Level]` is a tuple of any of these, written with commas.
 """
 
 from __future__ import annotations
