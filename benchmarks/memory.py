@@ -36,7 +36,7 @@ def record(folder: Path, requests: int) -> dict[str, Any]:
     each, now = requests // len(order), SECOND
     for number, (workload, turn, arm) in enumerate(order):
         length = each * 25_000
-        with run.writer("ops", f"block-{number:04d}") as writer:
+        with run.writer("ops", number) as writer:
             recorder = Recorder(writer, number, ["pg1", "pg2", "pg3"])
             recorder.window = (now, now + length)
             view = np.frombuffer(recorder.buffer, dtype=DTYPE)

@@ -17,7 +17,7 @@ from labkit.lab.load.arrivals import Closed
 from labkit.lab.load.engine import run_load
 from labkit.lab.load.spec import LoadResult, LoadSpec, Target
 from labkit.lab.workloads.get_user import GetUser
-from labkit.run.store import Run
+from labkit.run.parts import Tables
 
 DATA = dataset.DatasetSpec(5_000, "ru_RU")
 
@@ -53,7 +53,7 @@ def targets(nodes: Iterable[Node]) -> tuple[Target, ...]:
 def drive(spec: LoadSpec) -> tuple[LoadResult, pd.DataFrame]:
     """Run it here and read its records."""
     result = run_load(spec)
-    return result, Run(spec.part.parent.parent, {}).table("ops")
+    return result, Tables(spec.part.parent.parent).table("ops")
 
 
 def in_background(spec: LoadSpec) -> Callable[[], tuple[LoadResult, pd.DataFrame]]:

@@ -25,8 +25,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from labkit.errors import RunUnreadable
-from labkit.run.parts import part_name
+from labkit.run import ledger
 from labkit.run.store import Run
 
 Keys = np.ndarray[Any, np.dtype[np.int64]]
@@ -109,49 +108,24 @@ def of_run(run: Run, block: int | None = None, view: str = "promoted") -> Audit:
     `view` is what is judged: `promoted`, what the new primary had; `other`, what promoting the other replica would
     have kept; `old`, what the dead primary itself had.
     """
-    writes = ledger_of(run, block)
+    writes = ledger.written(run, block)
     facts = [b for b in run.blocks if block is None or b["block"] == block]
     present = present_keys(run, view, block)
     read = [b["read_ns"] for b in facts if b.get("read_ns") is not None and view == "promoted"]
     return judge(writes, present, min(read) if read else None)
 
 
-def ledger_of(run: Run, block: int | None = None) -> pd.DataFrame:
-    """The table `writes`, or one block's part of it; where the lab was killed before it was made, what ledger is left.
-
-    Raises RunUnreadable if there is neither.
-    """
-    from labkit.run import ledger
-
-    prefix = "" if block is None else part_name(block)
-    frames = [run.table("writes", prefix=prefix)] if run.has("writes", prefix) else []
-    for path in sorted((run.path / "ledger").glob(f"{prefix}*.ledger")):
-        columns, _ = ledger.read(path)
-        plain = {
-            name: pd.Categorical.from_codes(value[0], value[1]) if isinstance(value, tuple) else value
-            for name, value in columns.items()
-        }
-        frames.append(pd.DataFrame({"block": int(path.stem.removeprefix("block-")), **plain}))
-    if not frames:
-        what = "ledger of writes" if block is None else f"ledger of trial {block}"
-        raise RunUnreadable(f"{run.id} holds no {what}, so there is nothing to audit")
-    return pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
-
-
 def left_open(run: Run) -> int:
     """Transactions whose outcome nobody noted: the lab was killed while they were under way."""
-    from labkit.run import ledger
-
-    writes = ledger_of(run)
+    writes = ledger.written(run)
     return int((writes["sqlstate"] == ledger.LAB_KILLED).sum())
 
 
 def present_keys(run: Run, view: str, block: int | None = None) -> Keys | None:
     """The keys that were read back in a view; None if they were not read."""
-    prefix = "" if block is None else part_name(block, view)
-    if not run.has("survivors", prefix):
+    if not run.has("survivors", block, view):
         return None
-    survivors = run.table("survivors", ["view", "key"], prefix)
+    survivors = run.table("survivors", ["view", "key"], block, view)
     mine = survivors[survivors["view"] == view]
     # An empty table that was read has no rows either: run.json says that it was read.
     was_read = any(view in b.get("views", []) for b in run.blocks if block is None or b["block"] == block)
@@ -161,7 +135,7 @@ def present_keys(run: Run, view: str, block: int | None = None) -> Keys | None:
 def lost_rows(run: Run, found: Audit, block: int | None = None) -> pd.DataFrame:
     """One row a lost key: key, node, intent_ms and acknowledged_ms since the run began, and where the dead primary's
     own rows were read: xid, commit_lsn, commit_utc."""
-    writes = ledger_of(run, block)
+    writes = ledger.written(run, block)
     writes = writes[writes["outcome"] == "ok"]
     keys = _spread(writes)
     rows = pd.DataFrame(
@@ -173,9 +147,8 @@ def lost_rows(run: Run, found: Audit, block: int | None = None) -> pd.DataFrame:
         }
     )
     lost = rows[rows["key"].isin(found.lost)]
-    prefix = "" if block is None else part_name(block)
-    if run.has("ghosts", prefix):
-        ghosts = run.table("ghosts", prefix=prefix)
+    if run.has("ghosts", block):
+        ghosts = run.table("ghosts", block=block)
         lost = lost.merge(ghosts.drop(columns="block"), on="key", how="left")
     return lost.sort_values("key", ignore_index=True)
 

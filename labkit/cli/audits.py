@@ -12,6 +12,7 @@ from labkit.analysis.words import whole
 from labkit.checkers import audit
 from labkit.errors import BadInput, RunUnreadable
 from labkit.experiments.failover.findings import CLASS_WORDS
+from labkit.run import ledger
 from labkit.run.store import Run, open_run
 
 
@@ -33,7 +34,7 @@ def audit_command(context: click.Context, run_name: str, block: int | None, as_j
     facts = {b["block"]: b for b in run.blocks if block is None or b["block"] == block}
     if block is not None and not facts:
         raise BadInput(f"--block: {run.id} has no trial {block}; there are {_span([b['block'] for b in run.blocks])}")
-    if not (run.has("writes") or any((run.path / "ledger").glob("*.ledger"))):
+    if not ledger.is_kept(run):
         _tell_recorded(run, list(facts.values()), as_json)
         raise RunUnreadable(f"{run.id} keeps no ledger of writes, so there is nothing to judge again")
     found = {number: _judged(run, number) for number in facts} or {0: audit.of_run(run)}

@@ -175,11 +175,9 @@ def _listed(path: Path) -> dict[str, Any]:
 
 
 def _headline(recorded: Run, kind: Experiment) -> list[dict[str, Any]]:
-    """From derived/summary.json where a report was made; reading every request again is for runs without one."""
-    kept = recorded.path / "derived" / "summary.json"
-    if kept.exists():
-        return list(json.loads(kept.read_text(encoding="utf-8"))["headline"])
-    return records(kind.findings.headline(recorded))
+    """From the summary where a report was made; reading every request again is for runs without one."""
+    kept = recorded.summary()
+    return list(kept["headline"]) if kept is not None else records(kind.findings.headline(recorded))
 
 
 @click.command("compare")
@@ -191,15 +189,10 @@ def compare_command(run_a: str, run_b: str, as_json: bool) -> None:
     a, b = _measured(open_run(run_a)), _measured(open_run(run_b))
     compare.same_experiment(a, b)
     report = _report()
-    folder = b.derived / f"compared-with-{a.path.name}"
+    notebook, page = b.comparison(a)
     parameters = {"run_a": str(a.path), "run_b": str(b.path)}
-    executed = report.execute(paths.notebooks() / "compare_runs.ipynb", parameters, output=folder.with_suffix(".ipynb"))
-    page = report.export(
-        executed.path,
-        folder.with_suffix(".html"),
-        sentences.two_runs(a, b, ["requests_per_s"]),
-        f"A {a.id}, B {b.id}",
-    )
+    executed = report.execute(paths.notebooks() / "compare_runs.ipynb", parameters, output=notebook)
+    report.export(executed.path, page, sentences.two_runs(a, b, ["requests_per_s"]), f"A {a.id}, B {b.id}")
     differing, figures = compare.parameters(a, b), compare.runs(a, b)
     if as_json:
         content = {"a": a.id, "b": b.id, "parameters": records(differing)}

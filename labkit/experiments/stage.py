@@ -13,7 +13,6 @@ import dataclasses
 import errno
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from pathlib import Path
 
 from labkit import files, paths
 from labkit.errors import BadInput, ClusterError, LabkitError, RunError
@@ -115,7 +114,7 @@ def on_cluster(p: OnACluster) -> Iterator[tuple[Run, Cluster]]:
             yield run, cluster
         finally:
             try:
-                _keep_logs(cluster, run.path / "logs")
+                _keep_logs(run, cluster)
             finally:
                 if not (found_running or p.keep_cluster):
                     provider.down(p.cluster)
@@ -145,7 +144,7 @@ def fresh_clusters(p: OnServers, resumed: Run | None = None) -> Iterator[tuple[R
         finally:
             try:
                 for cluster in last:
-                    _keep_logs(cluster, run.path / "logs")
+                    _keep_logs(run, cluster)
             finally:
                 provider.down(p.cluster, purge=True)
 
@@ -161,10 +160,9 @@ def _note_cluster(run: Run, p: OnServers, cluster: Cluster) -> None:
     )
 
 
-def _keep_logs(cluster: Cluster, folder: Path) -> None:
-    folder.mkdir(exist_ok=True)
+def _keep_logs(run: Run, cluster: Cluster) -> None:
     for node in cluster.nodes:
-        (folder / f"{node.name}.log").write_text(node.control.log_tail(10_000), encoding="utf-8")
+        run.keep_log(node.name, node.control.log_tail(10_000))
 
 
 def _check_connections(groups: Iterable[Sequence[Node]], connections: int) -> None:

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from labkit.errors import RunUnreadable
-from labkit.run.parts import part_name
+from labkit.run import layout
 from labkit.run.store import Run
 
 OUTCOMES = ("ok", "ok-with-warning", "fail", "unknown")
@@ -133,7 +134,31 @@ def _records(path: Path) -> tuple[np.ndarray[Any, Any], list[str]]:
 def settle_file(path: Path, run: Run, block: int) -> int:
     """Move a ledger that nobody writes to any more into the run's table `writes`; transactions without an outcome."""
     columns, open_ended = read(path)
-    with run.writer("writes", part_name(block)) as writer:
+    with run.writer("writes", block) as writer:
         writer.write({"block": np.full(len(columns["key"]), block, np.int32), **columns})
     path.unlink()
     return open_ended
+
+
+def is_kept(run: Run) -> bool:
+    """Whether the run has a record of what was written, moved into its table or left behind."""
+    return run.has("writes") or bool(layout.ledgers(run.path))
+
+
+def written(run: Run, block: int | None = None) -> pd.DataFrame:
+    """The table `writes`, or one block's part of it; where the lab was killed before it was made, what ledger is left.
+
+    Raises RunUnreadable if there is neither.
+    """
+    frames = [run.table("writes", block=block)] if run.has("writes", block) else []
+    for path in layout.ledgers(run.path, layout.beginning(block)):
+        columns, _ = read(path)
+        plain = {
+            name: pd.Categorical.from_codes(value[0], value[1]) if isinstance(value, tuple) else value
+            for name, value in columns.items()
+        }
+        frames.append(pd.DataFrame({"block": layout.block_of(path), **plain}))
+    if not frames:
+        what = "ledger of writes" if block is None else f"ledger of trial {block}"
+        raise RunUnreadable(f"{run.id} holds no {what}, so there is nothing to audit")
+    return pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from labkit.errors import RunUnreadable
+from labkit.run import layout
 
 # Two of the load generator's own SQLSTATEs (see load.records), which the reading side tells apart from servers' errors.
 DROPPED = "LK002"  # an open load's request that max_in_flight kept from being sent
@@ -69,9 +73,64 @@ SCHEMAS: dict[str, pa.Schema] = {
 }
 
 
-def part_name(block: int, view: str = "") -> str:
-    """How the names of a block's parts begin; of what was read back, those of one view."""
-    return f"block-{block:05d}" + (f"-{view}" if view else "")
+class Tables:
+    """The tables of a run directory, each a folder of parts. A block has parts of its own, so it can be read alone."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def new(self, table: str, part: int | str | None = None, view: str = "") -> Path:
+        """The path of a part that is not written yet: of a block and a view, or of that name, or the next number.
+
+        Raises RunUnreadable if it is written already.
+        """
+        if part is None:
+            part = f"{len(layout.parts(self._folder, table)):05d}"
+        name = part if isinstance(part, str) else layout.of_block(part, view)
+        path = layout.part(self._folder, table, name)
+        if path.exists():
+            raise RunUnreadable(f"{path} is already written; raw files are never reopened")
+        return path
+
+    def has(self, table: str, block: int | None = None, view: str = "") -> bool:
+        """Whether there is a part of a table, or of one block of it, or of one view of that."""
+        return bool(layout.parts(self._folder, table, layout.beginning(block, view)))
+
+    def table(
+        self, table: str, columns: Sequence[str] | None = None, block: int | None = None, view: str = ""
+    ) -> pd.DataFrame:
+        """All parts of a table, or of one block of it, as one frame; text columns are categories.
+
+        Raises RunUnreadable if there are none.
+        """
+        read = []
+        for part in self._parts(table, block, view):
+            try:
+                read.append(pq.read_table(part, columns=list(columns) if columns else None))
+            except (pa.ArrowException, OSError) as error:
+                raise RunUnreadable(f"{part} cannot be read: {error}") from error
+        frame: pd.DataFrame = pa.concat_tables(read).unify_dictionaries().to_pandas()
+        return frame
+
+    def batches(self, table: str, columns: Sequence[str], block: int | None = None) -> Iterator[pd.DataFrame]:
+        """A table, or one block of it, piece by piece, as it was written: memory stays that of one row group.
+
+        Raises RunUnreadable if there is nothing of it.
+        """
+        for part in self._parts(table, block):
+            try:
+                with pq.ParquetFile(part) as file:
+                    for group in range(file.num_row_groups):
+                        yield file.read_row_group(group, columns=list(columns)).to_pandas()
+            except (pa.ArrowException, OSError) as error:
+                raise RunUnreadable(f"{part} cannot be read: {error}") from error
+
+    def _parts(self, table: str, block: int | None, view: str = "") -> list[Path]:
+        parts = layout.parts(self._folder, table, layout.beginning(block, view))
+        if not parts:
+            name = f"{self._folder.parent.name}/{self._folder.name}"
+            raise RunUnreadable(f"{name} holds no {table}: it was cut off before anything was measured")
+        return parts
 
 
 class PartWriter:
@@ -82,7 +141,7 @@ class PartWriter:
 
     def __init__(self, path: Path, table: str) -> None:
         self.path, self._schema = path, SCHEMAS[table]
-        self._partial = path.with_suffix(".partial")
+        self._partial = layout.partial(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         integers = [f.name for f in self._schema if pa.types.is_integer(f.type)]
         self._writer = pq.ParquetWriter(

@@ -1,4 +1,4 @@
-"""Runs on disk: the only module that knows file formats. data/README.md describes each file.
+"""Runs on disk. data/README.md describes each file.
 
 A run directory has one file that changes, run.json (replaced atomically), and raw files that are written once:
 each table is a folder of Parquet parts, so that what was written before a crash stays readable.
@@ -17,16 +17,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from labkit import files, paths
 from labkit.errors import RunError, RunNotFound, RunUnreadable
-from labkit.run.parts import PartWriter
+from labkit.run import layout
+from labkit.run.parts import PartWriter, Tables
 
 SCHEMA_VERSION = 1
-_RESERVE = ".reserve"  # space for the last run.json: a run that filled the disk can still be marked failed
-_DRIVEN = ".driven"  # locked by the process that drives the run, as long as it does
 _RESERVE_BYTES = 128 * 1024
 STATUSES = ("started", "measured", "complete", "failed")
 
@@ -62,7 +59,7 @@ class Run:
     @property
     def derived(self) -> Path:
         """The folder for what can be rebuilt; made on first use."""
-        folder = self.path / "derived"
+        folder = self.path / layout.DERIVED
         folder.mkdir(exist_ok=True)
         return folder
 
@@ -78,92 +75,118 @@ class Run:
     def update(self, **facts: Any) -> None:
         """Set top-level entries of run.json."""
         self.meta |= facts
-        _write_json(self.path / "run.json", self.meta)
+        _write_json(self.path / layout.RECORD, self.meta)
 
     def mark(self, status: str, problem: str | None = None) -> None:
         """Move to `status`; `problem` says why a run failed."""
         if status not in STATUSES:
             raise ValueError(f"{status!r} is no status: {STATUSES}")
         if status in ("complete", "failed"):
-            (self.path / _RESERVE).unlink(missing_ok=True)
+            (self.path / layout.RESERVE).unlink(missing_ok=True)
         self.update(status=status, problem=problem)
 
     @contextlib.contextmanager
     def driven(self) -> Iterator[None]:
         """Hold the run for this process, which drives it, however that ends. Raises RunError if another one does."""
         busy = RunError(f"{self.id} is under way in another process; wait for its end, or end it")
-        with files.locked(self.path / _DRIVEN, lambda _: busy):
+        with files.locked(self.path / layout.DRIVEN, lambda _: busy):
             try:
                 yield
             finally:
-                (self.path / _DRIVEN).unlink(missing_ok=True)
+                (self.path / layout.DRIVEN).unlink(missing_ok=True)
 
     @property
     def abandoned(self) -> bool:
         """Whether the process that drove it was killed: it has not ended, and nobody drives it."""
-        driven = self.path / _DRIVEN
+        driven = self.path / layout.DRIVEN
         return self.status not in ("complete", "failed") and driven.exists() and not files.is_locked(driven)
 
     def event(self, kind: str, **details: Any) -> None:
         """Append one line to events.jsonl, stamped with the run's clock."""
         line = json.dumps({"t_ns": self.now_ns(), "kind": kind, **details}, ensure_ascii=False, default=str)
-        with (self.path / "events.jsonl").open("a", encoding="utf-8") as file:
+        with (self.path / layout.EVENTS).open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
     def events(self) -> pd.DataFrame:
         """One row an event: t_ns, kind and what it carried. Empty with those two columns if none was recorded."""
-        file = self.path / "events.jsonl"
+        file = self.path / layout.EVENTS
         if not file.exists():
             return pd.DataFrame({"t_ns": pd.Series(dtype="int64"), "kind": pd.Series(dtype="str")})
         return pd.DataFrame([json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()])
 
-    def part(self, table: str, name: str) -> Path:
-        """The path of a part of `table` that is not written yet."""
-        path = self.path / table / f"{name}.parquet"
-        if path.exists():
-            raise RunUnreadable(f"{path} is already written; raw files are never reopened")
-        return path
+    # --- tables ---------------------------------------------------------------------------------------------------
 
-    def writer(self, table: str, part: str) -> PartWriter:
-        """A writer for one new part of `table`."""
-        return PartWriter(self.part(table, part), table)
+    @property
+    def tables(self) -> Tables:
+        """What was recorded in bulk, as Parquet."""
+        return Tables(self.path)
 
-    def has(self, table: str, prefix: str = "") -> bool:
-        """Whether there is a part of a table whose name begins with `prefix`."""
-        return any((self.path / table).glob(f"{prefix}*.parquet"))
+    def writer(self, table: str, part: int | str | None = None, view: str = "") -> PartWriter:
+        """A writer for one new part of `table`: of a block and a view, or of that name, or the next by number."""
+        return PartWriter(self.tables.new(table, part, view), table)
 
-    def table(self, table: str, columns: Sequence[str] | None = None, prefix: str = "") -> pd.DataFrame:
-        """All parts of a table as one frame; text columns are categories. Raises RunUnreadable.
+    def has(self, table: str, block: int | None = None, view: str = "") -> bool:
+        """Whether anything of a table is there, or of one block's part of it, or of one view of that."""
+        return self.tables.has(table, block, view)
 
-        Only parts whose names begin with `prefix`.
+    def table(
+        self, table: str, columns: Sequence[str] | None = None, block: int | None = None, view: str = ""
+    ) -> pd.DataFrame:
+        """A table, or one block's part of it, as one frame; text columns are categories. Raises RunUnreadable."""
+        return self.tables.table(table, columns, block, view)
+
+    def batches(self, table: str, columns: Sequence[str], block: int | None = None) -> Iterator[pd.DataFrame]:
+        """The same piece by piece, as it was written: memory stays that of one row group. Raises RunUnreadable."""
+        return self.tables.batches(table, columns, block)
+
+    def drop_unfinished(self) -> None:
+        """Remove what was written of blocks that run.json does not hold: they are done again from the start.
+
+        Raises RunUnreadable if a block that it holds lacks its part of `writes`.
         """
-        parts = sorted((self.path / table).glob(f"{prefix}*.parquet"))
-        if not parts:
-            raise RunUnreadable(f"{self.id} holds no {table}: it was cut off before anything was measured")
-        read = []
-        for part in parts:
-            try:
-                read.append(pq.read_table(part, columns=list(columns) if columns else None))
-            except (pa.ArrowException, OSError) as error:
-                raise RunUnreadable(f"{part} cannot be read: {error}") from error
-        frame: pd.DataFrame = pa.concat_tables(read).unify_dictionaries().to_pandas()
-        return frame
+        finished = {int(block["block"]) for block in self.blocks}
+        for table in ("ops", "writes", "survivors", "ghosts", layout.LEDGERS):
+            for file in layout.blocks_in(self.path, table):
+                if layout.block_of(file) not in finished:
+                    file.unlink()
+        if any(not self.has("writes", number) for number in finished):
+            raise RunUnreadable(f"{self.id} lacks the ledger of a finished trial; it cannot be resumed")
 
-    def batches(self, table: str, columns: Sequence[str], prefix: str = "") -> Iterator[pd.DataFrame]:
-        """A table piece by piece, as it was written: memory stays that of one row group.
+    # --- files beside them ----------------------------------------------------------------------------------------
 
-        Only parts whose names begin with `prefix`. Raises RunUnreadable if there are none.
-        """
-        parts = sorted((self.path / table).glob(f"{prefix}*.parquet"))
-        if not parts:
-            raise RunUnreadable(f"{self.id} holds no {table}: it was cut off before anything was measured")
-        for part in parts:
-            try:
-                with pq.ParquetFile(part) as file:
-                    for group in range(file.num_row_groups):
-                        yield file.read_row_group(group, columns=list(columns)).to_pandas()
-            except (pa.ArrowException, OSError) as error:
-                raise RunUnreadable(f"{part} cannot be read: {error}") from error
+    def keep_log(self, server: str, text: str) -> None:
+        """Keep a server's log."""
+        file = layout.log(self.path, server)
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+
+    def keep_summary(self, content: Mapping[str, Any]) -> None:
+        """Keep what scripts want to know of the run; it is made again with the report."""
+        text = json.dumps(content, indent=1, ensure_ascii=False)
+        (self.derived / layout.SUMMARY).write_text(text, encoding="utf-8")
+
+    def summary(self) -> dict[str, Any] | None:
+        """What `keep_summary` kept; None before a report was made."""
+        file = self.path / layout.DERIVED / layout.SUMMARY
+        if not file.exists():
+            return None
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return content
+
+    @property
+    def notebook(self) -> Path:
+        """Where the executed notebook lies, once there is one."""
+        return self.derived / layout.NOTEBOOK
+
+    @property
+    def page(self) -> Path:
+        """Where the report lies, once there is one."""
+        return self.derived / layout.PAGE
+
+    def comparison(self, other: Run) -> tuple[Path, Path]:
+        """Where a comparison with another run lies, once there is one: its notebook and its page."""
+        path = layout.comparison(self.derived, other.path.name)
+        return path.with_suffix(layout.NOTEBOOK_SUFFIX), path.with_suffix(layout.PAGE_SUFFIX)
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         text = f"run {self.id}: {self.status}"
@@ -186,7 +209,7 @@ class RunStore:
         folder = self.root / experiment
         path = folder / f"{wall:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
         path.mkdir(parents=True)
-        (path / _RESERVE).write_bytes(bytes(_RESERVE_BYTES))
+        (path / layout.RESERVE).write_bytes(bytes(_RESERVE_BYTES))
         epoch = {"utc": wall.isoformat(timespec="milliseconds"), "monotonic_ns": time.monotonic_ns()}
         run = Run(path, {})
         run.update(
@@ -199,7 +222,7 @@ class RunStore:
             blocks=[],
             **facts,
         )
-        link = folder / "latest"
+        link = folder / layout.LATEST
         fresh = folder / f".latest-{path.name}"
         with contextlib.suppress(OSError):  # a file system without links has no `latest` and loses nothing else
             fresh.symlink_to(path.name)
@@ -208,7 +231,7 @@ class RunStore:
 
     def paths(self) -> Iterator[Path]:
         """Every run directory, oldest first."""
-        found = (p.parent for p in self.root.glob("*/*/run.json") if not p.parent.is_symlink())
+        found = (p.parent for p in self.root.glob(f"*/*/{layout.RECORD}") if not p.parent.is_symlink())
         return iter(sorted(found, key=lambda path: path.name))
 
     def latest(self, experiment: str | None = None) -> Run:
@@ -225,7 +248,7 @@ class RunStore:
         if text == "latest":
             return self.latest()
         for path in (Path(text).expanduser(), self.root / text):
-            if (path / "run.json").exists():
+            if (path / layout.RECORD).exists():
                 return read_run(path.resolve())
             if path.is_dir() and text not in ("", "."):
                 raise RunUnreadable(f"{path} is a directory without run.json, so it is not a run")
@@ -244,7 +267,7 @@ class RunStore:
 
 def read_run(path: Path) -> Run:
     """The run in a directory. Raises RunUnreadable if run.json is damaged or of a newer labkit."""
-    file = path / "run.json"
+    file = path / layout.RECORD
     try:
         meta = json.loads(file.read_text(encoding="utf-8"))
         schema, _, _ = meta["schema"], meta["status"], meta["parameters"]

@@ -20,7 +20,7 @@ from labkit.lab.load.arrivals import Closed
 from labkit.lab.load.clocks import Clock, host_id
 from labkit.lab.load.shards import Generators, run_elsewhere
 from labkit.lab.load.spec import LoadSpec, merge
-from labkit.run.store import Run
+from labkit.run.parts import Tables
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_two_workers_of_a_distributed_engine_make_one_run(dask_executor: Executo
     """Within a minute: shards begin together, all records come back, and every user was there."""
     with Generators(2, dask_executor) as generators:
         shards = generators.load(replace(load, arrivals=Closed(7), connections=5))  # which two cannot share evenly
-    ops = Run(load.part.parent.parent, {}).table("ops")
+    ops = Tables(load.part.parent.parent).table("ops")
     whole = merge(shards)
     assert len(shards) == 2
     assert all(shard.host and shard.requests > 100 for shard in shards)
@@ -79,7 +79,7 @@ def test_times_of_a_distant_clock_are_translated(load: LoadSpec) -> None:
         result, part = executor.submit(run_elsewhere, ahead, {host_id(): Clock(-hour_ns, 1234)}).result(timeout=30)
     load.part.parent.mkdir(parents=True)
     load.part.write_bytes(part)
-    ops = Run(load.part.parent.parent, {}).table("ops")
+    ops = Tables(load.part.parent.parent).table("ops")
     assert (result.clock_offset_ns, result.clock_bound_ns) == (-hour_ns, 1234)
     assert result.from_ns == pytest.approx(ahead.start_ns - ahead.epoch_ns, abs=1e9)  # not an hour
     assert ops["start_ns"].min() >= result.from_ns

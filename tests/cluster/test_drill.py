@@ -15,7 +15,6 @@ import pytest
 from click.testing import CliRunner
 
 import labkit
-from labkit.checkers import audit
 from labkit.cli import main
 from labkit.errors import ClusterError, RunUnreadable
 from labkit.experiments.failover import findings as recovery
@@ -26,6 +25,7 @@ from labkit.lab.cluster import synchronize
 from labkit.lab.failover import Refused, faults
 from labkit.lab.providers.embedded.provider import EmbeddedProvider
 from labkit.lab.providers.protocol import ClusterSpec
+from labkit.run import ledger
 from labkit.run.store import RunStore
 
 NAME = "drill-test"
@@ -165,7 +165,7 @@ def test_a_drill_that_is_left_with_its_process_leaves_no_writer_and_no_server(
     assert run.status == "failed"
     assert "the drill was left after route()" in run.meta["problem"]
     assert running() == []
-    assert (audit.ledger_of(run)["outcome"] == "ok").sum() > 100, "the ledger of the writers is kept"
+    assert (ledger.written(run)["outcome"] == "ok").sum() > 100, "the ledger of the writers is kept"
     with pytest.raises(ClusterError, match=r"is not whole.*labkit down --purge"):
         FailoverDrill(labkit.Failover.build(SMALL))
     provider.down(NAME, purge=True)
@@ -188,7 +188,7 @@ def test_killed_with_its_lab_no_writer_is_left_and_the_run_says_what_became_of_i
     assert psutil.wait_procs(workers, timeout=10)[1] == []
     assert run.abandoned
     assert "the lab was killed while it drove this run" in CliRunner().invoke(main, ["runs", "-n", "1"]).output
-    assert (audit.ledger_of(run)["outcome"] == "ok").sum() > 100, "the ledger of the writers is kept"
+    assert (ledger.written(run)["outcome"] == "ok").sum() > 100, "the ledger of the writers is kept"
     provider.down(NAME, purge=True)
     assert running() == []
 

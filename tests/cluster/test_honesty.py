@@ -30,7 +30,7 @@ from labkit.lab.load.arrivals import Closed, Open
 from labkit.lab.load.engine import run_load
 from labkit.lab.load.spec import LoadSpec
 from labkit.lab.workloads.get_user import GetUserByNumber
-from labkit.run.store import Run
+from labkit.run.parts import Tables
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def load(load: LoadSpec) -> LoadSpec:
 def latencies_ms(spec: LoadSpec) -> np.ndarray:
     result = run_load(spec)
     assert not result.sqlstates
-    ops = Run(spec.part.parent.parent, {}).table("ops")
+    ops = Tables(spec.part.parent.parent).table("ops")
     done = ops["start_ns"] + ops["latency_ns"]
     inside = (done >= result.warm_until_ns) & (done < result.to_ns)
     spec.part.unlink()

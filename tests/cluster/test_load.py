@@ -22,13 +22,14 @@ from labkit.lab.cluster.waiting import wait_until
 from labkit.lab.load import records
 from labkit.lab.load.arrivals import Closed, Open
 from labkit.lab.load.engine import run_load
-from labkit.lab.load.shards import Generators, LoadInterrupted, stop_file
+from labkit.lab.load.shards import Generators, LoadInterrupted
 from labkit.lab.load.spec import LoadResult, LoadSpec, Target, merge
 from labkit.lab.routing import nodes_for
 from labkit.lab.routing.arms import REPLICAS
 from labkit.lab.workloads.get_user import GetUser, GetUserByNumber
 from labkit.lab.workloads.search_users import SearchUsers
-from labkit.run.store import Run
+from labkit.run import layout
+from labkit.run.parts import Tables
 
 INT4_OID = 23
 
@@ -167,7 +168,7 @@ def test_too_many_connections_say_how_many_would_do(load: LoadSpec, seeded: Clus
 def test_an_order_to_stop_ends_the_load_and_keeps_what_was_measured(
     load: LoadSpec, seeded: Cluster, tmp_path: Path
 ) -> None:
-    stop = stop_file(tmp_path)
+    stop = layout.stop(tmp_path)
     spec = replace(load, duration_s=60, warmup_s=0, stop_file=stop)
     ended = in_background(spec)
     asked = "SELECT sum(idx_scan) FROM pg_stat_user_indexes WHERE indexrelname = 'users_pkey'"
@@ -188,12 +189,12 @@ def test_an_interrupt_reaches_the_generators_and_their_records_are_kept(load: Lo
 
     with Generators() as generators:
         began = time.monotonic()
-        spec = replace(load, duration_s=60, stop_file=stop_file(tmp_path))
+        spec = replace(load, duration_s=60, stop_file=layout.stop(tmp_path))
         with pytest.raises(LoadInterrupted) as caught:
             generators.run([spec], interrupt_after_a_second)
         assert time.monotonic() - began < 15
     assert caught.value.results[0].interrupted
-    assert len(Run(load.part.parent.parent, {}).table("ops")) == caught.value.results[0].requests
+    assert len(Tables(load.part.parent.parent).table("ops")) == caught.value.results[0].requests
 
 
 def test_two_generators_work_at_the_same_time(load: LoadSpec) -> None:
@@ -201,7 +202,7 @@ def test_two_generators_work_at_the_same_time(load: LoadSpec) -> None:
     with Generators(processes=2) as generators:
         results = generators.run(specs)
     assert len(set(generators.pids)) == 2
-    assert len(Run(load.part.parent.parent, {}).table("ops")) == sum(result.requests for result in results)
+    assert len(Tables(load.part.parent.parent).table("ops")) == sum(result.requests for result in results)
 
 
 def on_replicas(cluster: Cluster, load: LoadSpec) -> tuple[LoadSpec, Node]:
@@ -260,7 +261,7 @@ def test_a_load_in_two_processes_is_one_load(load: LoadSpec) -> None:
     """Users, connections and the rate are shared out, shards begin together, and no record is lost."""
     with Generators(processes=2) as generators:
         shards = generators.load(replace(load, arrivals=Open(400, "constant"), warmup_s=0.5, duration_s=2))
-    ops = Run(load.part.parent.parent, {}).table("ops")
+    ops = Tables(load.part.parent.parent).table("ops")
     whole = merge(shards)
     assert len(generators.pids) == len(shards) == 2
     assert whole.requests == len(ops) == pytest.approx(1000, abs=2)

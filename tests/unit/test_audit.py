@@ -91,7 +91,7 @@ def test_a_ledger_whose_lab_was_killed_is_read_as_unknown_where_it_ends(tmp_path
     with (run.path / "ledger" / "block-00000.ledger").open("ab") as file:
         file.write(b"half a rec")
 
-    writes = audit.ledger_of(run)
+    writes = ledger.written(run)
 
     assert writes["outcome"].tolist() == ["ok", "unknown", "fail"]
     assert writes["done_ns"].tolist() == [5, -1, 6]

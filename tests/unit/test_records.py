@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labkit.lab.load import records
-from labkit.run.parts import OUTCOMES, PartWriter
-from labkit.run.store import Run
+from labkit.run.parts import OUTCOMES, PartWriter, Tables
 
 record = st.tuples(
     st.integers(0, 2**60),
@@ -40,7 +39,7 @@ def test_every_record_comes_back(
             if i in flushes:
                 recorder.flush()
         recorder.flush()
-    frame = Run(folder, {}).table("ops")
+    frame = Tables(folder).table("ops")
     back = list(
         zip(
             *(frame[name] for name in ("start_ns", "wait_ns", "latency_ns", "rows", "sqlstate", "node", "outcome")),
@@ -93,6 +92,6 @@ def test_a_part_cut_off_while_being_written_is_not_taken_for_a_whole_one(tmp_pat
     recorder = records.Recorder(writer, block=0, nodes=NODES)
     recorder.add(1, 0, 1, 1, "", 0, records.OK)
     recorder.flush()
-    assert not Run(tmp_path, {}).has("ops")
+    assert not Tables(tmp_path).has("ops")
     writer.close()
-    assert len(Run(tmp_path, {}).table("ops")) == 1
+    assert len(Tables(tmp_path).table("ops")) == 1

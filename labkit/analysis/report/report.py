@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import signal
@@ -49,7 +48,7 @@ class Executed:
 def execute(notebook: Path, parameters: Mapping[str, Any], output: Path | None = None) -> Executed:
     """Run a notebook with parameters in a kernel of this interpreter, showing its progress here.
 
-    The executed copy becomes `output`, else derived/notebook.ipynb of the run that it displayed. Raises LabkitError
+    The executed copy becomes `output`, else the notebook of the run that it displayed. Raises LabkitError
     with the text of what a cell raised, and RunError for anything else that stopped it; KeyboardInterrupt after the
     notebook was interrupted too and had its time to put things in order.
     """
@@ -192,7 +191,7 @@ def _read(path: Path) -> nbformat.NotebookNode:
 
 
 def _keep(copy: Path, run: Run | None, output: Path | None) -> Path | None:
-    target = output or (run.derived / "notebook.ipynb" if run else None)
+    target = output or (run.notebook if run else None)
     if target is not None and copy.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(copy.read_bytes())
@@ -247,8 +246,7 @@ def title(document: nbformat.NotebookNode) -> str:
 
 
 def publish(executed: Executed, run: Run, findings: Findings) -> Path:
-    """Write derived/report.html and derived/summary.json of a run; returns the report's path."""
-    text = json.dumps(summary(run, findings), indent=1, ensure_ascii=False)
-    (run.derived / "summary.json").write_text(text, encoding="utf-8")
+    """Write the report and the summary of a run; returns the report's path."""
+    run.keep_summary(summary(run, findings))
     footer = f"labkit run {run.id}, status {run.status}"
-    return export(executed.path, run.derived / "report.html", findings.lead(run), footer)
+    return export(executed.path, run.page, findings.lead(run), footer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 
-from labkit.errors import BadInput, RunUnreadable
+from labkit.errors import BadInput
 from labkit.experiments.durability_matrix.parameters import DurabilityMatrix
 from labkit.experiments.failover.trial import Trial, run_trial
 from labkit.experiments.stage import fresh_clusters, recorded
@@ -15,7 +15,6 @@ from labkit.lab.load.shards import Generators
 from labkit.lab.workloads.append_rows import AppendRows
 from labkit.progress import Progress
 from labkit.replication import Replication
-from labkit.run.parts import part_name
 from labkit.run.store import Run, open_run
 
 
@@ -36,7 +35,7 @@ def durability_matrix(parameters: DurabilityMatrix) -> Run:
         Generators() as generators,
         Progress("trials", len(plan), "trials") as bar,
     ):
-        _drop_unfinished(run)
+        run.drop_unfinished()
         done = {block["block"] for block in run.blocks}
         for number, replication, fault in plan:
             if number not in done:
@@ -74,14 +73,3 @@ def _cut_off(name: str) -> Run:
     if run.status == "complete":
         raise BadInput(f"resume: {run.id} is complete, there is nothing to go on with")
     return run
-
-
-def _drop_unfinished(run: Run) -> None:
-    """Remove what a trial had written that was cut off: it is done again from the start."""
-    finished = {part_name(block["block"]) for block in run.blocks}
-    for table in ("ops", "writes", "survivors", "ghosts", "ledger"):
-        for part in (run.path / table).glob("block-*"):
-            if "-".join(part.stem.split("-")[:2]) not in finished:
-                part.unlink()
-    if any(not (run.path / "writes" / f"{name}.parquet").exists() for name in finished):
-        raise RunUnreadable(f"{run.id} lacks the ledger of a finished trial; it cannot be resumed")

@@ -11,6 +11,7 @@ from labkit.analysis.words import UNKNOWN, Sentences, Words, number, whole
 from labkit.checkers import audit
 from labkit.errors import RunUnreadable
 from labkit.lsn import lsn_text
+from labkit.run import ledger
 from labkit.run.steps import DECIDE, DETECTED, FAULT, REPOINT, Event, Moment, at_ns, label, moments
 from labkit.run.store import Run
 
@@ -110,7 +111,7 @@ def _decided(run: Run) -> list[dict[str, Any]]:
 
 def written(run: Run) -> pd.DataFrame:
     """Transactions and rows by how they ended for the writer, beside what the original report counted."""
-    writes = audit.ledger_of(run)
+    writes = ledger.written(run)
     by = writes.groupby("outcome", observed=False)["rows"].agg(["size", "sum"])
     names = {
         "ok": "acknowledged",
@@ -135,7 +136,7 @@ def audits(run: Run) -> dict[str, audit.Audit]:
     sent to the old primary: they never got what was written after it."""
     block = facts(run)
     found = {"promoted": audit.of_run(run, block["block"])}
-    writes = audit.ledger_of(run)
+    writes = ledger.written(run)
     for view in ("other", "old"):
         keys = audit.present_keys(run, view, block["block"])
         if keys is not None:
@@ -183,7 +184,7 @@ def ghosts(run: Run) -> pd.DataFrame:
 
 def acknowledged(run: Run, bin_ms: float = 20.0) -> pd.DataFrame:
     """Acknowledged rows around the outage: at_ms (middle of the bin, since the fault), node, rows_per_s."""
-    block, writes = facts(run), audit.ledger_of(run)
+    block, writes = facts(run), ledger.written(run)
     ok = writes[writes["outcome"] == "ok"]
     at = (ok["done_ns"] - block["fault_ns"]) / 1e6
     near = at.between(-1000, (block["first_after_ns"] or block["fault_ns"]) / 1e6 - block["fault_ns"] / 1e6 + 1000)

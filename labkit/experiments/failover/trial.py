@@ -24,7 +24,6 @@ from labkit.lab.load.writing import WriteLoad
 from labkit.lab.workloads.append_rows import AppendRows
 from labkit.replication import Replication
 from labkit.run import steps
-from labkit.run.parts import part_name
 from labkit.run.steps import Moment, Step
 from labkit.run.store import Run
 
@@ -263,7 +262,7 @@ class TrialSteps:
 
     def _writes(self) -> Any:
         # Its own part: a matrix has one for every trial before this one.
-        return self.run.table("writes", prefix=part_name(self.trial.block))
+        return self.run.table("writes", block=self.trial.block)
 
     def _story(self) -> dict[str, Any]:
         """What was done, and when: the part of the facts that needs no audit."""

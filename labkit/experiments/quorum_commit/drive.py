@@ -19,7 +19,6 @@ from labkit.lab.load.shards import Generators
 from labkit.lab.workloads.append_rows import AppendRows
 from labkit.progress import Progress
 from labkit.replication import Replication
-from labkit.run.parts import part_name
 from labkit.run.store import Run
 
 _DEADLINE_S = 60.0
@@ -68,7 +67,7 @@ def _measure(
     with writing.writing(load):
         load.future.result(_DEADLINE_S + p.warmup_s + p.block_s)
     assert load.result is not None
-    writes = run.table("writes", prefix=part_name(number))
+    writes = run.table("writes", block=number)
     begun = load.result.from_ns + int(p.warmup_s * 1e9)
     found = outage.figures(writes[writes["intent_ns"] >= begun], load.result.to_ns)
     kept = ("rate_per_s", "commit_p50_ms", "commit_p99_ms", "transactions")

@@ -12,7 +12,6 @@ from labkit.lab.cluster import sql
 from labkit.lab.cluster.node import Node
 from labkit.lab.cluster.waiting import wait_until
 from labkit.lab.workloads.append_rows import AppendRows
-from labkit.run.parts import part_name
 from labkit.run.store import Run
 
 Keys = np.ndarray[Any, np.dtype[np.int64]]
@@ -67,7 +66,7 @@ class Snapshot:
 
 def record(run: Run, block: int, view: str, node: str, keys: Keys, xids: Keys) -> None:
     """Keep what was read as a part of the run's table `survivors`."""
-    with run.writer("survivors", part_name(block, view)) as writer:
+    with run.writer("survivors", block, view) as writer:
         writer.write(
             {
                 "block": np.full(len(keys), block, np.int32),

@@ -20,7 +20,6 @@ from labkit.lab.failover.readback import Keys
 from labkit.lsn import lsn_text, parse_lsn
 from labkit.replication import Replication
 from labkit.run import steps
-from labkit.run.parts import part_name
 from labkit.run.store import Run
 
 _COMMIT = re.compile(r"tx:\s+(\d+), lsn: ([0-9A-F]+/[0-9A-F]+),.* COMMIT (\S+ \S+ UTC)")
@@ -87,7 +86,7 @@ def _commits(old: Node, start: int, end: int, timeline: int) -> dict[int, tuple[
 def record(run: Run, block: int, found: Ghosts) -> None:
     """Keep the ghosts in the run's table of that name."""
     words, codes = np.unique(np.array(found.commit_utc, dtype=str), return_inverse=True)
-    with run.writer("ghosts", part_name(block)) as writer:
+    with run.writer("ghosts", block) as writer:
         writer.write(
             {
                 "block": np.full(len(found.keys), block, np.int32),

@@ -13,11 +13,11 @@ import numpy.typing as npt
 from labkit.lab.cluster.node import Node
 from labkit.lab.load import live_view as live
 from labkit.lab.load.arrivals import Arrivals, Open
-from labkit.lab.load.shards import Generators, LoadInterrupted, stop_file
+from labkit.lab.load.shards import Generators, LoadInterrupted
 from labkit.lab.load.spec import LoadResult, LoadSpec, Target, merge
 from labkit.lab.workloads.base import Workload
 from labkit.progress import Progress
-from labkit.run.parts import part_name
+from labkit.run import layout
 from labkit.run.store import Run
 
 
@@ -37,7 +37,7 @@ class LoadTerms(Protocol):
 def latencies_ms(run: Run, block: Mapping[str, Any]) -> npt.NDArray[np.float64]:
     """The latencies of the right answers in a block's measured part, read back from its records."""
     found = [np.empty(0)]
-    for batch in run.batches("ops", ["start_ns", "latency_ns", "outcome"], part_name(block["block"])):
+    for batch in run.batches("ops", ["start_ns", "latency_ns", "outcome"], block["block"]):
         done = (batch["start_ns"] + batch["latency_ns"]).to_numpy()
         inside = (done >= block["warm_until_ns"]) & (done < block["to_ns"]) & (batch["outcome"] == "ok").to_numpy()
         found.append(batch["latency_ns"].to_numpy()[inside] / 1e6)
@@ -80,10 +80,10 @@ class Blocks:
             warmup_s=p.warmup_s,
             timeout_s=p.timeout_s,
             seed=p.seed + int(facts["round"]),  # the arms of a round are asked the same at the same times
-            part=run.part("ops", part_name(number)),
+            part=run.tables.new("ops", number),
             block=number,
             epoch_ns=run.epoch_ns,
-            stop_file=stop_file(run.path),
+            stop_file=layout.stop(run.path),
             live_file=self._live.file(number) if self._live else None,
         )
         files = [shard.live_file for shard in spec.split(self._generators.shards) if shard.live_file]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.lab.load.live import LiveReader, Second
+from labkit.run import layout
 
 _WIDTH, _HEIGHT, _LEFT, _GAP = 620, 120, 64, 34
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
@@ -44,7 +45,7 @@ class LiveView:
 
     def file(self, block: int) -> Path:
         """Where the load generators of a block are to write; shards add their number."""
-        return self._folder / f".live-{block:04d}.jsonl"
+        return layout.live(self._folder, block)
 
     def begin(self, arm: str, files: Sequence[Path]) -> None:
         """A block of an arm begins."""

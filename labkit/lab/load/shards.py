@@ -185,13 +185,6 @@ def _kept(outcome: LoadResult | tuple[LoadResult, bytes], spec: LoadSpec) -> Loa
     return result
 
 
-def stop_file(folder: Path) -> Path:
-    """A path in `folder` that does not exist: a generator that watches it stops when it appears."""
-    path = folder / f".stop-{time.monotonic_ns():x}"
-    path.unlink(missing_ok=True)
-    return path
-
-
 _together: Barrier | None = None  # of the processes of one pool on this machine
 _TOGETHER_S = 60.0
 

@@ -12,6 +12,7 @@ import numpy as np
 from labkit.errors import LoadError
 from labkit.lab.load.arrivals import Arrivals, share
 from labkit.lab.workloads.base import Workload
+from labkit.run import layout
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,9 @@ class LoadSpec:
                 arrivals=arrivals,
                 connections=share(self.connections, i, n),
                 seed=int(seeds[i]),
-                part=self.part.with_stem(f"{self.part.stem}-{i}"),
-                live_file=self.live_file and self.live_file.with_stem(f"{self.live_file.stem}-{i}"),
-                ledger=self.ledger and self.ledger.with_stem(f"{self.ledger.stem}-{i}"),
+                part=layout.shard(self.part, i),
+                live_file=self.live_file and layout.shard(self.live_file, i),
+                ledger=self.ledger and layout.shard(self.ledger, i),
             )
             for i, arrivals in enumerate(shards)
         ]

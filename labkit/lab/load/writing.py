@@ -13,11 +13,10 @@ from labkit.lab.cluster.node import Node
 from labkit.lab.cluster.waiting import wait_until
 from labkit.lab.load import route
 from labkit.lab.load.arrivals import Closed
-from labkit.lab.load.shards import Generators, stop_file
+from labkit.lab.load.shards import Generators
 from labkit.lab.load.spec import LoadResult, LoadSpec, Target
 from labkit.lab.workloads.append_rows import AppendRows
-from labkit.run import ledger
-from labkit.run.parts import part_name
+from labkit.run import layout, ledger
 from labkit.run.store import Run
 
 LONGEST_S = 24 * 3600.0
@@ -104,9 +103,6 @@ def begin(
     """
     primary = cluster.primary()
     nodes = [node for node in cluster.nodes if node.control.running()]
-    folder = run.path / "ledger"
-    folder.mkdir(exist_ok=True)
-    part = part_name(block)
     spec = LoadSpec(
         workload=workload,
         targets=tuple(Target(node.name, node.conninfo("app")) for node in nodes),
@@ -116,14 +112,15 @@ def begin(
         warmup_s=0.0,
         timeout_s=timeout_s,
         seed=seed,
-        part=run.part("ops", part),
+        part=run.tables.new("ops", block),
         block=block,
         epoch_ns=run.epoch_ns,
-        stop_file=stop_file(run.path),
-        ledger=folder / f"{part}.ledger",
-        route=folder / f"{part}.route",
+        stop_file=layout.stop(run.path),
+        ledger=layout.ledger(run.path, block),
+        route=layout.route(run.path, block),
     )
     assert spec.route is not None
+    spec.route.parent.mkdir(exist_ok=True)
     route.point(spec.route, primary.name)
     return WriteLoad(run, spec, generators.begin(spec), primary.name)
 

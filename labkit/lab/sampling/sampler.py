@@ -196,8 +196,7 @@ class Sampler:
             return
         times = [t_ns for t_ns, _ in self._buffer]
         nodes, metrics, values = zip(*(reading for _, reading in self._buffer), strict=True)
-        part = sum(1 for _ in (self._run.path / "samples").glob("*.parquet"))
-        with self._run.writer("samples", f"{part:05d}") as writer:
+        with self._run.writer("samples") as writer:
             writer.write({"t_ns": times, "node": list(nodes), "metric": list(metrics), "value": list(values)})
         self.rows += len(times)
         self._buffer.clear()
