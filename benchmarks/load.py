@@ -174,7 +174,10 @@ def main(
     finally:
         provider.down("bench")
     rows_out = summary(measured)
-    facts = environment.facts() | {"postgresql": cluster.version, "users": users, "connections": connections}
+    commit = environment.commit()
+    facts = {"versions": environment.versions(), "git": commit and commit.as_json()}
+    facts |= {"host": environment.host().as_json(), "postgresql": cluster.version}
+    facts |= {"users": users, "connections": connections}
     content = {"facts": facts, "rows": rows, "seconds": seconds, "summary": rows_out, "rounds": measured}
     (out / "bench.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
     figure(rows_out, out / "bench.svg")

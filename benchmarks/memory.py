@@ -27,10 +27,11 @@ def record(folder: Path, requests: int) -> dict[str, Any]:
     """Write a run of that many requests, as 1,000 users at 40,000 requests per second would make them."""
     from labkit.experiments.read_scaling.parameters import ReadScaling
     from labkit.lab.load.records import DTYPE, Recorder
+    from labkit.run.schema import LoadBlock
     from labkit.run.store import RunStore
 
     rng = np.random.default_rng(1)
-    blocks: list[dict[str, Any]] = []
+    blocks: list[LoadBlock] = []
     run = RunStore(folder).create("read-scaling", ReadScaling().as_dict(), provider="embedded", nodes=[])
     order = [(w, r, a) for w in WORKLOADS for r in range(ROUNDS) for a in ARMS]
     each, now = requests // len(order), SECOND
@@ -52,8 +53,22 @@ def record(folder: Path, requests: int) -> dict[str, Any]:
                 recorder.offset = n * recorder.size
                 recorder.flush()
         blocks.append(
-            {"block": number, "workload": workload, "arm": arm, "round": turn, "from_ns": now, "warm_until_ns": now}
-            | {"to_ns": now + length, "vus": USERS, "generator_cpu_percent": 60.0, "pool_busy_fraction": 0.9}
+            LoadBlock(
+                block=number,
+                workload=workload,
+                arm=arm,
+                round=turn,
+                from_ns=now,
+                warm_until_ns=now,
+                to_ns=now + length,
+                requests=each,
+                measured=each,
+                vus=USERS,
+                generator_cpu_percent=60.0,
+                pool_busy_fraction=0.9,
+                nodes=["pg1"],
+                connections={"pg1": USERS},
+            )
         )
         now += length + SECOND
     times = np.arange(0, now, SECOND)

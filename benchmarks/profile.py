@@ -102,9 +102,7 @@ def main(seconds: float, users: int, connections: int, rows: int, lines: int) ->
     rate = result.measured / seconds
     cost_us = 1e6 * result.cpu_percent / 100 / rate
     total = sum(sampler.lines.values())
-    print(
-        f"{rate:,.0f} requests/s, {cost_us:.1f} µs of CPU each; {total} samples; {environment.facts()['host']['cpu']}\n"
-    )
+    print(f"{rate:,.0f} requests/s, {cost_us:.1f} µs of CPU each; {total} samples; {environment.host().cpu}\n")
     print("| what | share | µs per request |\n|---|---:|---:|")
     for kind, count in sampler.kinds().most_common():
         print(f"| {kind} | {count / total:.0%} | {cost_us * count / total:.1f} |")

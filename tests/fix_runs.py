@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fix_records import a_host, a_load, a_sampling, a_server
 
 from labkit.experiments.read_scaling.parameters import ReadScaling
 from labkit.lab.load.records import WRONG_ANSWER
-from labkit.run.parts import OUTCOMES
+from labkit.run.schema import OUTCOMES, Facts, Follower, LoadBlock, Postgresql
 from labkit.run.store import Run, RunStore
 
 SECOND = 1_000_000_000
@@ -56,18 +57,17 @@ def build(root: Path, recipe: Recipe) -> Run:
         vus=recipe.vus,
     )
     run = RunStore(root).create("read-scaling", parameters.as_dict(), **_facts())
-    blocks: list[dict[str, Any]] = []
+    blocks: list[LoadBlock] = []
     now = SECOND
     with run.writer("ops", "load") as ops:
         for workload in recipe.workloads:
             for turn in range(recipe.rounds):
                 for arm in ARMS if turn % 2 == 0 else ARMS[::-1]:
                     block = _block(recipe, len(blocks), workload, arm, turn, now)
-                    now = block["to_ns"] + int(recipe.gap_s * SECOND)
+                    now = block.to_ns + int(recipe.gap_s * SECOND)
                     rows = _requests(recipe, block, rng)
-                    block["requests"] = len(rows["start_ns"])
                     ops.write(rows)
-                    blocks.append(block)
+                    blocks.append(block.changed(requests=len(rows["start_ns"])))
     with run.writer("samples", "sampler") as samples:
         samples.write(_samples(recipe, now))
     run.update(blocks=blocks)
@@ -75,69 +75,62 @@ def build(root: Path, recipe: Recipe) -> Run:
     return run
 
 
-def _facts() -> dict[str, Any]:
-    row = {"application_name": "pg2", "state": "streaming", "sync_state": "async", "replay_lsn": "0/5000060"}
+def _facts() -> Facts:
+    row = Follower(application_name="pg2", state="streaming", sync_state="async", replay_lsn="0/5000060")
     return {
         "versions": {"labkit": "0.1.0", "python": "3.11", "psycopg": "3.2"},
-        "postgresql": {"version": "18.6", "binaries": "/usr/lib/postgresql/18/bin"},
+        "postgresql": Postgresql(version="18.6", binaries="/usr/lib/postgresql/18/bin"),
         "git": None,
-        "host": {"cores": 2, "memory_bytes": 8 << 30, "cpu": "test", "os": "Linux"},
+        "host": a_host(),
         "provider": "embedded",
         "cluster": "test",
-        "nodes": [
-            {"name": name, "role": role, "settings": {"shared_buffers": "128MB"}}
-            for name, role in (("pg1", "primary"), ("pg2", "replica"), ("pg3", "replica"))
-        ],
-        "dataset": {"users": 1000},
-        "replication": [row, row | {"application_name": "<script>alert(1)</script>"}],
+        "nodes": [a_server(name, role) for name, role in (("pg1", "primary"), ("pg2", "replica"), ("pg3", "replica"))],
+        "replication": [row, row.changed(application_name="<script>alert(1)</script>")],
         "replication_after": [row],
         "not_measured": {name: {"received_bytes_total": UNMEASURED, "sent_bytes_total": UNMEASURED} for name in NODES},
-        "sampler": {"cost_fraction": 0.004},
+        "sampler": a_sampling(),
     }
 
 
 NODES = ("pg1", "pg2", "pg3")
 
 
-def _block(recipe: Recipe, number: int, workload: str, arm: str, turn: int, now: int) -> dict[str, Any]:
+def _block(recipe: Recipe, number: int, workload: str, arm: str, turn: int, now: int) -> LoadBlock:
     warm = now + int(recipe.warmup_s * SECOND)
-    return {
-        "block": number,
-        "workload": workload,
-        "arm": arm,
-        "round": turn,
-        "from_ns": now,
-        "warm_until_ns": warm,
-        "to_ns": warm + int(recipe.block_s * SECOND),
-        "vus": None if recipe.offered_per_s else recipe.vus,
-        "offered_per_s": recipe.offered_per_s,
-        "connections": dict.fromkeys(SERVING[arm], 4),
-        "generator_cpu_percent": recipe.generator_cpu_percent,
-        "pool_busy_fraction": recipe.pool_busy_fraction,
-        "nodes": SERVING[arm],
-        "interrupted": False,
-        "sqlstates": {},
-        "problems": {},
-    }
+    return a_load(
+        block=number,
+        workload=workload,
+        arm=arm,
+        round=turn,
+        from_ns=now,
+        warm_until_ns=warm,
+        to_ns=warm + int(recipe.block_s * SECOND),
+        vus=None if recipe.offered_per_s else recipe.vus,
+        offered_per_s=recipe.offered_per_s,
+        connections=dict.fromkeys(SERVING[arm], 4),
+        generator_cpu_percent=recipe.generator_cpu_percent,
+        pool_busy_fraction=recipe.pool_busy_fraction,
+        nodes=SERVING[arm],
+    )
 
 
-def _requests(recipe: Recipe, block: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-    key = (block["workload"], block["arm"])
+def _requests(recipe: Recipe, block: LoadBlock, rng: np.random.Generator) -> dict[str, Any]:
+    key = (block.workload, block.arm)
     rate = recipe.rates.get(key, recipe.rate) * rng.normal(1, 0.01)
     # Answers come evenly from the start of the warm-up until after the end of the block.
-    done = np.arange(block["from_ns"], block["to_ns"] + SECOND // 4, SECOND / rate).astype(np.int64)
+    done = np.arange(block.from_ns, block.to_ns + SECOND // 4, SECOND / rate).astype(np.int64)
     latency = rng.gamma(20, recipe.vus / rate / 20 * SECOND, len(done)).astype(np.int64)
     outcome = np.zeros(len(done), np.int32)
     sqlstate = np.zeros(len(done), np.int32)
-    inside = np.flatnonzero((done >= block["warm_until_ns"]) & (done < block["to_ns"]))
+    inside = np.flatnonzero((done >= block.warm_until_ns) & (done < block.to_ns))
     outcome[inside[: recipe.failures.get(key, 0)]] = OUTCOMES.index("fail")
     sqlstate[inside[: recipe.failures.get(key, 0)]] = 1
-    if block["block"] == 0:
+    if block.block == 0:
         outcome[inside[: recipe.wrong]] = OUTCOMES.index("fail")
         sqlstate[inside[: recipe.wrong]] = 2
-    nodes = block["nodes"]
+    nodes = block.nodes
     return {
-        "block": np.full(len(done), block["block"], np.int32),
+        "block": np.full(len(done), block.block, np.int32),
         "node": (np.arange(len(done), dtype=np.int32) % len(nodes), nodes),
         "start_ns": done - latency,
         "wait_ns": (latency * recipe.wait_share).astype(np.int64),

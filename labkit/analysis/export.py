@@ -15,6 +15,7 @@ from hdrh.log import HistogramLogWriter
 from labkit.analysis.frames.requests import Block, figures, groups, measured
 from labkit.errors import BadInput
 from labkit.experiments.durability_matrix import findings as durability
+from labkit.run.schema import LoadBlock
 from labkit.run.store import Run
 
 LOWEST_NS, HIGHEST_NS, DIGITS = 1_000, 3_600_000_000_000, 3  # a microsecond to an hour, 0.1 % wide at most
@@ -28,7 +29,7 @@ def hlog(run: Run, file: TextIO) -> None:
     (`get-user.primary-only`). Values are nanoseconds and maxima milliseconds, as HdrHistogram's own tools have them;
     the log's times are seconds since the run began, which it notes as its base time.
     """
-    began = dt.datetime.fromisoformat(run.meta["epoch"]["utc"])
+    began = dt.datetime.fromisoformat(run.record.epoch.utc)
     writer = HistogramLogWriter(file)
     writer.output_comment(f"labkit run {run.id}; latencies in nanoseconds")
     writer.output_log_format_version()
@@ -37,8 +38,8 @@ def hlog(run: Run, file: TextIO) -> None:
     writer.output_comment(f"[StartTime: {began.timestamp():f} (seconds since epoch), {began.isoformat(' ')}]")
     writer.output_legend()
     for block in measured(run):
-        tag = f"{block.facts['workload']}.{block.facts['arm']}".replace(",", "-").replace(" ", "-")
-        begins_s = block.facts["warm_until_ns"] / 1e9
+        tag = f"{block.facts.workload}.{block.facts.arm}".replace(",", "-").replace(" ", "-")
+        begins_s = block.facts.warm_until_ns / 1e9
         for start_s, latency_ns in _spans(block):
             file.write(f"Tag={tag},")  # begins the line that follows; the package reads tags but writes none
             end_s = min(start_s + SPAN_S, block.measured_s)
@@ -119,7 +120,7 @@ def _metrics(blocks: list[Block], tags: str) -> dict[str, Any]:
                 "p(99)": found["p99_ms"],
             },
         }
-    users = [block.facts["vus"] for block in blocks if block.facts.get("vus") is not None]
+    users = [block.facts.vus for block in blocks if block.facts.vus is not None]
     if users:
         values["vus"] = {
             "type": "gauge",
@@ -155,7 +156,7 @@ def export(run: Run, name: str, path: Path | None = None) -> Path:
     suffix, write = FORMATS[name]
     if name == "trials" and run.experiment != "durability-matrix":
         raise BadInput(f"--format: {run.id} is a run of {run.experiment}; trials are those of a durability-matrix")
-    if name != "trials" and not all("arm" in block for block in run.blocks):
+    if name != "trials" and not all(isinstance(block, LoadBlock) for block in run.blocks):
         raise BadInput(f"--format: {run.id} is a run of {run.experiment}, which has no arms to tell latencies of")
     path = path or run.derived / f"{name}{suffix}"
     with path.open("w", encoding="utf-8") as file:

@@ -26,18 +26,18 @@ import numpy as np
 import pandas as pd
 
 from labkit.run import ledger
+from labkit.run.schema import LAB_KILLED, TrialBlock, Verdict
 from labkit.run.store import Run
 
 Keys = np.ndarray[Any, np.dtype[np.int64]]
 WRONG = ("lost", "contradicted", "duplicated", "unexpected")
-VERDICTS = ("true", "false", "unknown")
 
 
 @dataclass(frozen=True)
 class Audit:
     """The classes, as sorted arrays of keys, and the verdict with its reason."""
 
-    verdict: str
+    verdict: Verdict
     reason: str
     kept: Keys
     lost: Keys
@@ -109,16 +109,19 @@ def of_run(run: Run, block: int | None = None, view: str = "promoted") -> Audit:
     have kept; `old`, what the dead primary itself had.
     """
     writes = ledger.written(run, block)
-    facts = [b for b in run.blocks if block is None or b["block"] == block]
     present = present_keys(run, view, block)
-    read = [b["read_ns"] for b in facts if b.get("read_ns") is not None and view == "promoted"]
-    return judge(writes, present, min(read) if read else None)
+    read = [trial.read_ns for trial in _trials(run, block)] if view == "promoted" else []
+    return judge(writes, present, min(read, default=None))
+
+
+def _trials(run: Run, block: int | None) -> list[TrialBlock]:
+    return [b for b in run.blocks if isinstance(b, TrialBlock) and block in (None, b.block)]
 
 
 def left_open(run: Run) -> int:
     """Transactions whose outcome nobody noted: the lab was killed while they were under way."""
     writes = ledger.written(run)
-    return int((writes["sqlstate"] == ledger.LAB_KILLED).sum())
+    return int((writes["sqlstate"] == LAB_KILLED).sum())
 
 
 def present_keys(run: Run, view: str, block: int | None = None) -> Keys | None:
@@ -128,7 +131,7 @@ def present_keys(run: Run, view: str, block: int | None = None) -> Keys | None:
     survivors = run.table("survivors", ["view", "key"], block, view)
     mine = survivors[survivors["view"] == view]
     # An empty table that was read has no rows either: run.json says that it was read.
-    was_read = any(view in b.get("views", []) for b in run.blocks if block is None or b["block"] == block)
+    was_read = any(view in trial.views for trial in _trials(run, block))
     return mine["key"].to_numpy(dtype=np.int64) if was_read or len(mine) else None
 
 

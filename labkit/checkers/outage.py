@@ -7,15 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from labkit.run.schema import Outage
 
-def figures(writes: pd.DataFrame, fault_ns: int) -> dict[str, Any]:
-    """What one trial's ledger says: the outage, the rate and the commit latency before it.
 
-    last_before_ns, first_after_ns: the last acknowledgement by the node that served first and the first one by any
-    other, on the run's clock; rto_ms their distance (RTO, as the writers saw it), None if there was none. rate_per_s:
-    rows acknowledged a second before the fault. commit_p50_ms, commit_p99_ms: from sending to acknowledgement.
-    transactions: how many ended how.
-    """
+def figures(writes: pd.DataFrame, fault_ns: int) -> Outage:
+    """What one trial's ledger says: the outage, the rate and the commit latency before it."""
     ok = writes[writes["outcome"] == "ok"]
     counts = {str(k): int(v) for k, v in writes["outcome"].value_counts().items()}
     first_node = str(writes["node"].iloc[0]) if len(writes) else ""
@@ -26,15 +22,15 @@ def figures(writes: pd.DataFrame, fault_ns: int) -> dict[str, Any]:
     before = here[here["done_ns"] < fault_ns]
     latency_ms = (before["done_ns"] - before["intent_ns"]).to_numpy() / 1e6
     span_s = (before["done_ns"].max() - before["intent_ns"].min()) / 1e9 if len(before) else 0.0
-    return {
-        "transactions": counts,
-        "last_before_ns": last,
-        "first_after_ns": first,
-        "rto_ms": (first - last) / 1e6 if first is not None and last is not None else None,
-        "rate_per_s": float(before["rows"].sum() / span_s) if span_s else 0.0,
-        "commit_p50_ms": _percentile(latency_ms, 50),
-        "commit_p99_ms": _percentile(latency_ms, 99),
-    }
+    return Outage(
+        transactions=counts,
+        last_before_ns=last,
+        first_after_ns=first,
+        rto_ms=(first - last) / 1e6 if first is not None and last is not None else None,
+        rate_per_s=float(before["rows"].sum() / span_s) if span_s else 0.0,
+        commit_p50_ms=_percentile(latency_ms, 50),
+        commit_p99_ms=_percentile(latency_ms, 99),
+    )
 
 
 def _percentile(values: np.ndarray[Any, Any], q: float) -> float | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import Any
 
 import click
 
@@ -13,6 +12,7 @@ from labkit.checkers import audit
 from labkit.errors import BadInput, RunUnreadable
 from labkit.experiments.failover.findings import CLASS_WORDS
 from labkit.run import ledger
+from labkit.run.schema import TrialBlock
 from labkit.run.store import Run, open_run
 
 
@@ -31,14 +31,15 @@ def audit_command(context: click.Context, run_name: str, block: int | None, as_j
     to judge; what run.json says of the verdicts of that time is shown all the same.
     """
     run = open_run(run_name)
-    facts = {b["block"]: b for b in run.blocks if block is None or b["block"] == block}
+    every = [b for b in run.blocks if isinstance(b, TrialBlock)]
+    facts = {b.block: b for b in every if block is None or b.block == block}
     if block is not None and not facts:
-        raise BadInput(f"--block: {run.id} has no trial {block}; there are {_span([b['block'] for b in run.blocks])}")
+        raise BadInput(f"--block: {run.id} has no trial {block}; there are {_span([b.block for b in every])}")
     if not ledger.is_kept(run):
         _tell_recorded(run, list(facts.values()), as_json)
         raise RunUnreadable(f"{run.id} keeps no ledger of writes, so there is nothing to judge again")
     found = {number: _judged(run, number) for number in facts} or {0: audit.of_run(run)}
-    findings = {n for n, b in facts.items() if audit.allowed(found[n], b["mode"], b["level"])}
+    findings = {n for n, b in facts.items() if audit.allowed(found[n], b.mode, b.level)}
     if as_json:
         content = [{"block": n, "verdict": a.verdict, "reason": a.reason, "counts": a.counts} for n, a in found.items()]
         click.echo(json.dumps(content, indent=1))
@@ -71,24 +72,23 @@ def _judged(run: Run, number: int) -> audit.Audit:
         return audit.unread(str(error))
 
 
-def _cell(run: Run, facts: dict[str, Any] | None) -> str:
+def _cell(run: Run, facts: TrialBlock | None) -> str:
     """Of a matrix: the cell that the trial belongs to."""
     if run.experiment != "durability-matrix" or facts is None:
         return ""
-    return f" {facts['mode']}/{facts['level']} {facts['fault']}"
+    return f" {facts.mode}/{facts.level} {facts.fault}"
 
 
-def _tell_recorded(run: Run, blocks: list[dict[str, Any]], as_json: bool) -> None:
+def _tell_recorded(run: Run, judged: list[TrialBlock], as_json: bool) -> None:
     """What run.json holds: the verdicts of the time when the rows were still there."""
-    judged = [b for b in blocks if "verdict" in b]
     if as_json:
-        rows = [{k: b.get(k) for k in ("block", "verdict", "reason", "counts")} | {"recorded": True} for b in judged]
-        click.echo(json.dumps(rows, indent=1))
+        names = ("block", "verdict", "reason", "counts")
+        click.echo(json.dumps([b.model_dump(include=set(names)) | {"recorded": True} for b in judged], indent=1))
         return
     if judged:
         click.echo("as judged when it was recorded (run.json), not again:")
     for b in judged:
-        click.echo(f"trial {b['block']}{_cell(run, b)}: {b['verdict']}, {b['reason']}")
+        click.echo(f"trial {b.block}{_cell(run, b)}: {b.verdict}, {b.reason}")
 
 
 def _span(numbers: list[int]) -> str:

@@ -63,7 +63,7 @@ def failover(
     assert decision is not None
     if as_json:
         content = {"primary": new.name, "given_up": False, "old": lost.name, "took_ms": took_ms}
-        content |= {"decision": decision.table(), "choices": decision.choices}
+        content |= {"decision": [standing.as_json() for standing in decision.table()], "choices": decision.choices}
         content |= {"overridden": decision.refusals, "left_behind": taking.left_behind}
         click.echo(json.dumps(content, indent=1))
         return

@@ -86,13 +86,13 @@ def _noting(problems: list[str]) -> Iterator[None]:
 
 def _finish(context: click.Context, kind: Experiment, made: Run, page: Path, as_json: bool) -> None:
     """Say what came out; exit 1 if the measurement is not valid."""
-    summary = summary_of(made, kind.findings) | {"report": str(page)}
+    summary = summary_of(made, kind.findings)
     if as_json:
-        click.echo(json.dumps(summary, ensure_ascii=False, indent=1))
+        click.echo(json.dumps(summary.as_json() | {"report": str(page)}, ensure_ascii=False, indent=1))
     else:
         table, verdicts = _fitting(kind.findings.table(made)), kind.findings.verdicts(made)
         click.echo(f"{table}\n\n{verdicts}\n\nrun     {made.id}\nreport  {page}")
-    if not summary["valid"]:
+    if not summary.valid:
         context.exit(1)
 
 
@@ -124,7 +124,7 @@ def report_command(context: click.Context, run_name: str, output: Path | None, a
 def _measured(recorded: Run) -> Run:
     """The run, if there is something in it to draw. Raises RunUnreadable."""
     if not recorded.blocks:
-        reason = recorded.meta.get("problem") or "it was cut off"
+        reason = recorded.problem or "it was cut off"
         raise RunUnreadable(f"{recorded.id} holds no finished block ({reason}); there is nothing to report")
     return recorded
 
@@ -163,9 +163,9 @@ def _listed(path: Path) -> dict[str, Any]:
     try:
         recorded = read_run(path)
         kind = catalogue.experiment(recorded.experiment)
-        row |= {"status": recorded.status, "when": recorded.meta["epoch"]["utc"]}
+        row |= {"status": recorded.status, "when": recorded.record.epoch.utc}
         killed = "the lab was killed while it drove this run" if recorded.abandoned else None
-        row |= {"problem": recorded.meta.get("problem") or killed}
+        row |= {"problem": recorded.problem or killed}
         row["parameters"] = {name: recorded.parameters.get(name) for name in kind.key_parameters}
         if recorded.status in _MEASURED:
             row["headline"] = _headline(recorded, kind)
@@ -177,7 +177,7 @@ def _listed(path: Path) -> dict[str, Any]:
 def _headline(recorded: Run, kind: Experiment) -> list[dict[str, Any]]:
     """From the summary where a report was made; reading every request again is for runs without one."""
     kept = recorded.summary()
-    return list(kept["headline"]) if kept is not None else records(kind.findings.headline(recorded))
+    return kept.headline if kept is not None else records(kind.findings.headline(recorded))
 
 
 @click.command("compare")

@@ -28,6 +28,7 @@ from labkit.lab.providers.protocol import ClusterSpec
 from labkit.lab.routing.arms import Arm
 from labkit.lab.sampling.sampler import Sampler
 from labkit.progress import Progress
+from labkit.run.schema import Follower, Postgresql, Seeding, Server
 from labkit.run.store import Run, RunStore, open_run
 
 _SETTINGS = (
@@ -134,7 +135,7 @@ def fresh_clusters(p: OnServers, resumed: Run | None = None) -> Iterator[tuple[R
         last.clear()
         provider.down(p.cluster, purge=True)
         last.append(provider.up(ClusterSpec(p.cluster, replicas)))
-        if "postgresql" not in run.meta:
+        if run.record.postgresql is None:
             _note_cluster(run, p, last[0])
         return last[0]
 
@@ -153,10 +154,8 @@ def _note_cluster(run: Run, p: OnServers, cluster: Cluster) -> None:
     run.update(
         provider=p.provider,
         cluster=cluster.name,
-        postgresql={"version": cluster.version, "binaries": environment.place(cluster.binaries)},
-        nodes=[
-            {"name": node.name, "role": node.role(), "settings": node.settings(_SETTINGS)} for node in cluster.nodes
-        ],
+        postgresql=Postgresql(version=cluster.version, binaries=environment.place(cluster.binaries)),
+        nodes=[Server(name=node.name, role=node.role(), settings=node.settings(_SETTINGS)) for node in cluster.nodes],
     )
 
 
@@ -193,10 +192,14 @@ def replication_restored(cluster: Cluster) -> Iterator[None]:
 @contextlib.contextmanager
 def sampled(run: Run, cluster: Cluster, interval_s: float, generators: Generators) -> Iterator[None]:
     """Servers, host and load generators are sampled; who follows whom is noted before and after."""
-    run.update(replication=cluster.replication())
+    run.update(replication=_followers(cluster))
     with Sampler(cluster.nodes, run, interval_s, pids={"generator": generators.pids}) as sampler:
         yield
-    run.update(replication_after=cluster.replication(), not_measured=sampler.not_measured, sampler=sampler.summary())
+    run.update(replication_after=_followers(cluster), not_measured=sampler.not_measured, sampler=sampler.summary())
+
+
+def _followers(cluster: Cluster) -> list[Follower]:
+    return [Follower(**row) for row in cluster.replication()]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,7 +229,7 @@ def reading(
     _check_connections(nodes.values(), p.connections)
     data = dataset.DatasetSpec(p.users, p.locale, p.seed)
     with Generators(processes, executor) as generators:
-        run.update(dataset=dataclasses.asdict(dataset.seed(cluster, data)))
+        run.update(dataset=Seeding(**dataclasses.asdict(dataset.seed(cluster, data))))
         cluster.wait_for_catchup(CATCHUP_S)
         with (
             sampled(run, cluster, p.sample_interval_s, generators),

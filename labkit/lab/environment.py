@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import subprocess
-from typing import Any
 
 import psutil
 import psycopg
 
 from labkit import paths
+from labkit.run.schema import Facts, Git, Host
 
 
 def versions() -> dict[str, str]:
@@ -24,7 +24,7 @@ def versions() -> dict[str, str]:
     }
 
 
-def commit() -> dict[str, Any] | None:
+def commit() -> Git | None:
     """The checkout's commit and whether it was changed since; None outside a git checkout."""
 
     def git(*words: str) -> str:
@@ -32,19 +32,19 @@ def commit() -> dict[str, Any] | None:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
 
     try:
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+        return Git(commit=git("rev-parse", "HEAD"), dirty=bool(git("status", "--porcelain")))
     except (OSError, subprocess.SubprocessError):
         return None
 
 
-def host() -> dict[str, Any]:
-    """The machine: cores, memory, processor and system; nothing that names it."""
-    return {
-        "cores": psutil.cpu_count() or 1,
-        "memory_bytes": psutil.virtual_memory().total,
-        "cpu": _processor(),
-        "os": f"{platform.system()} {platform.release()} {platform.machine()}",
-    }
+def host() -> Host:
+    """The machine; nothing that names it."""
+    return Host(
+        cores=psutil.cpu_count() or 1,
+        memory_bytes=psutil.virtual_memory().total,
+        cpu=_processor(),
+        os=f"{platform.system()} {platform.release()} {platform.machine()}",
+    )
 
 
 def place(path: str) -> str:
@@ -52,8 +52,8 @@ def place(path: str) -> str:
     return path.removeprefix(f"{paths.home()}/")
 
 
-def facts() -> dict[str, Any]:
-    """All of it, as run.json keeps it."""
+def facts() -> Facts:
+    """All of it, to be noted in run.json."""
     return {"versions": versions(), "git": commit(), "host": host()}
 
 

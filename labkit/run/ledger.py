@@ -21,11 +21,10 @@ import pandas as pd
 
 from labkit.errors import RunUnreadable
 from labkit.run import layout
+from labkit.run.schema import LAB_KILLED, WRITE_OUTCOMES
 from labkit.run.store import Run
 
-OUTCOMES = ("ok", "ok-with-warning", "fail", "unknown")
-OK, WARNED, FAIL, UNKNOWN = range(len(OUTCOMES))
-LAB_KILLED = "LK006"
+OK, WARNED, FAIL, UNKNOWN = range(len(WRITE_OUTCOMES))
 SYNC_EVERY_S = 1.0
 
 _RECORD = struct.Struct("<qqi5sBB")
@@ -97,7 +96,7 @@ def read(path: Path) -> tuple[dict[str, Any], int]:
         "node": (intents["node"].astype(np.int32), nodes),
         "intent_ns": intents["t_ns"],
         "done_ns": done,
-        "outcome": (outcome, OUTCOMES),
+        "outcome": (outcome, WRITE_OUTCOMES),
         "sqlstate": (codes.astype(np.int32), [word.decode() for word in words]),
     }
     return columns, int((~known).sum())

@@ -13,16 +13,6 @@ import pyarrow.parquet as pq
 from labkit.errors import RunUnreadable
 from labkit.run import layout
 
-# Two of the load generator's own SQLSTATEs (see load.records), which the reading side tells apart from servers' errors.
-DROPPED = "LK002"  # an open load's request that max_in_flight kept from being sent
-
-
-WRONG_ANSWER = "LK003"
-
-
-OUTCOMES = ("ok", "fail", "unknown")
-
-
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 
 

@@ -13,26 +13,42 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, Unpack
 
 import numpy as np
 import pandas as pd
 
 from labkit import files, paths
 from labkit.errors import RunError, RunNotFound, RunUnreadable
-from labkit.run import layout
+from labkit.run import layout, reading
 from labkit.run.parts import PartWriter, Tables
+from labkit.run.schema import (
+    BLOCKS,
+    SCHEMA_VERSION,
+    STATUSES,
+    Block,
+    Epoch,
+    Event,
+    Facts,
+    RunRecord,
+    Status,
+    Summary,
+    record_of,
+)
 
-SCHEMA_VERSION = 1
 _RESERVE_BYTES = 128 * 1024
-STATUSES = ("started", "measured", "complete", "failed")
+B = TypeVar("B", bound=Block)
+E = TypeVar("E", bound=Event)
 
 
 class Run:
-    """One run directory. Made by `RunStore.create`, found again by `RunStore.open`."""
+    """One run directory. Made by `RunStore.create`, found again by `RunStore.open`.
 
-    def __init__(self, path: Path, meta: dict[str, Any]) -> None:
-        self.path, self.meta = path, meta
+    `record` holds what run.json does; `update`, `note_block` and `mark` change both.
+    """
+
+    def __init__(self, path: Path, record: RunRecord[Any]) -> None:
+        self.path, self.record = path, record
 
     @property
     def id(self) -> str:
@@ -41,20 +57,33 @@ class Run:
 
     @property
     def experiment(self) -> str:
-        return str(self.meta["experiment"])
+        return self.record.experiment
 
     @property
-    def status(self) -> str:
-        return str(self.meta["status"])
+    def status(self) -> Status:
+        return self.record.status
+
+    @property
+    def problem(self) -> str | None:
+        """Why it failed."""
+        return self.record.problem
 
     @property
     def parameters(self) -> dict[str, Any]:
-        return dict(self.meta["parameters"])
+        """What was asked for, defaults included: scalars by the names of the experiment's parameters."""
+        return dict(self.record.parameters)
 
     @property
-    def blocks(self) -> list[dict[str, Any]]:
-        """The measured blocks: block, workload, arm, round, from_ns, warm_until_ns, to_ns and the load's summary."""
-        return list(self.meta.get("blocks", []))
+    def blocks(self) -> tuple[Block, ...]:
+        """The parts that were driven to their end, in order."""
+        return tuple(self.record.blocks)
+
+    def blocks_of(self, kind: type[B]) -> list[B]:
+        """The blocks, which are of that type. Raises RunUnreadable if those of this experiment are of another."""
+        known = BLOCKS.get(self.experiment, Block)
+        if not issubclass(known, kind):
+            raise RunUnreadable(f"{self.id} is a run of {self.experiment}, which has no blocks of type {kind.__name__}")
+        return list(self.record.blocks)
 
     @property
     def derived(self) -> Path:
@@ -63,27 +92,51 @@ class Run:
         folder.mkdir(exist_ok=True)
         return folder
 
+    # --- while it is driven ---------------------------------------------------------------------------------------
+
     @property
     def epoch_ns(self) -> int:
         """The run's epoch on the monotonic clock of the machine that drives it."""
-        return int(self.meta["epoch"]["monotonic_ns"])
+        return self.record.epoch.monotonic_ns
 
     def now_ns(self) -> int:
         """Nanoseconds since the run's epoch, on this machine's monotonic clock. Only while driving."""
         return time.monotonic_ns() - self.epoch_ns
 
-    def update(self, **facts: Any) -> None:
-        """Set top-level entries of run.json."""
-        self.meta |= facts
-        _write_json(self.path / layout.RECORD, self.meta)
+    def update(self, **facts: Unpack[Facts]) -> None:
+        """Note facts in run.json, in the place of those of these names."""
+        for name, value in facts.items():
+            setattr(self.record, name, value)  # checked by its type
+        self._write()
 
-    def mark(self, status: str, problem: str | None = None) -> None:
+    def note_block(self, block: Block) -> None:
+        """Note one more block in run.json, or in the place of the one with its number.
+
+        Raises TypeError if it is not a block of this experiment, or holds what its type does not document.
+        """
+        if not isinstance(block, BLOCKS.get(self.experiment, Block)):
+            raise TypeError(f"{type(block).__name__} is not a block of {self.experiment}")
+        if block.model_extra:
+            raise TypeError(f"{type(block).__name__} has no {', '.join(block.model_extra)}")
+        place = next((i for i, known in enumerate(self.record.blocks) if known.block == block.block), None)
+        if place is None:
+            self.record.blocks.append(block)
+        else:
+            self.record.blocks[place] = block
+        self._write()
+
+    def mark(self, status: Status, problem: str | None = None) -> None:
         """Move to `status`; `problem` says why a run failed."""
         if status not in STATUSES:
             raise ValueError(f"{status!r} is no status: {STATUSES}")
         if status in ("complete", "failed"):
             (self.path / layout.RESERVE).unlink(missing_ok=True)
-        self.update(status=status, problem=problem)
+        self.record.status, self.record.problem = status, problem
+        self._write()
+
+    def _write(self) -> None:
+        content = self.record.model_dump_json(indent=1, by_alias=True, exclude_unset=True)
+        files.replace(self.path / layout.RECORD, content)
 
     @contextlib.contextmanager
     def driven(self) -> Iterator[None]:
@@ -101,18 +154,27 @@ class Run:
         driven = self.path / layout.DRIVEN
         return self.status not in ("complete", "failed") and driven.exists() and not files.is_locked(driven)
 
-    def event(self, kind: str, **details: Any) -> None:
-        """Append one line to events.jsonl, stamped with the run's clock."""
-        line = json.dumps({"t_ns": self.now_ns(), "kind": kind, **details}, ensure_ascii=False, default=str)
+    def note(self, event: Event) -> None:
+        """Append an event to events.jsonl, stamped with the run's clock."""
+        content = {"t_ns": self.now_ns(), "kind": event.kind} | event.as_json()
         with (self.path / layout.EVENTS).open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+            file.write(json.dumps(content, ensure_ascii=False) + "\n")
+
+    # --- what happened --------------------------------------------------------------------------------------------
+
+    def events_of(self, kind: type[E]) -> list[E]:
+        """The events of a type, in order. Raises RunUnreadable."""
+        return [event for event in self._events() if isinstance(event, kind)]
 
     def events(self) -> pd.DataFrame:
         """One row an event: t_ns, kind and what it carried. Empty with those two columns if none was recorded."""
-        file = self.path / layout.EVENTS
-        if not file.exists():
+        found = self._events()
+        if not found:
             return pd.DataFrame({"t_ns": pd.Series(dtype="int64"), "kind": pd.Series(dtype="str")})
-        return pd.DataFrame([json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()])
+        return pd.DataFrame([event.as_json() for event in found])
+
+    def _events(self) -> list[Event]:
+        return reading.events(self.path / layout.EVENTS)
 
     # --- tables ---------------------------------------------------------------------------------------------------
 
@@ -144,7 +206,7 @@ class Run:
 
         Raises RunUnreadable if a block that it holds lacks its part of `writes`.
         """
-        finished = {int(block["block"]) for block in self.blocks}
+        finished = {block.block for block in self.blocks}
         for table in ("ops", "writes", "survivors", "ghosts", layout.LEDGERS):
             for file in layout.blocks_in(self.path, table):
                 if layout.block_of(file) not in finished:
@@ -160,18 +222,14 @@ class Run:
         file.parent.mkdir(exist_ok=True)
         file.write_text(text, encoding="utf-8")
 
-    def keep_summary(self, content: Mapping[str, Any]) -> None:
+    def keep_summary(self, summary: Summary) -> None:
         """Keep what scripts want to know of the run; it is made again with the report."""
-        text = json.dumps(content, indent=1, ensure_ascii=False)
+        text = json.dumps(summary.as_json(), indent=1, ensure_ascii=False)
         (self.derived / layout.SUMMARY).write_text(text, encoding="utf-8")
 
-    def summary(self) -> dict[str, Any] | None:
-        """What `keep_summary` kept; None before a report was made."""
-        file = self.path / layout.DERIVED / layout.SUMMARY
-        if not file.exists():
-            return None
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        return content
+    def summary(self) -> Summary | None:
+        """What `keep_summary` kept; None before a report was made. Raises RunUnreadable."""
+        return reading.summary(self.path / layout.DERIVED / layout.SUMMARY)
 
     @property
     def notebook(self) -> Path:
@@ -203,25 +261,25 @@ class RunStore:
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
 
-    def create(self, experiment: str, parameters: Mapping[str, Any], **facts: Any) -> Run:
+    def create(self, experiment: str, parameters: Mapping[str, Any], **facts: Unpack[Facts]) -> Run:
         """A new run directory with status `started`; `latest` links to it."""
         wall = dt.datetime.now(dt.UTC)
         folder = self.root / experiment
         path = folder / f"{wall:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
         path.mkdir(parents=True)
         (path / layout.RESERVE).write_bytes(bytes(_RESERVE_BYTES))
-        epoch = {"utc": wall.isoformat(timespec="milliseconds"), "monotonic_ns": time.monotonic_ns()}
-        run = Run(path, {})
-        run.update(
+        epoch = Epoch(utc=wall.isoformat(timespec="milliseconds"), monotonic_ns=time.monotonic_ns())
+        record = record_of(experiment)(
             schema=SCHEMA_VERSION,
             experiment=experiment,
             status="started",
             problem=None,
             epoch=epoch,
-            parameters=dict(parameters),
+            parameters={name: _plain(value) for name, value in parameters.items()},
             blocks=[],
-            **facts,
         )
+        run = Run(path, record)
+        run.update(**facts)
         link = folder / layout.LATEST
         fresh = folder / f".latest-{path.name}"
         with contextlib.suppress(OSError):  # a file system without links has no `latest` and loses nothing else
@@ -267,25 +325,11 @@ class RunStore:
 
 def read_run(path: Path) -> Run:
     """The run in a directory. Raises RunUnreadable if run.json is damaged or of a newer labkit."""
-    file = path / layout.RECORD
-    try:
-        meta = json.loads(file.read_text(encoding="utf-8"))
-        schema, _, _ = meta["schema"], meta["status"], meta["parameters"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunUnreadable(f"{file} cannot be read as a run: {type(error).__name__}: {error}") from error
-    if schema > SCHEMA_VERSION:
-        raise RunUnreadable(f"{file} has schema {schema}, this labkit reads up to {SCHEMA_VERSION}: update labkit")
-    return Run(path, meta)
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    files.replace(path, json.dumps(content, indent=1, ensure_ascii=False, default=_plain))
+    return Run(path, reading.record(path / layout.RECORD))
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    return str(value)
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def open_run(name: str | Path = "latest") -> Run:

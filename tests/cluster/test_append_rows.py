@@ -18,6 +18,7 @@ from labkit.lab.load.shards import Generators
 from labkit.lab.load.writing import WriteLoad
 from labkit.lab.workloads.append_rows import AppendRows
 from labkit.run import ledger
+from labkit.run.schema import WRITE_OUTCOMES
 from labkit.run.store import Run, RunStore
 
 Begin = Callable[..., WriteLoad]
@@ -87,7 +88,7 @@ def test_a_commit_whose_wait_was_cancelled_is_no_plain_success(cluster: Cluster,
 
             pids = wait_until(waiting, 10, "both writers to wait for a replica")
             connection.execute("SELECT pg_cancel_backend(%s)", (pids[0],))
-            wait_until(lambda: ledger.OUTCOMES.index("ok-with-warning") in _outcomes(load), 10, "the warned writer")
+            wait_until(lambda: WRITE_OUTCOMES.index("ok-with-warning") in _outcomes(load), 10, "the warned writer")
     finally:
         for node in replicas:
             node.control.resume()  # type: ignore[attr-defined]
@@ -136,7 +137,7 @@ def test_a_change_of_route_is_followed_at_once(cluster: Cluster, run: Run, begin
     """A replica refuses writes: every refusal there is a plain `fail`, and back on the primary they succeed."""
     load = begin(writers=3, timeout_s=5)
     load.follow(cluster.replicas()[0])
-    wait_until(lambda: ledger.OUTCOMES.index("fail") in _outcomes(load), 5, "a refusal by the replica")
+    wait_until(lambda: WRITE_OUTCOMES.index("fail") in _outcomes(load), 5, "a refusal by the replica")
     with pytest.raises(WaitTimeout, match=r"1 more acknowledged transactions on pg2"):
         load.wait_acknowledged(deadline_s=0.3)
     load.follow(cluster.primary())

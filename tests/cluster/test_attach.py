@@ -148,7 +148,7 @@ def test_a_read_load_is_measured_and_the_run_says_what_cannot_be(attached: Clust
     run = drive()
     assert run.status == "complete"
     assert processes(owned) == before, "labkit does not stop servers that it does not own"
-    assert {block["arm"]: block["nodes"] for block in run.blocks} == {
+    assert {block.arm: block.nodes for block in run.blocks} == {
         "primary-only": ["pg1"],
         "replicas-round-robin": ["pg2", "pg3"],
     }
@@ -159,7 +159,7 @@ def test_a_read_load_is_measured_and_the_run_says_what_cannot_be(attached: Clust
     seen = {pair for batch in run.batches("samples", ["node", "metric"]) for pair in batch.itertuples(index=False)}
     for node in ("pg1", "pg2", "pg3"):
         assert {(node, "connections_active"), (node, "connections_idle")} <= seen
-        missing = run.meta["not_measured"][node]
+        missing = run.record.not_measured[node]
         assert set(missing) == {*USAGE_METRICS.values(), *DISK_METRICS}
         assert all("sees what SQL shows" in reason for reason in missing.values())
         assert not {metric for where, metric in seen if where == node} & set(missing)
@@ -183,8 +183,8 @@ def test_replicas_of_one_application_name_are_told_apart_in_all_but_lag(owned: C
         assert [(lag.name, lag.lag_bytes) for lag in found.lag()] == [("pg2", None), ("pg3", None)]
         run = drive(rounds=1)
         for name in ("pg2", "pg3"):
-            assert "application_name" in run.meta["not_measured"][name]["lag_bytes"]
-        assert "lag_bytes" not in run.meta["not_measured"]["pg1"]
+            assert "application_name" in run.record.not_measured[name]["lag_bytes"]
+        assert "lag_bytes" not in run.record.not_measured["pg1"]
     finally:
         for name, conninfo in kept.items():
             owned.node(name).configure({"primary_conninfo": conninfo})
@@ -359,6 +359,6 @@ def test_a_report_from_the_command_line(owned: Cluster, monkeypatch: pytest.Monk
     assert done.returncode == 0, done.stderr
     page = Path(json.loads(done.stdout)["report"])
     run = read_run(page.parent.parent)
-    assert run.meta["provider"] == "attach"
+    assert run.record.provider == "attach"
     assert set(frames.not_measured(run)["node"]) == {"lead", "left", "right"}
     assert PASSWORD not in page.read_text(encoding="utf-8")

@@ -47,7 +47,7 @@ def test_replicas_add_throughput_when_they_add_cpu(docker_engine: str, lab_data:
     assert set(found["node_cpus"]) == {0.1}
     # Three times the CPU. How close to three the throughput comes depends on who else uses the machine.
     assert found["ratio"].iloc[3] > 1.2
-    assert run.blocks[0]["connections"] == {"pg1": 6}
+    assert run.blocks[0].connections == {"pg1": 6}
     usage = frames.resources(run)
     assert (usage[usage["metric"] == "throttled_percent"]["value"] > 5).any()
     assert "3 nodes answered" in str(speedup.verdicts(run))

@@ -67,8 +67,8 @@ def test_two_workers_of_a_distributed_engine_make_one_run(dask_executor: Executo
         | {"duration_s": 1, "rounds": 1, "warmup_s": 0.3, "workloads": "get-user", "keep_cluster": True}
     )
     run = read_scaling(p, dask_executor)
-    assert [len(block["shards"]) for block in run.blocks] == [2, 2]
-    assert len(run.table("ops")) == sum(block["requests"] for block in run.blocks)
+    assert [len(block.shards) for block in run.blocks] == [2, 2]
+    assert len(run.table("ops")) == sum(block.requests for block in run.blocks)
 
 
 def test_times_of_a_distant_clock_are_translated(load: LoadSpec) -> None:

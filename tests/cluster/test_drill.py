@@ -114,8 +114,8 @@ def test_a_refusal_is_looked_at_overridden_and_gone_on_with(drill: FailoverDrill
     for verb in ("preflight", "fence", "promote", "repair", "route", "repoint", "stop_writing", "read_back"):
         taken(drill, verb, 20)
     assert drill.cluster.node("pg2").role() == "primary"
-    assert drill.run.blocks[0]["overridden"]
-    assert drill.run.blocks[0]["verdict"] == "true"
+    assert drill.run.blocks[0].overridden
+    assert drill.run.blocks[0].verdict == "true"
     assert drill.close().status == "complete"
     assert running() == []
 
@@ -126,7 +126,7 @@ def test_a_second_drill_of_the_cluster_ends_the_first_and_a_closed_one_says_how_
     drill.write()
     second = FailoverDrill(labkit.Failover.build(SMALL))
     assert drill.run.status == "failed"
-    assert "left after write()" in drill.run.meta["problem"]
+    assert "left after write()" in drill.run.problem
     with pytest.raises(ClusterError, match="closed"):
         drill.lose_primary()
     assert len(running()) == 3
@@ -163,7 +163,7 @@ def test_a_drill_that_is_left_with_its_process_leaves_no_writer_and_no_server(
     assert process.returncode == (-signal.SIGTERM if how == "sigterm" else 0)
     run = RunStore(lab_data / "runs").latest("failover")
     assert run.status == "failed"
-    assert "the drill was left after route()" in run.meta["problem"]
+    assert "the drill was left after route()" in run.problem
     assert running() == []
     assert (ledger.written(run)["outcome"] == "ok").sum() > 100, "the ledger of the writers is kept"
     with pytest.raises(ClusterError, match=r"is not whole.*labkit down --purge"):

@@ -166,8 +166,8 @@ def test_the_highest_rate_is_found_where_the_server_s_pace_is_known(
     )
     run = max_throughput(p)
     every = blocks(run)
-    assert run.meta["found_per_s"] == pytest.approx(350, rel=0.25)
-    assert run.meta["found_per_s"] < 400
+    assert run.record.found_per_s == pytest.approx(350, rel=0.25)
+    assert run.record.found_per_s < 400
     assert every["holds"].nunique() == 2
     assert not every[every["offered_per_s"] > 450]["holds"].any()
     assert search_findings.headline(run)["p99_ms"].iloc[0] <= 60 * 1.05

@@ -50,7 +50,7 @@ def test_cut_off_after_the_first_trial_it_is_resumed_behind_it(
 
     assert (run.status, run.id, half_written.exists()) == ("complete", cut_off.id, False)
     assert run.blocks[0] == cut_off.blocks[0], "a finished trial is not driven again"
-    assert len({block["seed"] for block in run.blocks}) == 2
+    assert len({block.seed for block in run.blocks}) == 2
     cells = durability.cells(run).set_index("mode")
     assert cells.loc["async", "lost_max"] > 0
     assert cells.loc["ANY 1", "lost_max"] == 0

@@ -30,7 +30,7 @@ def test_each_cell_shows_its_step(environment: dict[str, str], tmp_path: Path, b
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=RUN_S, check=False)
     assert done.returncode == 0, done.stderr
     run = RunStore(tmp_path / "runs").latest()
-    assert (run.status, run.blocks[0]["verdict"]) == ("complete", "true")
+    assert (run.status, run.blocks[0].verdict) == ("complete", "true")
     executed = nbformat.read(run.derived / "notebook.ipynb", as_version=4)
     shown = {cell.source: str(cell.outputs) for cell in executed.cells if cell.cell_type == "code"}
     assert "is the primary" in shown["drill.promote()"]
@@ -48,7 +48,7 @@ def test_a_cell_that_is_refused_ends_the_drill_and_its_servers(environment: dict
     assert "Traceback" not in done.stderr
     run = RunStore(tmp_path / "runs").latest()
     assert run.status == "failed"
-    assert "decide() ended with Refused" in run.meta["problem"]
+    assert "decide() ended with Refused" in run.problem
     assert nodes_running(environment) == [False, False, False]
 
 
@@ -64,7 +64,7 @@ def test_ctrl_c_in_a_cell_by_hand_ends_the_drill_and_its_servers(environment: di
     assert process.returncode == 130
     run = RunStore(tmp_path / "runs").open(run.path)
     assert run.status == "failed"
-    assert "the drill was left after repoint(), before its end" in run.meta["problem"]
+    assert "the drill was left after repoint(), before its end" in run.problem
     assert nodes_running(environment) == [False, False, False]
 
 

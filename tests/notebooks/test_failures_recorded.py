@@ -40,13 +40,13 @@ def test_the_audit_of_a_recorded_failover_can_be_repeated() -> None:
     for recorded in samples("failover"):
         done = CliRunner().invoke(main, ["audit", str(recorded.path), "--json"])
         (judged,) = json.loads(done.stdout)
-        assert judged["counts"] == recorded.blocks[0]["counts"]
-        assert judged["verdict"] == recorded.blocks[0]["verdict"]
+        assert judged["counts"] == recorded.blocks[0].counts.as_json()
+        assert judged["verdict"] == recorded.blocks[0].verdict
         assert done.exit_code == 0, "rows were lost in one of them, which async replication allows"
 
 
 def test_a_recorded_loss_is_shown_by_key_and_commit() -> None:
-    (losing,) = [run for run in samples("failover") if run.blocks[0]["counts"]["lost"]]
+    (losing,) = [run for run in samples("failover") if run.blocks[0].counts.lost]
     lost = recovery.lost(losing)
     assert len(lost) > 0
     assert lost["commit LSN"].str.match(r"[0-9A-F]+/[0-9A-F]+").all()
@@ -73,6 +73,6 @@ def test_every_recorded_kill_is_a_row_of_the_reference() -> None:
     rows = pd.read_csv(paths.reference() / "failover_trials.csv")
     for run in samples("durability-matrix"):
         mine = rows[rows["run"] == run.path.name]
-        assert mine["seed"].tolist() == [block["seed"] for block in run.blocks]
-        assert mine["lost"].tolist() == [block["counts"]["lost"] for block in run.blocks]
+        assert mine["seed"].tolist() == [block.seed for block in run.blocks]
+        assert mine["lost"].tolist() == [block.counts.lost for block in run.blocks]
     assert len(rows) == sum(len(run.blocks) for run in samples("durability-matrix"))

@@ -45,7 +45,7 @@ def test_it_drives_draws_and_concludes(name: str, lab_data: Path) -> None:
     page = report.publish(executed, run, kind.findings)
     assert kind.findings.verdicts(run)
     assert kind.findings.lead(run)[0].split(".")[0] in page.read_text(encoding="utf-8").replace("&#x27;", "'")
-    assert summary(run, kind.findings)["headline"]
+    assert summary(run, kind.findings).headline
     assert len(blocks(run)) == len(run.blocks)
 
     again = report.execute(kind.notebook_path, {"run_id": str(run.path)}, output=run.derived / "again.ipynb")

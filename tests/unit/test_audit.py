@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from labkit.checkers import audit
 from labkit.run import ledger
+from labkit.run.schema import WRITE_OUTCOMES
 from labkit.run.store import RunStore
 
-OUTCOMES = st.sampled_from(ledger.OUTCOMES)
+OUTCOMES = st.sampled_from(WRITE_OUTCOMES)
 
 
 def _ledger(outcomes: list[str], rows: int = 1) -> pd.DataFrame:

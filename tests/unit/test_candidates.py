@@ -18,7 +18,7 @@ def test_the_highest_received_wins_although_another_has_replayed_more() -> None:
     decision = decide([Survivor("pg2", received=100, replayed=90), Survivor("pg3", received=120, replayed=80)], ANY_1)
     assert decision.chosen is not None
     assert decision.chosen.name == "pg3"
-    assert decision.table()[0]["behind_best_bytes"] == 20
+    assert decision.table()[0].behind_best_bytes == 20
 
 
 def test_a_newer_timeline_wins_over_more_bytes() -> None:

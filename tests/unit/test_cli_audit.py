@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from fix_records import a_trial
 
 from labkit import paths
 from labkit.cli import main
@@ -34,7 +35,7 @@ def matrix(folder: Path, trials: list[tuple[tuple[str, str], list[int]]]) -> Run
         book.close()
         keys = np.array(there, np.int64)
         readback.record(run, number, "promoted", "pg2", keys, keys)
-        blocks.append({"block": number, "mode": mode, "level": level, "fault": "kill", "views": ["promoted"]})
+        blocks.append(a_trial(block=number, mode=mode, level=level))
     run.update(blocks=blocks)
     return run
 

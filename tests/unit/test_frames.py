@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from fix_records import a_load
 from fix_runs import NODES, SECOND, UNMEASURED
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -33,9 +34,9 @@ def measured_ops(run: Run, workload: str, arm: str) -> pd.DataFrame:
     ops = run.table("ops")
     ops["done_ns"] = ops["start_ns"] + ops["latency_ns"]
     parts = [
-        ops[(ops["block"] == b["block"]) & (ops["done_ns"] >= b["warm_until_ns"]) & (ops["done_ns"] < b["to_ns"])]
+        ops[(ops["block"] == b.block) & (ops["done_ns"] >= b.warm_until_ns) & (ops["done_ns"] < b.to_ns)]
         for b in run.blocks
-        if (b["workload"], b["arm"]) == (workload, arm)
+        if (b.workload, b.arm) == (workload, arm)
     ]
     return pd.concat(parts)
 
@@ -59,7 +60,7 @@ def test_percentiles_are_those_of_all_rounds_pooled(recorded_run: Run) -> None:
 
 def test_errors_are_counted_and_kept_out_of_latency(make_run: MakeRun) -> None:
     run = make_run(failures={("get-user", "primary-only"): 30}, rounds=2)
-    run.update(blocks=[block | {"problems": {"57P01": f"first of {block['block']}"}} for block in run.blocks])
+    run.update(blocks=[block.changed(problems={"57P01": f"first of {block.block}"}) for block in run.blocks])
     row = of(frames.headline(run)).iloc[0]
     assert row["errors"] == 60
     assert row["requests_per_s"] == pytest.approx((row["requests"] - 60) / 4.0)
@@ -124,8 +125,8 @@ def test_figures_do_not_depend_on_how_requests_were_written(
                     "rows": np.ones(b - a, np.int32),
                 }
             )
-    block = {"block": 0, "workload": "get-user", "arm": "primary-only", "round": 0, "vus": 1}
-    run.update(blocks=[block | {"from_ns": 0, "warm_until_ns": 0, "to_ns": 10 * SECOND}], status="complete")
+    run.update(blocks=[a_load(vus=1, to_ns=10 * SECOND)])
+    run.mark("complete")
     row = frames.headline(run).iloc[0]
     right = latency[outcome == 0] / 1e6
     assert row["requests"] == len(latency)
@@ -151,7 +152,7 @@ def test_counters_become_rates_and_gauges_stay(recorded_run: Run) -> None:
 def test_a_counter_that_fell_gives_no_rate_and_none_spans_two_blocks(make_run: MakeRun) -> None:
     run = make_run(rounds=2, workloads=("get-user",))
     samples = run.table("samples")
-    restarted = run.blocks[1]["warm_until_ns"] + SECOND
+    restarted = run.blocks[1].warm_until_ns + SECOND
     counted = (samples["node"] == "pg1") & (samples["metric"] == "cpu_seconds_total")
     samples.loc[counted & (samples["t_ns"] >= restarted), "value"] -= 1000.0
     (run.path / "samples" / "sampler.parquet").unlink()
@@ -200,7 +201,7 @@ def test_bottleneck_names_the_first_limit_that_was_reached(
 
 def test_a_cpu_limit_that_holds_a_server_back_is_the_bottleneck(make_run: MakeRun) -> None:
     run = make_run(rounds=1)
-    t_ns = np.arange(0, run.blocks[-1]["to_ns"], SECOND // 2)
+    t_ns = np.arange(0, run.blocks[-1].to_ns, SECOND // 2)
     with run.writer("samples", "throttling") as part:
         part.write(
             {
@@ -226,7 +227,7 @@ def test_littles_law_holds_for_what_it_should_and_flags_what_it_should_not(make_
     run = make_run(rounds=2)
     assert frames.littles_law(run)["ok"].all()
     run = make_run(rounds=2)
-    run.update(blocks=[block | {"vus": 60} for block in run.blocks])
+    run.update(blocks=[block.changed(vus=60) for block in run.blocks])
     law = frames.littles_law(run)
     assert not law["ok"].any()
     assert law["deviation_percent"].to_numpy() == pytest.approx(-100 / 6, abs=1.5)
@@ -292,14 +293,14 @@ def test_an_open_run_tells_what_was_asked_for_and_dropped(make_run: Callable[...
 
 def test_users_who_think_fulfil_little_s_law(make_run: Callable[..., Run]) -> None:
     run = make_run(vus=50)
-    blocks = [block | {"vus": 100, "think_s": 0.05} for block in run.blocks]  # 1,000/s x (50 ms + 50 ms)
+    blocks = [block.changed(vus=100, think_s=0.05) for block in run.blocks]  # 1,000/s x (50 ms + 50 ms)
     run.update(blocks=blocks)
     assert frames.littles_law(run)["ok"].all()
 
 
 def test_a_block_too_short_for_a_sample_has_no_resources(make_run: Callable[..., Run]) -> None:
     run = make_run(rounds=1)
-    short = [block | {"from_ns": block["from_ns"] + 1, "to_ns": block["from_ns"] + 2} for block in run.blocks]
-    run.update(blocks=[block | {"warm_until_ns": block["from_ns"]} for block in short])
+    short = [block.changed(from_ns=block.from_ns + 1, to_ns=block.from_ns + 2) for block in run.blocks]
+    run.update(blocks=[block.changed(warm_until_ns=block.from_ns) for block in short])
     assert frames.resources(run).empty
     assert frames.bottleneck(run)["limit"].tolist() == ["none"] * 4

@@ -83,8 +83,8 @@ def test_the_trials_of_a_matrix_are_rows_and_no_other_run_has_them(recorded_run:
     matrix = open_run(max((paths.sample_runs() / "durability-matrix").iterdir()))
     rows = pd.read_csv(interchange.export(matrix, "trials", tmp_path / "trials.csv"))
     assert rows["run"].unique().tolist() == [matrix.path.name]
-    assert rows["seed"].tolist() == [block["seed"] for block in matrix.blocks]
-    assert rows["lost"].tolist() == [block["counts"]["lost"] for block in matrix.blocks]
+    assert rows["seed"].tolist() == [block.seed for block in matrix.blocks]
+    assert rows["lost"].tolist() == [block.counts.lost for block in matrix.blocks]
     with pytest.raises(BadInput, match="trials are those of a durability-matrix"):
         interchange.export(recorded_run, "trials", tmp_path / "none.csv")
     with pytest.raises(BadInput, match="no arms to tell latencies of"):

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labkit.lab.load import records
-from labkit.run.parts import OUTCOMES, PartWriter, Tables
+from labkit.run.parts import PartWriter, Tables
+from labkit.run.schema import OUTCOMES
 
 record = st.tuples(
     st.integers(0, 2**60),

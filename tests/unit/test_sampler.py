@@ -64,7 +64,7 @@ def test_samples_are_due_at_multiples_of_the_interval(run):
     offsets = (times_s[:-1] - times_s[0]) / 0.05  # the last one is taken on exit, at any time
     assert len(times_s) >= 20
     assert (abs(offsets - offsets.round()) < 0.5).all()
-    assert offsets[-1].round() == made.summary()["ticks"] + made.missed - 2
+    assert offsets[-1].round() == made.summary().ticks + made.missed - 2
 
 
 def test_ticks_that_were_not_kept_are_counted_not_made_up_for(run):
@@ -76,7 +76,7 @@ def test_ticks_that_were_not_kept_are_counted_not_made_up_for(run):
 
     with sampling(run, Probe(stall)) as made:
         wait_until(lambda: made.ticks >= 5)
-    assert 7 <= made.summary()["missed"] <= 12
+    assert 7 <= made.summary().missed <= 12
 
 
 def test_a_failing_probe_is_one_event_absent_values_and_no_harm_to_others(run):
@@ -139,7 +139,7 @@ def test_parts_are_flushed_as_time_goes_by_and_a_second_sampler_adds_its_own(run
         with sampling(run, Probe(lambda: 1.0)) as made:
             wait_until(lambda: made.ticks >= 10)
             assert run.has("samples"), "nothing was written before the end"
-        rows += made.summary()["rows"]
+        rows += made.summary().rows
     assert len(run.table("samples")) == rows
     assert len(list((run.path / "samples").glob("*.parquet"))) >= 4
 

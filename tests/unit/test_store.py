@@ -13,6 +13,7 @@ import pytest
 
 from labkit.errors import RunNotFound, RunUnreadable
 from labkit.run.parts import PartWriter
+from labkit.run.schema.events import Fault
 from labkit.run.store import Run, RunStore
 
 OPS = {
@@ -92,10 +93,10 @@ def test_a_failed_run_keeps_what_was_measured(store: RunStore) -> None:
     run = store.create("read-scaling", {})
     with run.writer("ops", "a") as writer:
         writer.write(OPS)
-    run.event("kill", node="pg1")
+    run.note(Fault(fault="kill", node="pg1", at_ns=1))
     run.mark("failed", "disk full")
     again = store.open(run.id)
-    assert (again.status, again.meta["problem"]) == ("failed", "disk full")
+    assert (again.status, again.problem) == ("failed", "disk full")
     assert len(again.table("ops")) == 2
     assert again.events()["node"].tolist() == ["pg1"]
     assert again.events()["t_ns"].iloc[0] > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pandas as pd
 from labkit.analysis.frames.requests import Block, errors, groups, headline
 from labkit.analysis.frames.rows import each
 from labkit.analysis.frames.samples import resources
-from labkit.run.parts import WRONG_ANSWER
+from labkit.run.schema import WRONG_ANSWER, LoadBlock
 from labkit.run.store import Run
 
 GENERATOR_LIMIT = 90.0  # percent of the one core that the load generator's event loop can use
@@ -48,11 +49,11 @@ def bottleneck(run: Run) -> pd.DataFrame:
         row: dict[str, Any] = {
             "workload": workload,
             "arm": arm,
-            "client_cpu_percent": _weighted(blocks, "generator_cpu_percent"),
+            "client_cpu_percent": _weighted(blocks, lambda facts: facts.generator_cpu_percent),
             "servers_cpu_percent": sum(servers.values()) if servers else np.nan,
             "host_cpu_percent": _of(mean, "cpu_percent").get("host", np.nan),
             "throttled_percent": max(_of(mean, "throttled_percent").values(), default=np.nan),
-            "pool_busy": _weighted(blocks, "pool_busy_fraction"),
+            "pool_busy": _weighted(blocks, lambda facts: facts.pool_busy_fraction),
             "wait_share": _wait_share(blocks),
         }
         row |= {f"{node}_cpu_percent": value for node, value in sorted(servers.items())}
@@ -68,8 +69,9 @@ def _of(mean: Any, metric: str) -> dict[str, float]:
     return dict(mean[metric]) if metric in mean.index.get_level_values("metric") else {}
 
 
-def _weighted(blocks: list[Block], fact: str) -> float:
-    known = [(block.facts[fact], block.measured_s) for block in blocks if block.facts.get(fact) is not None]
+def _weighted(blocks: list[Block], fact: Callable[[LoadBlock], float | None]) -> float:
+    """The mean of a fact over the blocks that have it, by their length."""
+    known = [(value, block.measured_s) for block in blocks if (value := fact(block.facts)) is not None]
     return float(np.average([v for v, _ in known], weights=[s for _, s in known])) if known else float("nan")
 
 
@@ -112,14 +114,14 @@ def littles_law(run: Run) -> pd.DataFrame:
     """
     rows = []
     for workload, arm, mixed in groups(run):
-        blocks = [block for block in mixed if block.facts.get("vus") is not None]
+        blocks = [block for block in mixed if block.facts.vus is not None]
         if not blocks:
             continue
         seconds = sum(block.measured_s for block in blocks)
         answered = sum(len(block.latency_ms) for block in blocks)
         total_s = sum(float(block.latency_ms.sum(dtype=np.float64)) for block in blocks) / 1e3
-        total_s += sum(len(block.latency_ms) * block.facts.get("think_s", 0.0) for block in blocks)
-        vus = _weighted(blocks, "vus")
+        total_s += sum(len(block.latency_ms) * block.facts.think_s for block in blocks)
+        vus = _weighted(blocks, lambda facts: facts.vus)
         deviation = (total_s / seconds / vus - 1) * 100
         rows.append(
             {"workload": workload, "arm": arm, "vus": vus, "answers_per_s": answered / seconds}
@@ -151,7 +153,7 @@ def spoiled(run: Run) -> list[str]:
     """What spoils a run of any kind, one sentence each: a wrong answer, or an end that did not come."""
     found = []
     if run.status == "failed":
-        found.append(f"the run did not come to its end: {run.meta.get('problem') or 'no reason was recorded'}")
+        found.append(f"the run did not come to its end: {run.problem or 'no reason was recorded'}")
     went_wrong = errors(run)
     for row in each(went_wrong[went_wrong["sqlstate"] == WRONG_ANSWER]):
         found.append(f"{row.workload}, {row.arm}: {row.requests} answers were wrong")

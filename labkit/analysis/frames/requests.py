@@ -14,7 +14,7 @@ import pandas as pd
 
 from labkit.analysis.frames.per_run_cache import once_a_run
 from labkit.errors import RunUnreadable
-from labkit.run.parts import DROPPED
+from labkit.run.schema import DROPPED, LoadBlock
 from labkit.run.store import Run
 
 Floats = npt.NDArray[np.float32]
@@ -27,7 +27,7 @@ _COLUMNS = ("block", "start_ns", "wait_ns", "latency_ns", "outcome", "sqlstate")
 class Block:
     """The measured requests of one block, in columns of equal length: 13 bytes a request."""
 
-    facts: dict[str, Any]  # the block's entry in run.json
+    facts: LoadBlock
     begins_s: float  # where its measured part begins on its arm's time axis
     done_s: Floats  # when the answer came, since the end of the warm-up
     latency_ms: Floats
@@ -37,22 +37,17 @@ class Block:
 
     @property
     def measured_s(self) -> float:
-        return measured_s(self.facts)
+        return self.facts.measured_s
 
 
-def measured_s(facts: dict[str, Any]) -> float:
-    """Seconds of the measured part of a block."""
-    return float(facts["to_ns"] - facts["warm_until_ns"]) / 1e9
-
-
-def timeline(blocks: Sequence[dict[str, Any]]) -> list[float]:
+def timeline(blocks: Sequence[LoadBlock]) -> list[float]:
     """Where each block's measured part begins, in seconds, when the rounds of its workload and arm are joined."""
     ends: dict[tuple[str, str], float] = {}
     begins = []
     for facts in blocks:
-        group = (facts["workload"], facts["arm"])
+        group = (facts.workload, facts.arm)
         begins.append(ends.get(group, 0.0))
-        ends[group] = begins[-1] + measured_s(facts)
+        ends[group] = begins[-1] + facts.measured_s
     return begins
 
 
@@ -64,12 +59,12 @@ def measured(run: Run) -> list[Block]:
     """The blocks with their measured requests, in the order they ran. Raises RunUnreadable if there are none."""
     if run in _READ:
         return _READ[run]
-    facts = run.blocks
+    facts = run.blocks_of(LoadBlock)
     if not facts:
         raise RunUnreadable(f"{run.id} has no finished block: it was cut off before anything was measured")
-    pieces: dict[int, list[tuple[Any, ...]]] = {int(block["block"]): [] for block in facts}
-    errors: dict[int, Counter[str]] = {number: Counter() for number in pieces}
-    by_number = {int(block["block"]): block for block in facts}
+    by_number = {block.block: block for block in facts}
+    pieces: dict[int, list[tuple[Any, ...]]] = {number: [] for number in by_number}
+    errors: dict[int, Counter[str]] = {number: Counter() for number in by_number}
     for batch in run.batches("ops", _COLUMNS):
         numbers = batch["block"].to_numpy()
         # Requests of a block that was cut off have no measured part to belong to.
@@ -80,26 +75,25 @@ def measured(run: Run) -> list[Block]:
             errors[number].update(batch["sqlstate"].to_numpy()[mine][~columns[-1]].tolist())
     blocks = []
     for block, begins_s in zip(facts, timeline(facts), strict=True):
-        number = int(block["block"])
-        found = pieces.pop(number)
+        found = pieces.pop(block.block)
         done_s, latency_ms, wait_ms, ok = map(np.concatenate, zip(_no_rows(), *found, strict=True))
-        blocks.append(Block(block, begins_s, done_s, latency_ms, wait_ms, ok, errors[number]))
+        blocks.append(Block(block, begins_s, done_s, latency_ms, wait_ms, ok, errors[block.block]))
     if run.status != "started":
         _READ[run] = blocks
     return blocks
 
 
-def _in_measured_part(batch: pd.DataFrame, facts: dict[str, Any]) -> Flags:
+def _in_measured_part(batch: pd.DataFrame, facts: LoadBlock) -> Flags:
     done_ns = batch["start_ns"].to_numpy() + batch["latency_ns"].to_numpy()
-    inside: Flags = (done_ns >= facts["warm_until_ns"]) & (done_ns < facts["to_ns"])
+    inside: Flags = (done_ns >= facts.warm_until_ns) & (done_ns < facts.to_ns)
     return inside
 
 
-def _columns(batch: pd.DataFrame, mine: Flags, facts: dict[str, Any]) -> tuple[Any, ...]:
+def _columns(batch: pd.DataFrame, mine: Flags, facts: LoadBlock) -> tuple[Any, ...]:
     latency_ns = batch["latency_ns"].to_numpy()[mine]
     done_ns = batch["start_ns"].to_numpy()[mine] + latency_ns
     return (
-        ((done_ns - facts["warm_until_ns"]) / 1e9).astype(np.float32),
+        ((done_ns - facts.warm_until_ns) / 1e9).astype(np.float32),
         (latency_ns / 1e6).astype(np.float32),
         (batch["wait_ns"].to_numpy()[mine] / 1e6).astype(np.float32),
         (batch["outcome"] == "ok").to_numpy()[mine],
@@ -113,11 +107,11 @@ def _no_rows() -> tuple[Floats, Floats, Floats, Flags]:
 def groups(run: Run) -> Iterator[tuple[str, str, list[Block]]]:
     """Workload, arm and their blocks, workloads first, in the order in which they first ran."""
     blocks = measured(run)
-    workloads = list(dict.fromkeys(block.facts["workload"] for block in blocks))
-    arms = list(dict.fromkeys(block.facts["arm"] for block in blocks))
+    workloads = list(dict.fromkeys(block.facts.workload for block in blocks))
+    arms = list(dict.fromkeys(block.facts.arm for block in blocks))
     for workload in workloads:
         for arm in arms:
-            chosen = [b for b in blocks if b.facts["workload"] == workload and b.facts["arm"] == arm]
+            chosen = [b for b in blocks if b.facts.workload == workload and b.facts.arm == arm]
             if chosen:
                 yield workload, arm, chosen
 
@@ -148,7 +142,7 @@ def rounds(run: Run) -> pd.DataFrame:
         facts, waits = block.facts, block.wait_ms[block.ok]
         wait_p50, wait_p99 = np.percentile(waits, [50, 99]) if len(waits) else (np.nan, np.nan)
         rows.append(
-            {"block": facts["block"], "workload": facts["workload"], "arm": facts["arm"], "round": facts["round"]}
+            {"block": facts.block, "workload": facts.workload, "arm": facts.arm, "round": facts.round}
             | figures([block])
             | {"wait_p50_ms": float(wait_p50), "wait_p99_ms": float(wait_p99)}
         )
@@ -181,13 +175,13 @@ def figures(blocks: Sequence[Block]) -> dict[str, Any]:
 
 
 def _offered(blocks: Sequence[Block]) -> float:
-    rates = [block.facts.get("offered_per_s") for block in blocks]
+    rates = [block.facts.offered_per_s for block in blocks]
     return float(np.mean([np.nan if rate is None else rate for rate in rates]))
 
 
 def is_open(run: Run) -> bool:
     """Whether requests were asked for at a rate, so that throughput is what was asked and not a result."""
-    return any(facts.get("offered_per_s") is not None for facts in run.blocks)
+    return any(facts.offered_per_s is not None for facts in run.blocks_of(LoadBlock))
 
 
 def errors(run: Run) -> pd.DataFrame:
@@ -201,7 +195,7 @@ def errors(run: Run) -> pd.DataFrame:
         counted = sum((block.errors for block in blocks), Counter[str]())
         first: dict[str, str] = {}
         for block in blocks:
-            first = block.facts.get("problems", {}) | first
+            first = block.facts.problems | first
         rows += [
             {"workload": workload, "arm": arm, "sqlstate": state, "requests": count, "message": first.get(state, "")}
             for state, count in counted.most_common()
@@ -231,7 +225,7 @@ def per_second(run: Run) -> pd.DataFrame:
             for i in range(bins):
                 mine = order[edges[i] : edges[i + 1]]
                 rows.append(
-                    {"workload": workload, "arm": arm, "round": block.facts["round"]}
+                    {"workload": workload, "arm": arm, "round": block.facts.round}
                     | {"second": block.begins_s + (i + 0.5) * width_s}
                     | _second(block, mine, width_s)
                 )

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from labkit.analysis.frames.requests import timeline
+from labkit.run.schema import LoadBlock
 from labkit.run.store import Run
 
 # Counter -> name and factor of the rate that is made of it.
@@ -32,19 +33,18 @@ def resources(run: Run) -> pd.DataFrame:
     A rate is made of two neighbouring samples of one block, never of two blocks. A counter that fell (the server
     was restarted) gives no rate for that interval.
     """
-    if not run.has("samples") or not run.blocks:
+    blocks = run.blocks_of(LoadBlock)
+    if not run.has("samples") or not blocks:
         return _empty()
     samples = run.table("samples").sort_values("t_ns", kind="stable")
     times = samples["t_ns"].to_numpy()
     frames = []
-    for facts, begins_s in zip(run.blocks, timeline(run.blocks), strict=True):
-        first, last = np.searchsorted(times, [facts["from_ns"], facts["to_ns"]])
+    for facts, begins_s in zip(blocks, timeline(blocks), strict=True):
+        first, last = np.searchsorted(times, [facts.from_ns, facts.to_ns])
         inside = _as_rates(samples.iloc[first:last])
-        inside = inside[inside["t_ns"] >= facts["warm_until_ns"]]
-        second = begins_s + (inside["t_ns"] - facts["warm_until_ns"]) / 1e9
-        frames.append(
-            inside.assign(workload=facts["workload"], arm=facts["arm"], round=facts["round"], second=second)[_COLUMNS]
-        )
+        inside = inside[inside["t_ns"] >= facts.warm_until_ns]
+        second = begins_s + (inside["t_ns"] - facts.warm_until_ns) / 1e9
+        frames.append(inside.assign(workload=facts.workload, arm=facts.arm, round=facts.round, second=second)[_COLUMNS])
     joined: pd.DataFrame = pd.concat(frames, ignore_index=True)
     return joined
 
@@ -94,7 +94,7 @@ def not_measured(run: Run) -> pd.DataFrame:
     """What could not be measured. node: str. metric: str, named as in `resources`. reason: str, a sentence."""
     rows = [
         {"node": node, "metric": _RATES.get(metric, (metric, 1.0))[0], "reason": reason}
-        for node, reasons in run.meta.get("not_measured", {}).items()
+        for node, reasons in run.record.not_measured.items()
         for metric, reason in reasons.items()
     ]
     return pd.DataFrame(rows, columns=["node", "metric", "reason"])

@@ -23,12 +23,11 @@ def blocks(run: Run) -> pd.DataFrame:
     for block in measured(run):
         facts = block.facts
         rows.append(
-            {"block": facts["block"], "workload": facts["workload"], "arm": facts["arm"], "round": facts["round"]}
+            {"block": facts.block, "workload": facts.workload, "arm": facts.arm, "round": facts.round}
             | figures([block])
-            | {"vus": np.nan if facts.get("vus") is None else facts["vus"], "nodes": len(facts["nodes"])}
-            | {"generator_cpu_percent": facts["generator_cpu_percent"]}
-            | {"phase": facts.get("phase", ""), "holds": facts.get("holds", True)}
-            | {"reasons": ", ".join(facts.get("reasons", []))}
+            | {"vus": np.nan if facts.vus is None else facts.vus, "nodes": len(facts.nodes)}
+            | {"generator_cpu_percent": facts.generator_cpu_percent}
+            | {"phase": facts.phase, "holds": facts.holds, "reasons": ", ".join(facts.reasons)}
         )
     return pd.DataFrame(rows)
 

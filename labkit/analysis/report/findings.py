@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import pandas as pd
 
 from labkit.analysis.words import Sentences
+from labkit.run.schema import Summary
 from labkit.run.store import Run
 
 
@@ -43,19 +44,19 @@ class Compares(Protocol):
         ...
 
 
-def summary(run: Run, findings: Findings) -> dict[str, Any]:
-    """What a script wants to know of a run: plain values, None for what is unknown."""
+def summary(run: Run, findings: Findings) -> Summary:
+    """What a script wants to know of a run."""
     problems = findings.validity(run)
-    return {
-        "id": run.id,
-        "path": str(run.path),
-        "status": run.status,
-        "valid": not problems,
-        "problems": problems,
-        "headline": records(findings.headline(run)),
-        "differences": records(findings.differences(run)) if isinstance(findings, Compares) else [],
-        "verdicts": list(findings.verdicts(run)),
-    }
+    return Summary(
+        id=run.id,
+        path=str(run.path),
+        status=run.status,
+        valid=not problems,
+        problems=problems,
+        headline=records(findings.headline(run)),
+        differences=records(findings.differences(run)) if isinstance(findings, Compares) else [],
+        verdicts=list(findings.verdicts(run)),
+    )
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -5,7 +5,6 @@ pandas escapes the cells when it shows such a frame as HTML, so text that a serv
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -181,15 +180,11 @@ _REPLICATION = ("application_name", "state", "sync_state", "sent_lsn", "write_ls
 def replication(run: Run) -> pd.DataFrame:
     """`pg_stat_replication` on the primary before and after the load: one row a replica and moment."""
     rows = [
-        {"when": when} | {name: row[name] for name in _REPLICATION if name in row} | _lags(row)
-        for when, recorded in (("before", "replication"), ("after", "replication_after"))
-        for row in run.meta.get(recorded) or []
+        {"when": when} | {name: getattr(row, name) for name in _REPLICATION if name in row.model_fields_set}
+        for when, recorded in (("before", run.record.replication), ("after", run.record.replication_after))
+        for row in recorded
     ]
     return Words(pd.DataFrame(rows).astype(str).set_index("when") if rows else [])
-
-
-def _lags(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: UNKNOWN if row[name] is None else row[name] for name in row if name.endswith("_lag")}
 
 
 def conditions(run: Run, *others: Run) -> pd.DataFrame:
@@ -200,22 +195,18 @@ def conditions(run: Run, *others: Run) -> pd.DataFrame:
 
 
 def _conditions(run: Run) -> dict[str, str]:
-    meta = run.meta
-    host, versions, git = meta.get("host") or {}, meta.get("versions") or {}, meta.get("git")
+    record = run.record
+    host, git, version = record.host, record.git, record.versions.get("labkit")
+    servers = ", ".join(f"{node.name} ({node.role})" if node.role else node.name for node in record.nodes)
     facts = {
         "run": run.id,
         "status": run.status,
-        "when": meta["epoch"]["utc"],
-        "host": f"{host.get('cores')} cores ({host.get('cpu')}), {gib(host.get('memory_bytes', 0))}, {host.get('os')}",
-        "PostgreSQL": (meta.get("postgresql") or {}).get("version"),
-        "labkit": f"{versions.get('labkit')}, commit {git['commit'][:10]}{' + changes' * git['dirty']}"
-        if git
-        else versions.get("labkit"),
-        "servers": ", ".join(f"{n['name']} ({n['role']})" if n["role"] else n["name"] for n in meta.get("nodes", []))
-        + f", {meta.get('provider')}",
-        "sampling cost": f"{number(100 * meta['sampler']['cost_fraction'])} % of a core"
-        if (meta.get("sampler") or {}).get("cost_fraction") is not None
-        else None,
+        "when": record.epoch.utc,
+        "host": host and f"{host.cores} cores ({host.cpu}), {gib(host.memory_bytes)}, {host.os}",
+        "PostgreSQL": record.postgresql and record.postgresql.version,
+        "labkit": f"{version}, commit {git.commit[:10]}{' + changes' * git.dirty}" if git else version,
+        "servers": f"{servers}, {record.provider}",
+        "sampling cost": record.sampler and f"{number(100 * record.sampler.cost_fraction)} % of a core",
     }
     facts |= {name: value for name, value in run.parameters.items() if name != "run_id"}
     return {name: UNKNOWN if value is None else str(value) for name, value in facts.items()}

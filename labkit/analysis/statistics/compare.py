@@ -136,7 +136,7 @@ def _all_arms(run: Run) -> pd.DataFrame:
 
 
 def _pairs(before: Sequence[Block], after: Sequence[Block]) -> tuple[list[Block], list[Block]]:
-    by_round = [{block.facts["round"]: block for block in side} for side in (before, after)]
+    by_round = [{block.facts.round: block for block in side} for side in (before, after)]
     both = [number for number in by_round[0] if number in by_round[1]]
     return [by_round[0][number] for number in both], [by_round[1][number] for number in both]
 

@@ -8,6 +8,7 @@ from labkit.experiments.concurrency_sweep.parameters import ConcurrencySweep
 from labkit.experiments.stage import on_cluster, reading, recorded
 from labkit.lab.load.arrivals import Closed
 from labkit.lab.workloads import workload
+from labkit.run.schema import Cell
 from labkit.run.store import Run
 
 
@@ -29,6 +30,6 @@ def concurrency_sweep(parameters: ConcurrencySweep, executor: Executor | None = 
             back = r % 2 == 1  # so that neither an arm nor a level always comes first
             for users in p.levels[::-1] if back else p.levels:
                 for arm in p.arms[::-1] if back else p.arms:
-                    facts = {"workload": p.workload, "arm": str(arm), "round": r}
-                    reads.blocks.drive(load, reads.nodes[arm], Closed(users), p.step_s, facts)
+                    cell = Cell(workload=p.workload, arm=str(arm), round=r)
+                    reads.blocks.drive(load, reads.nodes[arm], Closed(users), p.step_s, cell)
     return run

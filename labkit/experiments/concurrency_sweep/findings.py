@@ -89,8 +89,8 @@ def levels(run: Run) -> pd.DataFrame:
     """One row per arm and number of users, all rounds pooled: the figures of `headline`, and vus: int."""
     rows = []
     for workload, arm, measured in groups(run):
-        for users in sorted({block.facts["vus"] for block in measured}):
-            mine = [block for block in measured if block.facts["vus"] == users]
+        for users in sorted({block.facts.vus for block in measured if block.facts.vus is not None}):
+            mine = [block for block in measured if block.facts.vus == users]
             rows.append({"workload": workload, "arm": arm, "vus": round(users), **figures(mine)})
     return pd.DataFrame(rows)
 

@@ -15,6 +15,7 @@ from labkit.lab.cluster.node import Node
 from labkit.lab.cluster.powers import Limitable
 from labkit.lab.routing.arms import Arm
 from labkit.lab.workloads import workload
+from labkit.run.schema import Cell
 from labkit.run.store import Run
 
 
@@ -40,10 +41,9 @@ def cpu_budget(parameters: CpuBudget) -> Run:
             cpus = p.node_cpus if budget == "limited" else None
             limit(cpus)
             load = workload(name, reads.data, hit_ratio=p.hit_ratio)
-            facts = {"workload": labelled(name, cpus), "arm": str(arm), "round": r}
-            facts |= {"budget": budget, "node_cpus": cpus}
+            cell = Cell(workload=labelled(name, cpus), arm=str(arm), round=r, budget=budget, node_cpus=cpus)
             driven = driven.on_terms(_shared_out(p, reads.nodes[arm]))
-            driven.drive(load, reads.nodes[arm], arrivals_of(p), p.block_s, facts)
+            driven.drive(load, reads.nodes[arm], arrivals_of(p), p.block_s, cell)
     return run
 
 

@@ -10,6 +10,7 @@ from labkit.analysis.frames.rows import each
 from labkit.analysis.report.tables import original_differences
 from labkit.analysis.statistics import compare
 from labkit.analysis.words import UNKNOWN, Sentences, not_valid, number, percent
+from labkit.run.schema import LoadBlock
 from labkit.run.store import Run
 
 headline = frames.headline
@@ -26,18 +27,18 @@ def speedup(run: Run) -> pd.DataFrame:
     requests_per_s: float. ratio, low, high: float, requests/s as a multiple of the primary alone with its 95 %
     interval (paired rounds, see `compare.arms`); 1 without an interval for the primary itself. rounds: int.
     """
-    facts = {(block["workload"], block["arm"]): block for block in run.blocks}
+    facts = {(block.workload, block.arm): block for block in run.blocks_of(LoadBlock)}
     compared = {(row.workload, row.arm): row for row in each(compare.arms(run, ["requests_per_s"]))}
     rows = []
     for row in each(frames.headline(run)):
         block, found = facts[row.workload, row.arm], compared.get((row.workload, row.arm))
-        cpus = block["node_cpus"]
+        cpus = block.node_cpus
         rows.append(
             {
                 "workload": row.workload,
-                "node_cpus": np.nan if cpus is None else float(cpus),
+                "node_cpus": np.nan if cpus is None else cpus,
                 "arm": row.arm,
-                "nodes": len(block["nodes"]),
+                "nodes": len(block.nodes),
                 "requests_per_s": row.requests_per_s,
                 "ratio": 1.0 + found.relative if found else 1.0,
                 "low": 1.0 + found.relative_low if found else np.nan,

@@ -36,13 +36,13 @@ def durability_matrix(parameters: DurabilityMatrix) -> Run:
         Progress("trials", len(plan), "trials") as bar,
     ):
         run.drop_unfinished()
-        done = {block["block"] for block in run.blocks}
+        done = {block.block for block in run.blocks}
         for number, replication, fault in plan:
             if number not in done:
                 trial = _trial(p, number, replication, fault)
                 began = time.monotonic()
-                facts = run_trial(trial, recreate(p.replicas), run, generators)
-                run.update(blocks=[*run.blocks, facts | {"took_s": time.monotonic() - began}])
+                block = run_trial(trial, recreate(p.replicas), run, generators)
+                run.note_block(block.changed(took_s=time.monotonic() - began))
             bar.update(number + 1)
     return run
 

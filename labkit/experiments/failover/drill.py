@@ -23,6 +23,7 @@ from labkit.lab.failover import Policy, note
 from labkit.lab.load.shards import Generators
 from labkit.lab.workloads.append_rows import AppendRows
 from labkit.run import steps
+from labkit.run.schema.events import ClosingFailed
 from labkit.run.steps import Step
 from labkit.run.store import Run
 
@@ -131,7 +132,7 @@ class FailoverDrill:
         try:
             self._end(RunError(problem))
         except LabkitError as error:
-            self.run.event("closing_failed", reason=str(error))
+            self.run.note(ClosingFailed(reason=str(error)))
         self.run.mark("failed", problem)
 
     def __enter__(self) -> Self:
@@ -169,8 +170,8 @@ class FailoverDrill:
             raise
         self._trouble = ""
         self._taken.append(step)
-        if self._steps.facts:
-            self.run.update(blocks=[self._steps.facts])
+        if self._steps.facts is not None:
+            self.run.note_block(self._steps.facts)
 
     def _end(self, error: BaseException | None = None) -> None:
         """Unwind what the drill holds, once."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
@@ -12,7 +10,9 @@ from labkit.checkers import audit
 from labkit.errors import RunUnreadable
 from labkit.lsn import lsn_text
 from labkit.run import ledger
-from labkit.run.steps import DECIDE, DETECTED, FAULT, REPOINT, Event, Moment, at_ns, label, moments
+from labkit.run.schema import Standing, TrialBlock
+from labkit.run.schema import events as happened
+from labkit.run.steps import DECIDE, DETECTED, REPOINT, Event, Moment, at_ns, label, moments
 from labkit.run.store import Run
 
 VIEW_WORDS = {
@@ -34,11 +34,12 @@ ORIGINAL = {"successful_tx_count": 355_766, "failed_tx_count": 350_209}
 """Of the original report's write test: 10 users, 5 minutes, the primary killed on the way."""
 
 
-def facts(run: Run) -> dict[str, Any]:
+def facts(run: Run) -> TrialBlock:
     """The one trial of a failover run. Raises RunUnreadable if it was cut off before its end."""
-    if not run.blocks:
-        raise RunUnreadable(f"{run.id} ended before its failover did: {run.meta.get('problem') or 'it was cut off'}")
-    return dict(run.blocks[0])
+    trials = run.blocks_of(TrialBlock)
+    if not trials:
+        raise RunUnreadable(f"{run.id} ended before its failover did: {run.problem or 'it was cut off'}")
+    return trials[0]
 
 
 def steps(run: Run) -> pd.DataFrame:
@@ -47,28 +48,33 @@ def steps(run: Run) -> pd.DataFrame:
     Of a failover that is under way, the steps up to now. Raises RunUnreadable if the primary is not lost yet.
     """
     events = run.events()
-    block = facts(run) if run.blocks else _so_far(run, events)
+    fault_ns, first_after_ns = _outage(run)
     rows = []
     for moment in moments():
-        noted = _noted(moment, events, block)
+        noted = _noted(moment, events, first_after_ns)
         if noted and (words := label(moment, noted)):
-            at_ms, took_ms = (at_ns(noted) - block["fault_ns"]) / 1e6, noted.get("took_ms", np.nan)
+            at_ms, took_ms = (at_ns(noted) - fault_ns) / 1e6, noted.get("took_ms", np.nan)
             rows.append({"step": moment.kind, "words": words, "at_ms": at_ms, "took_ms": took_ms})
     return pd.DataFrame(rows).sort_values("at_ms", ignore_index=True)
 
 
-def _noted(moment: Moment, events: pd.DataFrame, block: dict[str, Any]) -> Event:
+def _noted(moment: Moment, events: pd.DataFrame, first_after_ns: int | None) -> Event:
     """The last event of a moment, or the time that the facts have of it; empty if it has not come."""
     if moment.fact:
-        return {} if block[moment.fact] is None else {"t_ns": block[moment.fact]}
+        return {} if first_after_ns is None else {"t_ns": first_after_ns}
     found = events[events["kind"] == moment.kind].to_dict("records")
     return found[-1] if found else {}
 
 
-def _so_far(run: Run, events: pd.DataFrame) -> dict[str, Any]:
-    """What of the facts is known before the rows are read back."""
-    lost = events[events["kind"] == FAULT.kind]
-    return {"fault_ns": lost["at_ns"].iloc[-1], "first_after_ns": None} if len(lost) else facts(run)
+def _outage(run: Run) -> tuple[int, int | None]:
+    """When the primary was lost, and when the new one acknowledged a row, which is known once all rows are read back.
+
+    Raises RunUnreadable if it is not lost yet.
+    """
+    lost = run.events_of(happened.Fault)
+    if lost and not run.blocks:
+        return lost[-1].at_ns, None
+    return facts(run).fault_ns, facts(run).first_after_ns
 
 
 def timeline(run: Run) -> pd.DataFrame:
@@ -83,30 +89,29 @@ def timeline(run: Run) -> pd.DataFrame:
 def decision(run: Run) -> pd.DataFrame:
     """The decision table: every survivor, what it had, and whose rule chooses it. It is there once it was decided."""
     rows = []
-    for row in facts(run)["decision"] if run.blocks else _decided(run):
+    for row in facts(run).decision if run.blocks else _decided(run):
         rows.append(
             {
-                "replica": row["node"],
-                "answers": _yes(row["answers"]),
-                "received": _lsn(row["received"]),
-                "replayed": _lsn(row["replayed"]),
-                "behind the best, bytes": whole(row["behind_best_bytes"]),
-                "behind the primary's last answer, bytes": whole(row["behind_primary_bytes"]),
-                "timeline": whole(row["timeline"]),
-                "replay paused": _yes(row["replay_paused"]),
-                "priority": whole(row["priority"]),
-                "chosen by": row["chosen_by"] or UNKNOWN,
+                "replica": row.node,
+                "answers": _yes(row.answers),
+                "received": _lsn(row.received),
+                "replayed": _lsn(row.replayed),
+                "behind the best, bytes": whole(row.behind_best_bytes),
+                "behind the primary's last answer, bytes": whole(row.behind_primary_bytes),
+                "timeline": whole(row.timeline),
+                "replay paused": _yes(row.replay_paused),
+                "priority": whole(row.priority),
+                "chosen by": row.chosen_by or UNKNOWN,
             }
         )
     return Words(pd.DataFrame(rows).set_index("replica").T)
 
 
-def _decided(run: Run) -> list[dict[str, Any]]:
+def _decided(run: Run) -> list[Standing]:
     """The table of a failover that is under way; a refused one rests on a table too."""
-    events = run.events()
-    made = events[events["kind"].isin([DECIDE.name, DECIDE.failed])]
-    tables = [table for table in made.get("table", ()) if isinstance(table, list)]
-    return list(tables[-1]) if tables else list(facts(run)["decision"])
+    made = [event for event in run.events_of(happened.OfTrial) if event.kind in (DECIDE.name, DECIDE.failed)]
+    tables = [event.table for event in made if isinstance(event, happened.Decide | happened.StepFailed) and event.table]
+    return tables[-1] if tables else facts(run).decision
 
 
 def written(run: Run) -> pd.DataFrame:
@@ -123,9 +128,9 @@ def written(run: Run) -> pd.DataFrame:
         words: {"transactions": whole(by["size"].get(name, 0)), "rows": whole(by["sum"].get(name, 0))}
         for name, words in names.items()
     }
-    turned_away = sum(v for k, v in facts(run)["sqlstates"].items() if k == "08001")
+    turned_away = facts(run).sqlstates.get("08001", 0)
     rows["not sent: no connection"] = {"transactions": whole(turned_away), "rows": UNKNOWN}
-    rows["acknowledged rows a second before the fault"] = {"transactions": "", "rows": number(facts(run)["rate_per_s"])}
+    rows["acknowledged rows a second before the fault"] = {"transactions": "", "rows": number(facts(run).rate_per_s)}
     rows["original: successful_tx_count"] = {"transactions": whole(ORIGINAL["successful_tx_count"]), "rows": ""}
     rows["original: failed_tx_count"] = {"transactions": whole(ORIGINAL["failed_tx_count"]), "rows": ""}
     return Words(pd.DataFrame.from_dict(rows, orient="index"))
@@ -135,12 +140,12 @@ def audits(run: Run) -> dict[str, audit.Audit]:
     """View -> audit, for each view that was read. The other replica and the old primary are judged by what was
     sent to the old primary: they never got what was written after it."""
     block = facts(run)
-    found = {"promoted": audit.of_run(run, block["block"])}
+    found = {"promoted": audit.of_run(run, block.block)}
     writes = ledger.written(run)
     for view in ("other", "old"):
-        keys = audit.present_keys(run, view, block["block"])
+        keys = audit.present_keys(run, view, block.block)
         if keys is not None:
-            found[view] = audit.judge(writes[writes["node"].astype(str) == block["old"]], keys)
+            found[view] = audit.judge(writes[writes["node"].astype(str) == block.old], keys)
     return found
 
 
@@ -155,7 +160,7 @@ def table(run: Run) -> pd.DataFrame:
 
 def lost(run: Run, most: int = 20) -> pd.DataFrame:
     """The first lost keys with their commits, times since the primary was lost; empty if nothing was lost."""
-    block, lost_ms = facts(run)["block"], facts(run)["fault_ns"] / 1e6
+    block, lost_ms = facts(run).block, facts(run).fault_ns / 1e6
     found = audit.lost_rows(run, audit.of_run(run, block), block).head(most)
     if "commit_lsn" in found:
         found = found.assign(commit_lsn=found["commit_lsn"].map(_commit_lsn))
@@ -186,27 +191,31 @@ def acknowledged(run: Run, bin_ms: float = 20.0) -> pd.DataFrame:
     """Acknowledged rows around the outage: at_ms (middle of the bin, since the fault), node, rows_per_s."""
     block, writes = facts(run), ledger.written(run)
     ok = writes[writes["outcome"] == "ok"]
-    at = (ok["done_ns"] - block["fault_ns"]) / 1e6
-    near = at.between(-1000, (block["first_after_ns"] or block["fault_ns"]) / 1e6 - block["fault_ns"] / 1e6 + 1000)
+    at = (ok["done_ns"] - block.fault_ns) / 1e6
+    near = at.between(-1000, ((block.first_after_ns or block.fault_ns) - block.fault_ns) / 1e6 + 1000)
     bins = np.floor(at[near] / bin_ms).astype(int)
-    grouped = ok[near].groupby([bins, ok.loc[near, "node"].astype(str)])["rows"].sum()
-    rows = [
-        {"at_ms": (b + 0.5) * bin_ms, "node": node, "rows_per_s": n / bin_ms * 1e3} for (b, node), n in grouped.items()
-    ]
-    return pd.DataFrame(rows, columns=["at_ms", "node", "rows_per_s"])
+    chosen = pd.DataFrame({"bin": bins, "node": ok.loc[near, "node"].astype(str), "rows": ok.loc[near, "rows"]})
+    summed = chosen.groupby(["bin", "node"], as_index=False)["rows"].sum()
+    return pd.DataFrame(
+        {
+            "at_ms": (summed["bin"] + 0.5) * bin_ms,
+            "node": summed["node"],
+            "rows_per_s": summed["rows"] / bin_ms * 1e3,
+        }
+    )
 
 
 def headline(run: Run) -> pd.DataFrame:
     """One row: workload, arm, requests_per_s and p99_ms before the fault, rto_ms, acknowledged, lost, unknown rows
     (not there and there), verdict."""
     block = facts(run)
-    judged = audit.of_run(run, block["block"])
+    judged = audit.of_run(run, block.block)
     row = {
         "workload": "append-rows",
-        "arm": f"{block['mode']}/{block['level']} {block['fault']}",
-        "requests_per_s": block["rate_per_s"],
-        "p99_ms": block["commit_p99_ms"],
-        "rto_ms": block["rto_ms"],
+        "arm": f"{block.mode}/{block.level} {block.fault}",
+        "requests_per_s": block.rate_per_s,
+        "p99_ms": block.commit_p99_ms,
+        "rto_ms": block.rto_ms,
         "acknowledged": judged.acknowledged,
         "lost": len(judged.lost),
         "recovered": len(judged.recovered),
@@ -236,19 +245,19 @@ def verdicts(run: Run) -> Sentences:
     alone = events[events["kind"] == REPOINT.name]
     if len(alone) and not any(alone["followers"]):
         found.append(
-            f"No replica was left to follow {block['new']}, so its commits waited for nobody: until another is back, "
+            f"No replica was left to follow {block.new}, so its commits waited for nobody: until another is back, "
             "its rows are on one server only."
         )
-    if block.get("ghosts"):
+    if block.ghosts:
         found.append(
-            f"{block['ghosts']:,} rows existed on the old primary alone; {block['rejoined']} took them back when it "
+            f"{block.ghosts:,} rows existed on the old primary alone; {block.rejoined} took them back when it "
             "rejoined as a replica."
         )
-    agree = {name for name in block["choices"].values() if name}
+    agree = {name for name in block.choices.values() if name}
     if len(agree) == 1:
-        found.append(f"All four rules, labkit's and those of three managers, would promote {block['new']}.")
+        found.append(f"All four rules, labkit's and those of three managers, would promote {block.new}.")
     else:
-        said = ", ".join(f"{manager} {name or 'would refuse'}" for manager, name in block["choices"].items())
+        said = ", ".join(f"{manager} {name or 'would refuse'}" for manager, name in block.choices.items())
         found.append(f"The rules differ: {said}.")
     if open_ended := audit.left_open(run):
         found.append(f"{open_ended} transactions have no outcome: their load generator was killed.")
@@ -258,20 +267,20 @@ def verdicts(run: Run) -> Sentences:
 def lead(run: Run) -> Sentences:
     """The verdict and the outage."""
     block = facts(run)
-    judged = audit.of_run(run, block["block"])
+    judged = audit.of_run(run, block.block)
     wrong = "Acknowledged rows are lost" if len(judged.lost) else "Rows are wrong"
     what = {"true": "Nothing that was acknowledged is lost", "false": wrong}.get(
         judged.verdict, "Whether anything is lost is unknown"
     )
-    found = Sentences([f"{what} ({block['mode']}, synchronous_commit = {block['level']}): {judged.reason}."])
-    if block["rto_ms"] is not None:
+    found = Sentences([f"{what} ({block.mode}, synchronous_commit = {block.level}): {judged.reason}."])
+    if block.rto_ms is not None:
         found.append(
-            f"Nothing was acknowledged for {number(block['rto_ms'])} ms, from the last row of {block['old']} to the "
-            f"first of {block['new']} (RTO, as the writers saw it)."
+            f"Nothing was acknowledged for {number(block.rto_ms)} ms, from the last row of {block.old} to the "
+            f"first of {block.new} (RTO, as the writers saw it)."
         )
         if run.parameters.get("by_hand"):
             found.append(_by_hand(run))
-    found += [f"Overridden: {reason}." for reason in block["overridden"]]
+    found += [f"Overridden: {reason}." for reason in block.overridden]
     return found
 
 
@@ -287,8 +296,8 @@ def _by_hand(run: Run) -> str:
 def validity(run: Run) -> list[str]:
     """What makes the run worthless as a proof, or proves something wrong; a loss that replication allows is neither."""
     block = facts(run)
-    judged = audit.of_run(run, block["block"])
-    fine = judged.verdict == "true" or audit.allowed(judged, block["mode"], block["level"])
+    judged = audit.of_run(run, block.block)
+    fine = judged.verdict == "true" or audit.allowed(judged, block.mode, block.level)
     return [] if fine else [f"the audit says {judged.verdict}: {judged.reason}"]
 
 

@@ -24,6 +24,7 @@ from labkit.lab.load.writing import WriteLoad
 from labkit.lab.workloads.append_rows import AppendRows
 from labkit.replication import Replication
 from labkit.run import steps
+from labkit.run.schema import Outage, RowCounts, TrialBlock, event
 from labkit.run.steps import Moment, Step
 from labkit.run.store import Run
 
@@ -49,14 +50,15 @@ class Trial:
     deadline_s: float = 60.0
 
 
-def run_trial(trial: Trial, cluster: Cluster, run: Run, generators: Generators) -> dict[str, Any]:
-    """Drive it on a healthy cluster; its facts, which are JSON. Everything read is in the run's tables.
+def run_trial(trial: Trial, cluster: Cluster, run: Run, generators: Generators) -> TrialBlock:
+    """Drive it on a healthy cluster; its facts. Everything read is in the run's tables.
 
     Raises Refused, ClusterError, LoadError, WaitTimeout.
     """
     with TrialSteps(trial, cluster, run, generators) as taking:
         for step in steps.TRIAL:
             taking.take(step)
+    assert taking.facts is not None
     return taking.facts
 
 
@@ -69,7 +71,7 @@ class TrialSteps:
     def __init__(self, trial: Trial, cluster: Cluster, run: Run, generators: Generators) -> None:
         self.trial, self.cluster, self.run, self.generators = trial, cluster, run, generators
         self.old = cluster.primary()
-        self.facts: dict[str, Any] = {}
+        self.facts: TrialBlock | None = None
         self._load: WriteLoad | None = None
         self._failover: FailoverSteps | None = None
         self._fault_ns: int | None = None
@@ -159,19 +161,17 @@ class TrialSteps:
         writes = self._writes()
         judged = audit.judge(writes, keys, read_ns)
         self._log(steps.AUDIT, verdict=judged.verdict, reason=judged.reason, **judged.counts)
-        facts = self._story() | {"read_ns": read_ns} | outage.figures(writes, self._since(self._fault_ns))
-        facts |= {"views": list(self._views), "verdict": judged.verdict, "reason": judged.reason}
-        facts |= {"counts": judged.counts}
+        self.facts = self._told(judged, outage.figures(writes, self._since(self._fault_ns)), read_ns)
         if "other" in self._views:
             here = writes[writes["node"].astype(str) == self.old.name]
-            facts["other_lost"] = len(audit.judge(here, self._views["other"][1]).lost)
-        self.facts = facts
+            self.facts = self.facts.changed(other_lost=len(audit.judge(here, self._views["other"][1]).lost))
 
     def rejoin(self) -> None:
         """Ghost forensics, then the old primary as a replica; nothing if the trial does not ask for it."""
         if not self.trial.rejoin:
             return
         decision = self.failover.decision
+        assert self.facts is not None
         assert decision is not None
         assert decision.chosen is not None
         if "old" not in self._views:  # an attempt that was cut off later has read them already
@@ -182,11 +182,11 @@ class TrialSteps:
             rejoining.record(self.run, self.trial.block, ghosts)
             self._views["old"] = (self.old.name, own[0], own[1])
             self._record("old")
-            self.facts |= {"views": list(self._views), "ghosts": rows}
+            self.facts = self.facts.changed(views=list(self._views), ghosts=rows)
         replication, deadline_s = self.trial.replication, self.trial.deadline_s
         how = rejoining.rejoin(self.cluster, self.old, self.new, replication, deadline_s, self._event)
         self.cluster.wait_for_catchup(deadline_s)
-        self.facts |= {"rejoined": how, "back_ns": self.run.now_ns()}
+        self.facts = self.facts.changed(rejoined=how, back_ns=self.run.now_ns())
 
     def close(self) -> None:
         """End the writers, and let go of the servers. Commits that wait for a replica then end without an outcome."""
@@ -233,7 +233,7 @@ class TrialSteps:
         self._event(moment.kind, **details)
 
     def _event(self, kind: str, **details: object) -> None:
-        self.run.event(kind, block=self.trial.block, **details)
+        self.run.note(event(kind, block=self.trial.block, **details))
 
     def _since(self, monotonic_ns: int | None) -> int:
         assert monotonic_ns is not None
@@ -264,33 +264,39 @@ class TrialSteps:
         # Its own part: a matrix has one for every trial before this one.
         return self.run.table("writes", block=self.trial.block)
 
-    def _story(self) -> dict[str, Any]:
-        """What was done, and when: the part of the facts that needs no audit."""
+    def _told(self, judged: audit.Audit, found: Outage, read_ns: int) -> TrialBlock:
+        """What was done, when, and what came of it."""
         decision, result, trial = self.failover.decision, self.load.result, self.trial
         assert decision is not None
         assert result is not None
         times_ns = {steps.FAULT.kind: self._fault_ns} | self.failover.times_ns
         times = {f"{step}_ns": self._since(t) for step, t in times_ns.items()}
-        return {
-            "block": trial.block,
-            "mode": str(trial.replication),
-            "level": trial.replication.level,
-            "fault": str(trial.fault),
-            "seed": trial.seed,
-            "old": self.old.name,
-            "new": self.new.name,
-            "decision": decision.table(),
-            "choices": decision.choices,
-            "overridden": list(decision.refusals),
-            "times": times,
-            "fault_ns": times["fault_ns"],
-            "promoted_ns": times[f"{steps.PROMOTE}_ns"],
-            "from_ns": result.from_ns,
-            "to_ns": result.to_ns,
-            "cut_off": self.load.cut_off,
-            "sqlstates": result.sqlstates,
-            "problems": result.problems,
-        }
+        return TrialBlock(
+            block=trial.block,
+            mode=str(trial.replication),
+            level=trial.replication.level,
+            fault=str(trial.fault),
+            seed=trial.seed,
+            old=self.old.name,
+            new=self.new.name,
+            decision=decision.table(),
+            choices=decision.choices,
+            overridden=list(decision.refusals),
+            times=times,
+            fault_ns=times["fault_ns"],
+            promoted_ns=times[f"{steps.PROMOTE}_ns"],
+            from_ns=result.from_ns,
+            to_ns=result.to_ns,
+            cut_off=self.load.cut_off,
+            sqlstates=result.sqlstates,
+            problems=result.problems,
+            read_ns=read_ns,
+            views=list(self._views),
+            verdict=judged.verdict,
+            reason=judged.reason,
+            counts=RowCounts.model_validate(judged.counts),
+            **found.as_json(),
+        )
 
 
 def _pass(duration_s: float) -> None:

@@ -12,8 +12,8 @@ from labkit.experiments.max_throughput.parameters import MaxThroughput
 from labkit.experiments.stage import on_cluster, reading, recorded
 from labkit.lab.load.arrivals import Open
 from labkit.lab.load.blocks import latencies_ms
-from labkit.lab.load.records import DROPPED
 from labkit.lab.workloads import workload
+from labkit.run.schema import DROPPED, Cell, LoadBlock
 from labkit.run.store import Run
 
 _LATE = 0.99  # of the rate that was asked for: below it, requests pile up
@@ -39,11 +39,11 @@ def max_throughput(parameters: MaxThroughput, executor: Executor | None = None) 
         load = workload(p.workload, reads.data)
 
         def holds(rate: float, phase: str) -> bool:
-            facts = {"workload": p.workload, "arm": str(p.arm), "round": len(run.blocks), "phase": phase}
+            cell = Cell(workload=p.workload, arm=str(p.arm), round=len(run.blocks), phase=phase)
             asked = Open(rate, p.arrival, p.max_in_flight)
-            block = reads.blocks.drive(load, reads.nodes[p.arm], asked, p.trial_s, facts)
+            block = reads.blocks.drive(load, reads.nodes[p.arm], asked, p.trial_s, cell)
             reasons = _why_not(run, block, p.p99_limit_ms)
-            run.update(blocks=[*run.blocks[:-1], block | {"holds": not reasons, "reasons": reasons}])
+            run.note_block(block.changed(holds=not reasons, reasons=reasons))
             return not reasons
 
         found = _search(holds, p)
@@ -51,23 +51,23 @@ def max_throughput(parameters: MaxThroughput, executor: Executor | None = None) 
     return run
 
 
-def _why_not(run: Run, block: dict[str, Any], limit_ms: float) -> list[str]:
+def _why_not(run: Run, block: LoadBlock, limit_ms: float) -> list[str]:
     """Why a trial did not hold its rate; empty if it did."""
-    latency = latencies_ms(run, block)
-    seconds = (block["to_ns"] - block["warm_until_ns"]) / 1e9
+    latency, asked_per_s = latencies_ms(run, block), block.offered_per_s
+    assert asked_per_s is not None
     reasons = []
     p99 = float(np.percentile(latency, 99)) if len(latency) else math.inf
     if p99 > limit_ms:
         reasons.append(f"p99 {p99:.3g} ms")
-    if block["dropped"]:
-        reasons.append(f"{block['dropped']} dropped")
-    failed = sum(count for state, count in block["sqlstates"].items() if state != DROPPED)
+    if block.dropped:
+        reasons.append(f"{block.dropped} dropped")
+    failed = sum(count for state, count in block.sqlstates.items() if state != DROPPED)
     if failed:
         reasons.append(f"{failed} failed")
     # A Poisson count strays by its square root: five of them are no chance.
-    expected = block["offered_per_s"] * seconds
+    expected = asked_per_s * block.measured_s
     if len(latency) < _LATE * expected - 5 * math.sqrt(expected):
-        reasons.append(f"answered {len(latency) / seconds:.0f}/s of {block['offered_per_s']:.0f}/s")
+        reasons.append(f"answered {len(latency) / block.measured_s:.0f}/s of {asked_per_s:.0f}/s")
     return reasons
 
 

@@ -6,6 +6,7 @@ import pandas as pd
 
 from labkit.analysis import frames
 from labkit.analysis.frames.requests import figures, groups
+from labkit.analysis.frames.rows import each
 from labkit.analysis.frames.single_blocks import blocks, generator_limited
 from labkit.analysis.report import tables
 from labkit.analysis.words import Sentences, arm_words, not_valid, number
@@ -14,7 +15,7 @@ from labkit.run.store import Run
 
 def verdicts(run: Run) -> Sentences:
     """What a search for the highest rate found, and what it hit."""
-    p, rate, every = run.parameters, run.meta.get("found_per_s"), blocks(run)
+    p, rate, every = run.parameters, run.record.found_per_s, blocks(run)
     where = f"{p['workload']} on {arm_words(p['arm'])}"
     limit = f"a p99 latency of at most {p['p99_limit_ms']:g} ms"
     found = Sentences()
@@ -28,7 +29,7 @@ def verdicts(run: Run) -> Sentences:
         )
         failed = every[~every["holds"] & (every["offered_per_s"] > rate)]
         if len(failed):
-            lowest = failed.loc[failed["offered_per_s"].idxmin()]
+            lowest = next(each(failed.sort_values("offered_per_s")))
             found.append(f"The lowest higher rate that failed was {lowest.offered_per_s:,.0f}/s: {lowest.reasons}.")
         else:
             found.append("No higher rate was tried: raise `rate_high`.")
@@ -41,7 +42,7 @@ def verdicts(run: Run) -> Sentences:
 def validity(run: Run) -> list[str]:
     """What makes a search worthless, one sentence each."""
     found = frames.spoiled(run)
-    if run.meta.get("found_per_s") is None and run.status != "failed":
+    if run.record.found_per_s is None and run.status != "failed":
         found.append("no rate held, so there is no result: raise p99_limit_ms or lower rate_low")
     return found
 
@@ -55,10 +56,10 @@ def headline(run: Run) -> pd.DataFrame:
 
     Empty if no rate held. Adds nothing to the columns of `headline`.
     """
-    rate = run.meta.get("found_per_s")
+    rate = run.record.found_per_s
     rows = []
     for workload, arm, measured in groups(run):
-        held = [b for b in measured if rate is not None and b.facts["offered_per_s"] == rate]
+        held = [b for b in measured if rate is not None and b.facts.offered_per_s == rate]
         if held:
             rows.append({"workload": workload, "arm": arm, **figures(held)})
     return pd.DataFrame(rows)

@@ -6,7 +6,6 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
 
 from labkit.errors import BadInput
 from labkit.experiments.measuring_honestly.parameters import MeasuringHonestly
@@ -16,6 +15,8 @@ from labkit.lab.cluster.powers import Killable
 from labkit.lab.load.arrivals import Closed, Open
 from labkit.lab.routing.arms import PRIMARY_ONLY
 from labkit.lab.workloads import workload
+from labkit.run.schema import Cell
+from labkit.run.schema.events import Stall
 from labkit.run.store import Run
 
 _READY_S = 60.0
@@ -38,22 +39,22 @@ def measuring_honestly(parameters: MeasuringHonestly) -> Run:
         primary.control.start()
         primary.wait_ready(_READY_S)
         cold = reads.blocks.on_terms(p.replace(warmup_s=0))
-        cold.drive(load, [primary], paced, p.block_s, _facts(p, "cold start", 0))
+        cold.drive(load, [primary], paced, p.block_s, _cell(p, "cold start", 0))
         warm = cold.on_terms(p)
         for arm, when in (("closed loop", Closed(p.vus)), ("open, constant rate", paced)):
             with _stall(primary, p.warmup_s + p.block_s / 2, p.stall_s, run):
-                warm.drive(load, [primary], when, p.block_s, _facts(p, arm, 0))
+                warm.drive(load, [primary], when, p.block_s, _cell(p, arm, 0))
         for users in p.little_levels:
-            warm.drive(load, [primary], Closed(users, think_s=0.01), p.block_s / 2, _facts(p, f"{users} users", 0))
+            warm.drive(load, [primary], Closed(users, think_s=0.01), p.block_s / 2, _cell(p, f"{users} users", 0))
         short = warm.on_terms(p.replace(warmup_s=min(p.warmup_s, 0.1)))
         for r in range(p.comparisons * p.pairs):
             for arm in ("A", "A again") if r % 2 == 0 else ("A again", "A"):
-                short.drive(load, [primary], Closed(p.vus), p.pair_block_s, _facts(p, arm, r))
+                short.drive(load, [primary], Closed(p.vus), p.pair_block_s, _cell(p, arm, r))
     return run
 
 
-def _facts(p: MeasuringHonestly, arm: str, r: int) -> dict[str, Any]:
-    return {"workload": p.workload, "arm": arm, "round": r}
+def _cell(p: MeasuringHonestly, arm: str, r: int) -> Cell:
+    return Cell(workload=p.workload, arm=arm, round=r)
 
 
 @contextlib.contextmanager
@@ -73,7 +74,7 @@ def _stall(node: Node, after_s: float, for_s: float, run: Run) -> Iterator[None]
             time.sleep(for_s)  # the length of the stall is what is measured
         finally:
             control.resume()
-        run.event("stall", node=node.name, from_ns=began_ns, to_ns=run.now_ns())
+        run.note(Stall(node=node.name, from_ns=began_ns, to_ns=run.now_ns()))
 
     thread = threading.Thread(target=stall, name="labkit-stall")
     thread.start()

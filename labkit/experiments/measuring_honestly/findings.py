@@ -14,6 +14,7 @@ from labkit.analysis.report import tables
 from labkit.analysis.statistics import compare
 from labkit.analysis.statistics.intervals import most_by_chance
 from labkit.analysis.words import Sentences, not_valid, number, percent
+from labkit.run.schema.events import Stall
 from labkit.run.store import Run
 
 headline = frames.headline
@@ -89,7 +90,7 @@ COLD, CLOSED, OPEN = "cold start", "closed loop", "open, constant rate"
 
 
 def _block(run: Run, arm: str) -> Block:
-    return next(block for block in measured(run) if block.facts["arm"] == arm)
+    return next(block for block in measured(run) if block.facts.arm == arm)
 
 
 def moments(run: Run, arm: str, width_s: float = 0.05) -> pd.DataFrame:
@@ -134,9 +135,9 @@ def averaged(run: Run, arm: str) -> pd.DataFrame:
 def stall(run: Run) -> tuple[float, float] | None:
     """When the server stood still in the open block, in seconds of its measured part; None if it did not."""
     facts = _block(run, OPEN).facts
-    for event in each(run.events()):
-        if event.kind == "stall" and facts["warm_until_ns"] <= event.from_ns < facts["to_ns"]:
-            begin, end = ((at - facts["warm_until_ns"]) / 1e9 for at in (event.from_ns, event.to_ns))
+    for event in run.events_of(Stall):
+        if facts.warm_until_ns <= event.from_ns < facts.to_ns:
+            begin, end = ((at - facts.warm_until_ns) / 1e9 for at in (event.from_ns, event.to_ns))
             return begin, end
     return None
 

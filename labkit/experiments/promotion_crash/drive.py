@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 from labkit.errors import BadInput, ClusterError
 from labkit.experiments.promotion_crash.attempt import attempt
@@ -18,6 +17,7 @@ from labkit.lab.cluster import promotion
 from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.cluster.node import Node
 from labkit.lab.cluster.powers import Damageable, Repairable
+from labkit.run.schema import AttemptBlock
 from labkit.run.store import Run
 
 _DAMAGES: dict[Cause, tuple[str, str]] = {
@@ -47,12 +47,11 @@ def promotion_crash(parameters: PromotionCrash) -> Run:
         return recorded(p)
     with fresh_clusters(p) as (run, recreate):
         for number, cause in enumerate(p.causes):
-            facts = {"block": number, "cause": cause, **_try(cause, recreate(1))}
-            run.update(blocks=[*run.blocks, facts])
+            run.note_block(_try(number, cause, recreate(1)))
     return run
 
 
-def _try(cause: Cause, cluster: Cluster) -> dict[str, Any]:
+def _try(number: int, cause: Cause, cluster: Cluster) -> AttemptBlock:
     replica = cluster.replicas()[0]
     try:
         with damaged(replica, cause):
@@ -63,16 +62,18 @@ def _try(cause: Cause, cluster: Cluster) -> dict[str, Any]:
             found = attempt(replica)
             alive = replica.control.running()
     except NotAllowed as reason:
-        return {"tried": False, "reason": str(reason)}
-    facts: dict[str, Any] = {
-        "tried": True,
-        "preflight": warned,
-        "promoted": found.promoted,
-        "survived": alive,
-        "client": found.client,
-        "log": list(found.log),
-    }
-    return facts | ({} if found.promoted else {"repaired": _repair(replica)})
+        return AttemptBlock(block=number, cause=cause, tried=False, reason=str(reason))
+    made = AttemptBlock(
+        block=number,
+        cause=cause,
+        tried=True,
+        preflight=warned,
+        promoted=found.promoted,
+        survived=alive,
+        client=found.client,
+        log=list(found.log),
+    )
+    return made if found.promoted else made.changed(repaired=_repair(replica))
 
 
 def _repair(replica: Node) -> str:

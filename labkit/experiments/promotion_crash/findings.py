@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 
 from labkit.analysis.words import UNKNOWN, Sentences, Words
+from labkit.run.schema import AttemptBlock
 from labkit.run.store import Run
 
 MEANING = {
@@ -21,24 +20,23 @@ ORIGINAL = "terminating connection because of crash of another server process"
 """The first line of what the original report's author saw, and could not explain."""
 
 
-def _tried(run: Run) -> list[dict[str, Any]]:
-    return [block for block in run.blocks if block["tried"]]
+def _tried(run: Run) -> list[AttemptBlock]:
+    return [block for block in run.blocks_of(AttemptBlock) if block.tried]
 
 
 def table(run: Run) -> pd.DataFrame:
     """One row a set-up: whether preflight warned, what came of pg_promote, and what repairing it led to."""
     rows = {}
-    for block in run.blocks:
-        if not block["tried"]:
-            rows[MEANING[block["cause"]]] = {"pg_promote()": f"not tried: {block['reason']}"}
+    for block in run.blocks_of(AttemptBlock):
+        if not block.tried:
+            rows[MEANING[block.cause]] = {"pg_promote()": f"not tried: {block.reason}"}
             continue
-        crashed = not block["promoted"] and not block["survived"]
-        came = "promoted" if block["promoted"] else "crashed" if crashed else "refused; it stays a replica"
-        rows[MEANING[block["cause"]]] = {
-            "preflight": "warned" if block["preflight"] else "no objection",
+        came = "promoted" if block.promoted else "crashed" if block.crashed else "refused; it stays a replica"
+        rows[MEANING[block.cause]] = {
+            "preflight": "warned" if block.preflight else "no objection",
             "pg_promote()": came,
-            "the original's message": "yes" if ORIGINAL in block["client"] else "no",
-            "after the repair": block.get("repaired", UNKNOWN),
+            "the original's message": "yes" if ORIGINAL in block.client else "no",
+            "after the repair": block.repaired or UNKNOWN,
         }
     return Words(pd.DataFrame.from_dict(rows, orient="index").fillna(UNKNOWN))
 
@@ -47,9 +45,9 @@ def messages(run: Run) -> pd.DataFrame:
     """What the person at psql sees, line by line, and what the server's log says at that moment."""
     rows = {}
     for block in _tried(run):
-        reason = [line for line in block["log"] if "standby.signal" in line or "ERROR" in line]
-        rows[MEANING[block["cause"]]] = {
-            "the client sees": block["client"].replace("\t", "").replace("\n", " ⏎ "),
+        reason = [line for line in block.log if "standby.signal" in line or "ERROR" in line]
+        rows[MEANING[block.cause]] = {
+            "the client sees": block.client.replace("\t", "").replace("\n", " ⏎ "),
             "the server's log": reason[0].split("  ")[-1] if reason else UNKNOWN,
         }
     return Words(pd.DataFrame.from_dict(rows, orient="index"))
@@ -57,20 +55,20 @@ def messages(run: Run) -> pd.DataFrame:
 
 def warnings(run: Run) -> pd.DataFrame:
     """What preflight says beforehand."""
-    rows = {MEANING[block["cause"]]: "; ".join(block["preflight"]) or "no objection" for block in _tried(run)}
+    rows = {MEANING[block.cause]: "; ".join(block.preflight) or "no objection" for block in _tried(run)}
     return Words(pd.DataFrame({"preflight": rows}))
 
 
 def headline(run: Run) -> pd.DataFrame:
     """One row: workload, arm, requests_per_s and p99_ms (nothing is loaded here), crashes, warned, repaired."""
     tried = _tried(run)
-    crashed = [block for block in tried if not block["promoted"] and not block["survived"]]
+    crashed = [block for block in tried if block.crashed]
     row = {"workload": "pg_promote", "arm": "set-ups", "requests_per_s": float("nan"), "p99_ms": float("nan")}
     row |= {
         "tried": len(tried),
         "crashes": len(crashed),
-        "warned": sum(1 for block in tried if block["preflight"]),
-        "repaired": sum(1 for block in tried if block.get("repaired") == "primary"),
+        "warned": sum(1 for block in tried if block.preflight),
+        "repaired": sum(1 for block in tried if block.repaired == "primary"),
     }
     return pd.DataFrame([row])
 
@@ -79,25 +77,25 @@ def verdicts(run: Run) -> Sentences:
     """What the run shows, in sentences."""
     found = Sentences()
     tried = _tried(run)
-    crashed = [block for block in tried if not block["promoted"] and not block["survived"]]
-    same = [block for block in crashed if ORIGINAL in block["client"]]
+    crashed = [block for block in tried if block.crashed]
+    same = [block for block in crashed if ORIGINAL in block.client]
     found.append(
         f"{len(crashed)} of {len(tried)} set-ups make pg_promote() crash, {_of(len(same), len(crashed))} with the "
         "message that the original report could not explain: the server cannot delete standby.signal at the end of "
         "recovery."
     )
     found += [
-        f"Refused, and it stays a replica: {MEANING[block['cause']]}."
+        f"Refused, and it stays a replica: {MEANING[block.cause]}."
         for block in tried
-        if not block["promoted"] and block["survived"]
+        if not block.promoted and block.survived
     ]
-    found += [f"Promoted all the same: {MEANING[block['cause']]}." for block in tried if block["promoted"]]
-    failing = [block for block in tried if not block["promoted"]]
-    warned = sum(1 for block in failing if block["preflight"])
+    found += [f"Promoted all the same: {MEANING[block.cause]}." for block in tried if block.promoted]
+    failing = [block for block in tried if not block.promoted]
+    warned = sum(1 for block in failing if block.preflight)
     found.append(f"The preflight foresees {_of(warned, len(failing))} that fail.")
-    repaired = sum(1 for block in tried if block.get("repaired") == "primary")
+    repaired = sum(1 for block in tried if block.repaired == "primary")
     found.append(f"Put right, {_of(repaired, len(failing))} were promoted after all.")
-    found += [f"Not tried, {MEANING[b['cause']]}: {b['reason']}." for b in run.blocks if not b["tried"]]
+    found += [f"Not tried, {MEANING[b.cause]}: {b.reason}." for b in run.blocks_of(AttemptBlock) if not b.tried]
     return found
 
 
@@ -114,8 +112,8 @@ def validity(run: Run) -> list[str]:
     """A crash that the preflight did not name, or a replica that could not be repaired."""
     problems = []
     for block in _tried(run):
-        if not block["promoted"] and not block["survived"] and not block["preflight"]:
-            problems.append(f"the preflight did not see that {MEANING[block['cause']]}")
-        if not block["promoted"] and block.get("repaired") != "primary":
-            problems.append(f"it could not be repaired after {MEANING[block['cause']]}")
+        if block.crashed and not block.preflight:
+            problems.append(f"the preflight did not see that {MEANING[block.cause]}")
+        if not block.promoted and block.repaired != "primary":
+            problems.append(f"it could not be repaired after {MEANING[block.cause]}")
     return problems

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from psycopg import pq
 
@@ -19,6 +18,7 @@ from labkit.lab.load.shards import Generators
 from labkit.lab.workloads.append_rows import AppendRows
 from labkit.progress import Progress
 from labkit.replication import Replication
+from labkit.run.schema import CostBlock, Demonstration, WriteFigures
 from labkit.run.store import Run
 
 _DEADLINE_S = 60.0
@@ -41,16 +41,15 @@ def quorum_commit(parameters: QuorumCommit) -> Run:
         plan = [(r, arm) for r in range(p.rounds) for arm in (p.arms if r % 2 == 0 else p.arms[::-1])]
         with Progress("measuring", len(plan), "blocks") as bar:
             for number, (r, replication) in enumerate(plan):
-                facts = _measure(p, cluster, run, generators, number, replication)
-                run.update(blocks=[*run.blocks, {"block": number, "round": r, **facts}])
+                run.note_block(_measure(p, cluster, run, generators, number, r, replication))
                 bar.update(number + 1)
         run.update(demonstrations=_demonstrate(p, cluster))
     return run
 
 
 def _measure(
-    p: QuorumCommit, cluster: Cluster, run: Run, generators: Generators, number: int, replication: Replication
-) -> dict[str, Any]:
+    p: QuorumCommit, cluster: Cluster, run: Run, generators: Generators, number: int, r: int, replication: Replication
+) -> CostBlock:
     workload = AppendRows()
     states = cluster.synchronous(replication.mode, replication.k, replication.level, _DEADLINE_S)
     writing.prepare(cluster, workload, _DEADLINE_S)
@@ -70,23 +69,24 @@ def _measure(
     writes = run.table("writes", block=number)
     begun = load.result.from_ns + int(p.warmup_s * 1e9)
     found = outage.figures(writes[writes["intent_ns"] >= begun], load.result.to_ns)
-    kept = ("rate_per_s", "commit_p50_ms", "commit_p99_ms", "transactions")
-    return {
-        "mode": str(replication),
-        "level": replication.level,
-        "sync_states": states,
-        "from_ns": load.result.from_ns,
-        "to_ns": load.result.to_ns,
-        **{name: found[name] for name in kept},
-    }
+    return CostBlock(
+        block=number,
+        round=r,
+        mode=str(replication),
+        level=replication.level,
+        sync_states=states,
+        from_ns=load.result.from_ns,
+        to_ns=load.result.to_ns,
+        **found.model_dump(include=set(WriteFigures.model_fields)),
+    )
 
 
-def _demonstrate(p: QuorumCommit, cluster: Cluster) -> list[dict[str, Any]]:
+def _demonstrate(p: QuorumCommit, cluster: Cluster) -> list[Demonstration]:
     """One commit each with none, the first, and all replicas stopped; then the wait of a lone primary is cancelled."""
     primary = cluster.primary()
     replicas = cluster.replicas()
     writing.prepare(cluster, AppendRows(), _DEADLINE_S)
-    shown: list[dict[str, Any]] = []
+    shown: list[Demonstration] = []
     key = 0
     for replication in (Replication("FIRST", 1), Replication("ANY", 1), Replication("ANY", 2)):
         for stopped in (replicas[:0], replicas[:1], replicas):
@@ -96,22 +96,20 @@ def _demonstrate(p: QuorumCommit, cluster: Cluster) -> list[dict[str, Any]]:
                 key += 1
                 commit = _Commit(primary, key)
                 waited_ms = commit.wait(p.deadline_s)
-                row: dict[str, Any] = {
-                    "mode": str(replication),
-                    "stopped": [node.name for node in stopped],
-                    "states": _states(primary),
-                    "commit_ms": waited_ms,
-                    "key": key,
-                }
+                one = Demonstration(
+                    mode=str(replication),
+                    stopped=[node.name for node in stopped],
+                    states=_states(primary),
+                    commit_ms=waited_ms,
+                    key=key,
+                )
                 if waited_ms is None and len(stopped) == len(replicas) and replication == Replication("ANY", 1):
-                    row |= {"cancelled": commit.cancel(_DEADLINE_S), "on_primary": _has(primary, key)}
+                    one = one.changed(cancelled=commit.cancel(_DEADLINE_S), on_primary=_has(primary, key))
                 commit.close()
-                shown.append(row)
+                shown.append(one)
             finally:
                 _start(stopped, cluster)
-    for row in shown:
-        row["later_on_replicas"] = [node.name for node in replicas if _has(node, row["key"])]
-    return shown
+    return [one.changed(later_on_replicas=[node.name for node in replicas if _has(node, one.key)]) for one in shown]
 
 
 class _Commit:

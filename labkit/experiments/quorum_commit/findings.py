@@ -10,6 +10,7 @@ import pandas as pd
 from labkit.analysis.frames.rows import each
 from labkit.analysis.statistics.intervals import mean_interval
 from labkit.analysis.words import Sentences, Words, number, span
+from labkit.run.schema import CostBlock
 from labkit.run.store import Run
 
 _SAFETY = {
@@ -33,7 +34,10 @@ def rounds(run: Run) -> pd.DataFrame:
     """One row a block: label (mode/level), mode, level, round, commit_p50_ms, commit_p99_ms, rate_per_s."""
     names = ("mode", "level", "round", "commit_p50_ms", "commit_p99_ms", "rate_per_s")
     return pd.DataFrame(
-        [{"label": f"{b['mode']}/{b['level']}"} | {name: b[name] for name in names} for b in run.blocks]
+        [
+            {"label": f"{b.mode}/{b.level}"} | {name: getattr(b, name) for name in names}
+            for b in run.blocks_of(CostBlock)
+        ]
     )
 
 
@@ -117,17 +121,16 @@ def table(run: Run) -> pd.DataFrame:
 def stopped(run: Run) -> pd.DataFrame:
     """One row a mode and number of stopped replicas: what the primary's view says, and how a commit fares."""
     rows = []
-    for shown in run.meta["demonstrations"]:
-        answered = shown["commit_ms"] is not None
+    for shown in run.record.demonstrations:
         rows.append(
             {
-                "mode": shown["mode"],
-                "stopped": ", ".join(shown["stopped"]) or "none",
-                "sync_state": ", ".join(f"{node} {state}" for node, state in shown["states"].items()) or "no replica",
-                "a commit": f"{number(shown['commit_ms'])} ms"
-                if answered
+                "mode": shown.mode,
+                "stopped": ", ".join(shown.stopped) or "none",
+                "sync_state": ", ".join(f"{node} {state}" for node, state in shown.states.items()) or "no replica",
+                "a commit": f"{number(shown.commit_ms)} ms"
+                if shown.commit_ms is not None
                 else f"waits beyond {number(run.parameters['deadline_s'])} s",
-                "row is later on": ", ".join(shown["later_on_replicas"]) or "no replica",
+                "row is later on": ", ".join(shown.later_on_replicas) or "no replica",
             }
         )
     return Words(pd.DataFrame(rows).set_index(["mode", "stopped"]))
@@ -137,13 +140,13 @@ def cancelled(run: Run) -> pd.DataFrame:
     """What the server says when the wait of a lone primary is cancelled, and where the row is then."""
     rows = [
         {
-            "the client sees": shown["cancelled"].replace("\n", " ⏎ "),
-            "row on the primary": "yes" if shown["on_primary"] else "no",
+            "the client sees": shown.cancelled.replace("\n", " ⏎ "),
+            "row on the primary": "yes" if shown.on_primary else "no",
         }
-        for shown in run.meta["demonstrations"]
-        if "cancelled" in shown
+        for shown in run.record.demonstrations
+        if shown.cancelled is not None
     ]
-    return Words(pd.DataFrame(rows, index=[f"{s['mode']}" for s in run.meta["demonstrations"] if "cancelled" in s]))
+    return Words(pd.DataFrame(rows, index=[s.mode for s in run.record.demonstrations if s.cancelled is not None]))
 
 
 def safety() -> pd.DataFrame:
@@ -169,13 +172,13 @@ def verdicts(run: Run) -> Sentences:
     if same := [row for row in every if row.low <= 1 <= row.high]:
         said = "; ".join(f"{row.before} → {row.after}" for row in same)
         found.append(f"Steps that cannot be told apart (the 95 % interval of their ratio holds 1): {said}.")
-    for shown in run.meta.get("demonstrations", []):
-        if shown["commit_ms"] is None:
+    for shown in run.record.demonstrations:
+        if shown.commit_ms is None:
             found.append(
-                f"{shown['mode']} with {', '.join(shown['stopped'])} stopped: a commit waited beyond the client's "
+                f"{shown.mode} with {', '.join(shown.stopped)} stopped: a commit waited beyond the client's "
                 f"deadline of {number(run.parameters['deadline_s'])} s."
             )
-    if any("cancelled" in shown for shown in run.meta.get("demonstrations", [])):
+    if any(shown.cancelled is not None for shown in run.record.demonstrations):
         found.append(
             "Cancelling that wait does not undo the commit: the server warns and acknowledges a row that is local."
         )
@@ -210,8 +213,8 @@ def lead(run: Run) -> Sentences:
 def validity(run: Run) -> list[str]:
     """A block in which a commit was not plainly acknowledged."""
     return [
-        f"block {b['block']} ({b['mode']}/{b['level']}): {n} transactions ended as {how}"
-        for b in run.blocks
-        for how, n in b["transactions"].items()
+        f"block {b.block} ({b.mode}/{b.level}): {n} transactions ended as {how}"
+        for b in run.blocks_of(CostBlock)
+        for how, n in b.transactions.items()
         if how != "ok" and n
     ]

@@ -8,6 +8,7 @@ from labkit.experiments.read_scaling.parameters import ReadScaling
 from labkit.experiments.stage import on_cluster, reading, recorded
 from labkit.lab.load.arrivals import Arrivals, Closed, Open
 from labkit.lab.workloads import workload
+from labkit.run.schema import Cell
 from labkit.run.store import Run
 
 
@@ -35,8 +36,8 @@ def read_scaling(parameters: ReadScaling, executor: Executor | None = None) -> R
     ):
         for name, arm, r in plan:
             load = workload(name, reads.data, hit_ratio=p.hit_ratio)
-            facts = {"workload": name, "arm": str(arm), "round": r}
-            reads.blocks.drive(load, reads.nodes[arm], arrivals_of(p), p.block_s, facts)
+            cell = Cell(workload=name, arm=str(arm), round=r)
+            reads.blocks.drive(load, reads.nodes[arm], arrivals_of(p), p.block_s, cell)
     return run
 
 

@@ -21,6 +21,19 @@ from labkit.lab.cluster.node import Node
 from labkit.lab.cluster.powers import ReplicaKeeper
 from labkit.lab.cluster.waiting import wait_until
 from labkit.lsn import parse_lsn
+from labkit.run.schema import LessonBlock
+from labkit.run.schema.events import (
+    Broken,
+    Commits,
+    Conflict,
+    FollowerSeen,
+    NodeSeen,
+    Position,
+    Rebuilt,
+    SlotSeen,
+    SlotStep,
+    Visibility,
+)
 from labkit.run.store import Run
 from labkit.units import MIB
 
@@ -61,15 +74,16 @@ def _note_topology(run: Run, cluster: Cluster, when: str) -> None:
     """Roles, positions, pg_stat_replication and slots."""
     for node in cluster.nodes:
         position = node.lsn()
-        run.event("node", when=when, node=node.name, role=position.role, position=str(position))
+        run.note(NodeSeen(when=when, node=node.name, role=position.role, position=str(position)))
     for row in cluster.replication():
-        run.event("replication", when=when, **{name: row[name] for name in ("application_name", "state", "sync_state")})
+        seen = {name: row[name] for name in ("application_name", "state", "sync_state")}
+        run.note(FollowerSeen(when=when, **seen))
     with cluster.primary().session() as connection:
         rows = connection.execute(
             "SELECT slot_name, active, wal_status FROM pg_replication_slots ORDER BY 1"
         ).fetchall()
     for slot, active, status in rows:
-        run.event("slot", when=when, slot=slot, active=active, wal_status=status)
+        run.note(SlotSeen(when=when, slot=slot, active=active, wal_status=status))
 
 
 def _watch_positions(run: Run, cluster: Cluster, load_s: float) -> None:
@@ -87,16 +101,22 @@ def _watch_positions(run: Run, cluster: Cluster, load_s: float) -> None:
             position = sql.wal_position(connection)
             now = position.written or 0
             for row in sql.replication(connection):
-                behind = {
+                behind: dict[str, Any] = {
                     f"{name}_behind_bytes": now - parse_lsn(row[f"{name}_lsn"])
                     for name in ("sent", "write", "flush", "replay")
                     if row[f"{name}_lsn"]
                 }
                 lags = {name: row[name] for name in ("write_lag_s", "flush_lag_s", "replay_lag_s")}
-                run.event(
-                    "position", second=elapsed, node=row["application_name"], wal_bytes=now, loaded=not ending.is_set(),
-                    **behind, **lags,
-                )  # fmt: skip
+                run.note(
+                    Position(
+                        second=elapsed,
+                        node=row["application_name"],
+                        wal_bytes=now,
+                        loaded=not ending.is_set(),
+                        **behind,
+                        **lags,
+                    )
+                )
             time.sleep(WATCH_INTERVAL_S)  # the pace of the samples
     writer.join(DEADLINE_S)
     cluster.wait_for_catchup(DEADLINE_S)
@@ -135,20 +155,30 @@ def _time_visibility(run: Run, cluster: Cluster, p: StreamingReplication, number
         for watcher in watchers:
             watcher.join()
     latency_ms = [(done - begun) / 1e6 for begun, done in zip(asked, known, strict=True)]
-    run.event(
-        "commits", level=level, synchronous=replicas[0].name, latency_ms=latency_ms, seconds=(to_ns - from_ns) / 1e9
-    )
+    seconds = (to_ns - from_ns) / 1e9
+    run.note(Commits(level=level, synchronous=replicas[0].name, latency_ms=latency_ms, seconds=seconds))
     for watcher in watchers:
-        run.event(
-            "visibility",
-            level=level,
-            node=watcher.node.name,
-            stale_ms=[(watcher.seen[i] - done) / 1e6 for i, done in enumerate(known, start=1)],
-            missed_ms=[(watcher.missed[i] - done) / 1e6 for i, done in enumerate(known, start=1)],
-            resolution_ms=watcher.resolution_ms,
+        run.note(
+            Visibility(
+                level=level,
+                node=watcher.node.name,
+                stale_ms=[(watcher.seen[i] - done) / 1e6 for i, done in enumerate(known, start=1)],
+                missed_ms=[(watcher.missed[i] - done) / 1e6 for i, done in enumerate(known, start=1)],
+                resolution_ms=watcher.resolution_ms,
+            )
         )
-    facts = {"block": number, "workload": "commit", "arm": level, "round": 0, "from_ns": from_ns}
-    run.update(blocks=[*run.blocks, facts | {"warm_until_ns": from_ns, "to_ns": to_ns, "nodes": [primary.name]}])
+    run.note_block(
+        LessonBlock(
+            block=number,
+            workload="commit",
+            arm=level,
+            round=0,
+            from_ns=from_ns,
+            warm_until_ns=from_ns,
+            to_ns=to_ns,
+            nodes=[primary.name],
+        )
+    )
 
 
 class _Watcher:
@@ -222,10 +252,17 @@ def _provoke_conflict(run: Run, cluster: Cluster) -> None:
 
         error = wait_until(refused, DEADLINE_S, "the read to be cancelled", replica, interval_s=0.05)
         assert error is not None
-        run.event(
-            "conflict", node=replica.name, after_s=time.monotonic() - begun, sqlstate=error.sqlstate,
-            message=str(error).strip().splitlines()[0], detail=error.diag.message_detail or "", **exposed,
-        )  # fmt: skip
+        run.note(
+            Conflict(
+                node=replica.name,
+                after_s=time.monotonic() - begun,
+                sqlstate=error.sqlstate,
+                message=str(error).strip().splitlines()[0],
+                detail=error.diag.message_detail or "",
+                hot_standby_feedback=exposed["hot_standby_feedback"],
+                max_standby_streaming_delay=exposed["max_standby_streaming_delay"],
+            )
+        )
         with contextlib.suppress(psycopg.Error):  # the server has ended this session
             reader.rollback()
 
@@ -241,7 +278,7 @@ def _lose_slot(run: Run, cluster: Cluster, p: StreamingReplication) -> None:
     with _changed(primary, limits), primary.session() as connection:
         for _ in range(MOST_STEPS):
             status, safe, retained = connection.execute(_SLOT, (replica.name,)).fetchone() or (None, None, None)
-            run.event("slot_step", node=replica.name, wal_status=status, safe_wal_bytes=safe, retained_bytes=retained)
+            run.note(SlotStep(node=replica.name, wal_status=status, safe_wal_bytes=safe, retained_bytes=retained))
             if status in ("lost", None):
                 break
             connection.execute("SELECT pg_logical_emit_message(true, 'labkit', repeat('x', %s))", (8 * MIB,))
@@ -250,10 +287,11 @@ def _lose_slot(run: Run, cluster: Cluster, p: StreamingReplication) -> None:
         replica.control.start()
         replica.wait_ready(DEADLINE_S)
         line = wait_until(lambda: _complaint(replica), DEADLINE_S, "the replica to miss its WAL", replica)
-        run.event("broken", node=replica.name, line=line, role=replica.role())
+        assert line is not None
+        run.note(Broken(node=replica.name, line=line, role=replica.role()))
     begun = time.monotonic()
     keeper.rebuild(cluster.name, replica.name)
-    run.event("rebuilt", node=replica.name, seconds=time.monotonic() - begun)
+    run.note(Rebuilt(node=replica.name, seconds=time.monotonic() - begun))
     cluster.wait_for_catchup(DEADLINE_S)
 
 

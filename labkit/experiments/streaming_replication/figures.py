@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from labkit.analysis.frames.rows import each
 from labkit.analysis.plots.style import BLACK, WIDTH_IN, Sheet, drawing, node_style
-from labkit.experiments.streaming_replication.findings import events
+from labkit.experiments.streaming_replication.findings import noted
+from labkit.run.schema.events import Position, Visibility
 from labkit.run.store import Run
 from labkit.units import MIB
 
+T = TypeVar("T")
 _POSITIONS = {"sent": "-", "write": "--", "flush": "-.", "replay": ":"}
 
 
@@ -29,10 +31,7 @@ def behind(frame: pd.DataFrame, ax: Axes) -> Axes:
 
 def positions(run: Run) -> Sheet:
     """Sent, written, flushed and replayed WAL under write load, one panel a replica."""
-    frame = events(run, "position")
-    return _panels(
-        list(frame.groupby("node")), behind, "WAL positions of each replica behind the primary under write load"
-    )
+    return _panels(_positions(run), behind, "WAL positions of each replica behind the primary under write load")
 
 
 def lags(run: Run) -> Sheet:
@@ -40,40 +39,49 @@ def lags(run: Run) -> Sheet:
 
     def draw(mine: pd.DataFrame, ax: Axes) -> Axes:
         for name, dashes in (("write", "-"), ("flush", "--"), ("replay", ":")):
-            ax.plot(mine["second"], 1e3 * mine[f"{name}_lag_s"].astype(float), dashes, label=name, color=BLACK)
+            ax.plot(mine["second"], 1e3 * mine[f"{name}_lag_s"], dashes, label=name, color=BLACK)
         ax.set_xlabel("second")
         ax.set_ylabel("lag, ms")
         ax.set_ylim(bottom=0)
         return ax
 
-    return _panels(list(events(run, "position").groupby("node")), draw, "Write, flush and replay lag of each replica")
+    return _panels(_positions(run), draw, "Write, flush and replay lag of each replica")
+
+
+def _positions(run: Run) -> list[tuple[object, pd.DataFrame]]:
+    """Replica -> its positions over time; what the primary did not say is NaN."""
+    frame = pd.DataFrame([position.model_dump() for position in noted(run, Position)])
+    numbers = [name for name in frame if str(name).endswith(("_behind_bytes", "_lag_s"))]
+    return list(frame.astype(dict.fromkeys(numbers, float)).groupby("node"))
 
 
 def visible(run: Run) -> Sheet:
     """The distribution of the time until a row is visible, one panel a level, one line a replica."""
 
-    def draw(mine: pd.DataFrame, ax: Axes) -> Axes:
-        for row in each(mine):
-            values = np.sort(row.stale_ms)
-            ax.step(values, np.arange(1, len(values) + 1) / len(values), label=row.node, **node_style(row.node))
+    def draw(mine: Sequence[Visibility], ax: Axes) -> Axes:
+        for seen in mine:
+            values = np.sort(seen.stale_ms)
+            ax.step(values, np.arange(1, len(values) + 1) / len(values), label=seen.node, **node_style(seen.node))
         ax.axvline(0, color=BLACK, linewidth=0.8)
         ax.set_xscale("symlog", linthresh=1)
         ax.set_xlabel("ms after the commit was known")
         ax.set_ylabel("share of rows visible")
         return ax
 
-    groups = list(events(run, "visibility").groupby("level", sort=False))
-    return _panels(groups, draw, "Share of rows visible on each replica by time since their commit")
+    levels: dict[str, list[Visibility]] = {}
+    for seen in noted(run, Visibility):
+        levels.setdefault(seen.level, []).append(seen)
+    return _panels(list(levels.items()), draw, "Share of rows visible on each replica by time since their commit")
 
 
-def _panels(groups: list[tuple[Any, pd.DataFrame]], draw: Any, alt: str) -> Sheet:
+def _panels(groups: Sequence[tuple[object, T]], draw: Callable[[T, Axes], Axes], alt: str) -> Sheet:
     columns = min(len(groups), 3)
     rows = -(-len(groups) // columns)
     with drawing():
         sheet = Sheet(figsize=(WIDTH_IN, 2.5 * rows + 0.4), layout="constrained")
         axes = sheet.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flat
-        for ax, (name, frame) in zip(axes, groups, strict=False):
-            draw(frame, ax)
+        for ax, (name, mine) in zip(axes, groups, strict=False):
+            draw(mine, ax)
             ax.set_title(str(name))
         for ax in list(axes)[len(groups) :]:
             ax.set_axis_off()

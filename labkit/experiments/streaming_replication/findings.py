@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import pandas as pd
 
 from labkit.analysis.frames.rows import each
 from labkit.analysis.words import UNKNOWN, Sentences, Words, not_valid, number, percent
 from labkit.errors import RunUnreadable
+from labkit.run.schema import Event
+from labkit.run.schema.events import (
+    Broken,
+    Commits,
+    Conflict,
+    FollowerSeen,
+    NodeSeen,
+    Rebuilt,
+    SlotSeen,
+    SlotStep,
+    Visibility,
+)
 from labkit.run.store import Run
 from labkit.units import MIB
 
+E = TypeVar("E", bound=Event)
 _STATUS = {
     "reserved": "within max_wal_size",
     "extended": "beyond max_wal_size, still kept",
@@ -19,13 +34,12 @@ _STATUS = {
 }
 
 
-def events(run: Run, kind: str) -> pd.DataFrame:
-    """The events of one kind, without columns that only others have. Raises RunUnreadable if there are none."""
-    found = run.events()
-    mine = found[found["kind"] == kind].dropna(axis="columns", how="all")
-    if not len(mine):
-        raise RunUnreadable(f"{run.id} was cut off before it noted anything of {kind!r}")
-    return mine.reset_index(drop=True)
+def noted(run: Run, kind: type[E]) -> list[E]:
+    """The events of one kind, in order. Raises RunUnreadable if there are none."""
+    found = run.events_of(kind)
+    if not found:
+        raise RunUnreadable(f"{run.id} was cut off before it noted anything of {kind.model_fields['kind'].default!r}")
+    return found
 
 
 def differences(run: Run) -> pd.DataFrame:
@@ -36,9 +50,9 @@ def differences(run: Run) -> pd.DataFrame:
     had the row; negative if that came before. visible_share: float, rows that no question asked after that moment
     missed: a client that reads its own write would have found them. resolution_ms: float, between two questions.
     """
-    synchronous = dict(events(run, "commits")[["level", "synchronous"]].itertuples(index=False, name=None))
+    synchronous = {commits.level: commits.synchronous for commits in noted(run, Commits)}
     rows = []
-    for seen in each(events(run, "visibility")):
+    for seen in noted(run, Visibility):
         values = np.asarray(seen.stale_ms, dtype=float)
         p50, p95, p99 = (float(value) for value in np.percentile(values, [50, 95, 99]))
         rows.append(
@@ -52,11 +66,12 @@ def differences(run: Run) -> pd.DataFrame:
 def headline(run: Run) -> pd.DataFrame:
     """One row a level: what a commit costs. workload: `commit`. arm: the level. requests_per_s, p50_ms, p99_ms."""
     rows = []
-    for row in each(events(run, "commits")):
-        p50, p99 = (float(value) for value in np.percentile(row.latency_ms, [50, 99]))
+    for commits in noted(run, Commits):
+        count = len(commits.latency_ms)
+        p50, p99 = (float(value) for value in np.percentile(commits.latency_ms, [50, 99]))
         rows.append(
-            {"workload": "commit", "arm": row.level, "requests": len(row.latency_ms)}
-            | {"requests_per_s": len(row.latency_ms) / row.seconds, "p50_ms": p50, "p99_ms": p99, "errors": 0}
+            {"workload": "commit", "arm": commits.level, "requests": count}
+            | {"requests_per_s": count / commits.seconds, "p50_ms": p50, "p99_ms": p99, "errors": 0}
         )
     return pd.DataFrame(rows)
 
@@ -82,42 +97,51 @@ def table(run: Run) -> pd.DataFrame:
 
 def topology(run: Run, when: str = "before") -> pd.DataFrame:
     """Roles and positions, and what the primary says of each replica. when: `before` or `after` the lesson."""
-    frames = {kind: events(run, kind) for kind in ("node", "replication", "slot")}
-    nodes, others, slots = (frame[frame["when"] == when] for frame in frames.values())
-    nodes = nodes.set_index("node")[["role", "position"]]
-    others = others.set_index("application_name")[["state", "sync_state"]]
-    slots = slots.set_index("slot")[["active", "wal_status"]]
-    return Words(nodes.join(others).join(slots.add_prefix("slot ")).fillna(UNKNOWN))
+    rows: dict[str, dict[str, object]] = {}
+    for node in noted(run, NodeSeen):
+        if node.when == when:
+            rows[node.node] = {"role": node.role, "position": node.position}
+    for other in noted(run, FollowerSeen):
+        if other.when == when and other.application_name in rows:
+            rows[other.application_name] |= {"state": other.state, "sync_state": other.sync_state}
+    for slot in noted(run, SlotSeen):
+        if slot.when == when and slot.slot in rows:
+            rows[slot.slot] |= {"slot active": slot.active, "slot wal_status": slot.wal_status}
+    columns = ["role", "position", "state", "sync_state", "slot active", "slot wal_status"]
+    found = pd.DataFrame.from_dict(rows, orient="index", columns=columns, dtype=object)
+    return Words(found.rename_axis("node").fillna(UNKNOWN))
 
 
 def slot_steps(run: Run) -> pd.DataFrame:
     """What the slot of a replica that is down keeps, step by step."""
-    steps = events(run, "slot_step")
     rows = [
         {
-            "kept by the slot, MiB": number(row.retained_bytes / MIB),
-            "left until it is lost, MiB": number(row.safe_wal_bytes / MIB),
-            "wal_status": row.wal_status,
-            "meaning": _STATUS.get(row.wal_status, ""),
+            "kept by the slot, MiB": _mib(step.retained_bytes),
+            "left until it is lost, MiB": _mib(step.safe_wal_bytes),
+            "wal_status": step.wal_status,
+            "meaning": _STATUS.get(step.wal_status or "", ""),
         }
-        for row in each(
-            steps.assign(**{name: steps.get(name, np.nan) for name in ("retained_bytes", "safe_wal_bytes")})
-        )
+        for step in noted(run, SlotStep)
     ]
     return Words(rows)
 
 
+def _mib(size_bytes: int | None) -> str:
+    return UNKNOWN if size_bytes is None else number(size_bytes / MIB)
+
+
 def broken(run: Run) -> pd.DataFrame:
     """What the replica without its slot wrote, and how long making it anew took."""
-    said, rebuilt = events(run, "broken").iloc[0], events(run, "rebuilt").iloc[0]
-    facts = {"node": said["node"], "its log": said["line"].strip(), "role meanwhile": said["role"]}
-    return Words({"": facts | {"made anew in": f"{rebuilt['seconds']:.1f} s"}})
+    said, rebuilt = noted(run, Broken)[0], noted(run, Rebuilt)[0]
+    facts = {"node": said.node, "its log": said.line.strip(), "role meanwhile": said.role}
+    return Words({"": facts | {"made anew in": f"{rebuilt.seconds:.1f} s"}})
 
 
 def conflict(run: Run) -> pd.DataFrame:
     """The read that replay cancelled."""
     names = ["node", "sqlstate", "message", "detail", "after_s", "hot_standby_feedback", "max_standby_streaming_delay"]
-    return Words({"": events(run, "conflict").iloc[0].reindex(names)})
+    cancelled = noted(run, Conflict)[0]
+    return Words({"": {name: getattr(cancelled, name) for name in names}})
 
 
 def verdicts(run: Run) -> Sentences:
@@ -131,16 +155,16 @@ def verdicts(run: Run) -> Sentences:
             f"the rows were visible {number(row.p50_ms)} ms after the commit, 99 % after {number(row.p99_ms)} ms; "
             f"reading its own write, a client would have found {percent(row.visible_share, signed=False)} at once."
         )
-    cancelled = events(run, "conflict").iloc[0]
+    cancelled = noted(run, Conflict)[0]
     found.append(
-        f"A read on {cancelled['node']} was cancelled {cancelled['after_s']:.1f} s after the rows it might need were "
-        f"deleted and vacuumed (SQLSTATE {cancelled['sqlstate']})."
+        f"A read on {cancelled.node} was cancelled {cancelled.after_s:.1f} s after the rows it might need were "
+        f"deleted and vacuumed (SQLSTATE {cancelled.sqlstate})."
     )
-    steps, rebuilt = events(run, "slot_step"), events(run, "rebuilt").iloc[0]
-    most = float(steps["retained_bytes"].max()) / MIB
+    steps, rebuilt = noted(run, SlotStep), noted(run, Rebuilt)[0]
+    most = max((step.retained_bytes for step in steps if step.retained_bytes is not None), default=None)
     found.append(
-        f"The slot of {rebuilt['node']} kept {number(most)} MiB of WAL while it was down and then was "
-        f"{steps['wal_status'].iloc[-1]}; making the replica anew took {rebuilt['seconds']:.1f} s."
+        f"The slot of {rebuilt.node} kept {_mib(most)} MiB of WAL while it was down and then was "
+        f"{steps[-1].wal_status}; making the replica anew took {rebuilt.seconds:.1f} s."
     )
     return Sentences([*found, *not_valid(validity(run))])
 
@@ -148,8 +172,8 @@ def verdicts(run: Run) -> Sentences:
 def validity(run: Run) -> list[str]:
     """What makes the run worthless: that it did not come to its end, or a slot that was never lost."""
     if run.status == "failed":
-        return [f"the run did not come to its end: {run.meta.get('problem') or 'no reason was recorded'}"]
-    last = events(run, "slot_step")["wal_status"].iloc[-1]
+        return [f"the run did not come to its end: {run.problem or 'no reason was recorded'}"]
+    last = noted(run, SlotStep)[-1].wal_status
     return [] if last == "lost" else [f"the slot was never lost, its status stayed {last}"]
 
 

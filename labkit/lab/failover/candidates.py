@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from labkit.lab.cluster.sql import Role
 from labkit.replication import Replication
+from labkit.run.schema import Standing
 
 PATRONI_MAX_LAG_BYTES = 2**20
 DEFAULT_PRIORITY = 100
@@ -60,22 +61,22 @@ class Decision:
     impossible: tuple[str, ...] = ()
     primary_lsn: int | None = None
 
-    def table(self) -> list[dict[str, object]]:
-        """One row a survivor: what is known of it, how far it is behind the best, and who would choose it."""
+    def table(self) -> list[Standing]:
+        """What is known of each survivor, how far it is behind the best, and who would choose it."""
         best = max((survivor.has for survivor in self.survivors), default=0)
         return [
-            {
-                "node": s.name,
-                "answers": s.answers,
-                "received": s.received,
-                "replayed": s.replayed,
-                "behind_best_bytes": best - s.has if s.answers else None,
-                "behind_primary_bytes": max(0, self.primary_lsn - s.has) if s.answers and self.primary_lsn else None,
-                "timeline": s.timeline,
-                "replay_paused": s.replay_paused,
-                "priority": s.priority,
-                "chosen_by": ", ".join(manager for manager, name in self.choices.items() if name == s.name),
-            }
+            Standing(
+                node=s.name,
+                answers=s.answers,
+                received=s.received,
+                replayed=s.replayed,
+                behind_best_bytes=best - s.has if s.answers else None,
+                behind_primary_bytes=max(0, self.primary_lsn - s.has) if s.answers and self.primary_lsn else None,
+                timeline=s.timeline,
+                replay_paused=s.replay_paused,
+                priority=s.priority,
+                chosen_by=", ".join(manager for manager, name in self.choices.items() if name == s.name),
+            )
             for s in self.survivors
         ]
 

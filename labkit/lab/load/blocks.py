@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from labkit.lab.load.spec import LoadResult, LoadSpec, Target, merge
 from labkit.lab.workloads.base import Workload
 from labkit.progress import Progress
 from labkit.run import layout
+from labkit.run.schema import Asked, Cell, LoadBlock, LoadFigures
 from labkit.run.store import Run
 
 
@@ -34,12 +35,12 @@ class LoadTerms(Protocol):
     def seed(self) -> int: ...
 
 
-def latencies_ms(run: Run, block: Mapping[str, Any]) -> npt.NDArray[np.float64]:
+def latencies_ms(run: Run, block: LoadBlock) -> npt.NDArray[np.float64]:
     """The latencies of the right answers in a block's measured part, read back from its records."""
     found = [np.empty(0)]
-    for batch in run.batches("ops", ["start_ns", "latency_ns", "outcome"], block["block"]):
+    for batch in run.batches("ops", ["start_ns", "latency_ns", "outcome"], block.block):
         done = (batch["start_ns"] + batch["latency_ns"]).to_numpy()
-        inside = (done >= block["warm_until_ns"]) & (done < block["to_ns"]) & (batch["outcome"] == "ok").to_numpy()
+        inside = (done >= block.warm_until_ns) & (done < block.to_ns) & (batch["outcome"] == "ok").to_numpy()
         found.append(batch["latency_ns"].to_numpy()[inside] / 1e6)
     return np.concatenate(found)
 
@@ -64,11 +65,11 @@ class Blocks:
         nodes: Sequence[Node],
         when: Arrivals,
         duration_s: float,
-        facts: Mapping[str, Any],
-    ) -> dict[str, Any]:
-        """Run one block and note it, also when it was interrupted; gives its entry of run.json.
+        cell: Cell,
+    ) -> LoadBlock:
+        """Run one block, the one that `cell` names, and note it, also when it was interrupted.
 
-        `facts` name its workload, arm and round. Raises LoadError, LoadInterrupted.
+        Raises LoadError, LoadInterrupted.
         """
         run, p, number = self._run, self._terms, len(self._run.blocks)
         spec = LoadSpec(
@@ -79,7 +80,7 @@ class Blocks:
             duration_s=duration_s,
             warmup_s=p.warmup_s,
             timeout_s=p.timeout_s,
-            seed=p.seed + int(facts["round"]),  # the arms of a round are asked the same at the same times
+            seed=p.seed + cell.round,  # the arms of a round are asked the same at the same times
             part=run.tables.new("ops", number),
             block=number,
             epoch_ns=run.epoch_ns,
@@ -88,7 +89,7 @@ class Blocks:
         )
         files = [shard.live_file for shard in spec.split(self._generators.shards) if shard.live_file]
         if self._live:
-            self._live.begin(str(facts["arm"]), files)
+            self._live.begin(cell.arm, files)
         length_s, began = spec.warmup_s + spec.duration_s, time.monotonic()
 
         def show() -> None:
@@ -100,7 +101,7 @@ class Blocks:
             shards = self._generators.load(spec, show)
         except LoadInterrupted as interrupt:
             if interrupt.results:
-                _note(run, spec, facts, interrupt.results)
+                _note(run, spec, cell, interrupt.results)
             raise
         finally:
             if spec.stop_file is not None:
@@ -109,38 +110,36 @@ class Blocks:
                 self._live.end(files)
         self._behind_s += length_s
         self._bar.update(self._behind_s)
-        return _note(run, spec, facts, shards)
+        return _note(run, spec, cell, shards)
 
 
-def _note(run: Run, spec: LoadSpec, facts: Mapping[str, Any], shards: Sequence[LoadResult]) -> dict[str, Any]:
+def _note(run: Run, spec: LoadSpec, cell: Cell, shards: Sequence[LoadResult]) -> LoadBlock:
     merged = merge(shards)
-    terms = {
-        "block": spec.block,
-        "nodes": [target.name for target in spec.targets],
-        "connections": {target.name: spec.connections for target in spec.targets},
-        **_asked(spec, merged),
-    }
-    block = {**facts, **terms, **_summary(merged)}
+    block = LoadBlock(
+        block=spec.block,
+        nodes=[target.name for target in spec.targets],
+        connections={target.name: spec.connections for target in spec.targets},
+        **cell.as_json(),
+        **_asked(spec, merged).as_json(),
+        **_figures(merged).as_json(),
+    )
     if len(shards) > 1 or merged.clock_bound_ns:
-        block["shards"] = [_summary(shard) for shard in shards]
-    run.update(blocks=[*run.blocks, block])
+        block = block.changed(shards=[_figures(shard) for shard in shards])
+    run.note_block(block)
     return block
 
 
-def _asked(spec: LoadSpec, result: LoadResult) -> dict[str, Any]:
-    """The means over the measured part of what was asked for: users, or requests a second."""
+def _asked(spec: LoadSpec, result: LoadResult) -> Asked:
     begin_s = (result.warm_until_ns - result.from_ns) / 1e9
     end_s = (result.to_ns - result.from_ns) / 1e9
     if end_s <= begin_s:  # interrupted in the warm-up
         begin_s, end_s = 0.0, max(end_s, 1e-9)
     mean = spec.arrivals.schedule().mean(begin_s, end_s)
     if isinstance(spec.arrivals, Open):
-        return {"vus": None, "offered_per_s": mean, "arrival": spec.arrivals.kind}
-    return {"vus": mean, "think_s": spec.arrivals.think_s, "offered_per_s": None}
+        return Asked(vus=None, offered_per_s=mean, arrival=spec.arrivals.kind)
+    return Asked(vus=mean, think_s=spec.arrivals.think_s, offered_per_s=None)
 
 
-def _summary(result: LoadResult) -> dict[str, Any]:
-    """What run.json keeps of a result."""
-    kept = asdict(result)
-    kept["generator_cpu_percent"] = kept.pop("cpu_percent")
-    return kept
+def _figures(result: LoadResult) -> LoadFigures:
+    figures = asdict(result)
+    return LoadFigures(generator_cpu_percent=figures.pop("cpu_percent"), **figures)

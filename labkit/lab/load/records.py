@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from labkit.run.parts import DROPPED as DROPPED
-from labkit.run.parts import OUTCOMES, PartWriter
-from labkit.run.parts import WRONG_ANSWER as WRONG_ANSWER
+from labkit.run.parts import PartWriter
+from labkit.run.schema import DROPPED as DROPPED
+from labkit.run.schema import OUTCOMES
+from labkit.run.schema import WRONG_ANSWER as WRONG_ANSWER
 
 # Client-side conditions in the form of SQLSTATEs; class LK is in the range left to implementations.
 DEADLINE = "LK001"

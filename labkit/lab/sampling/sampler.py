@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import psutil
 import psycopg
@@ -23,6 +23,8 @@ from labkit.lab.sampling.host import HostProbe, ProcessProbe
 from labkit.lab.sampling.node import DiskProbe, UsageProbe, not_measurable
 from labkit.lab.sampling.probe import Probe, Reading
 from labkit.lab.sampling.server import ServerProbe
+from labkit.run.schema import Sampling
+from labkit.run.schema.events import ProbeFailed, ProbeRecovered, SamplerFailed
 from labkit.run.store import Run
 
 DISK_INTERVAL_S = 10.0  # walking a data directory of 1300 files costs 5 ms, more than all other probes of a tick
@@ -100,23 +102,23 @@ class Sampler:
         """CPU time of the sampler's thread, as a fraction of one core over the time it has run."""
         return self._cpu_s / self._duration_s if self._duration_s else 0.0
 
-    def summary(self) -> dict[str, Any]:
-        """What run.json keeps: interval_s, ticks, missed, rows, cpu_s, cost_fraction (of one core)."""
-        return {
-            "interval_s": self.interval_s,
-            "ticks": self.ticks,
-            "missed": self.missed,
-            "rows": self.rows,
-            "cpu_s": self._cpu_s,
-            "cost_fraction": self.cost_fraction,
-        }
+    def summary(self) -> Sampling:
+        """What sampling has cost so far."""
+        return Sampling(
+            interval_s=self.interval_s,
+            ticks=self.ticks,
+            missed=self.missed,
+            rows=self.rows,
+            cpu_s=self._cpu_s,
+            cost_fraction=self.cost_fraction,
+        )
 
     def _work(self) -> None:
         try:
             asyncio.run(self._sample())
         except BaseException as error:
             self._error = error
-            self._run.event("sampler_failed", reason=f"{type(error).__name__}: {error}")
+            self._run.note(SamplerFailed(reason=f"{type(error).__name__}: {error}"))
         finally:
             self._started.set()
 
@@ -182,13 +184,13 @@ class Sampler:
             return
         if probe in self._failing:
             self._failing.remove(probe)
-            self._run.event("probe_recovered", node=probe.node, probe=probe.name)
+            self._run.note(ProbeRecovered(node=probe.node, probe=probe.name))
         self._buffer += [(t_ns, reading) for reading in answer]
 
     def _failed(self, probe: Probe, reason: str) -> None:
         if probe not in self._failing:
             self._failing.add(probe)
-            self._run.event("probe_failed", node=probe.node, probe=probe.name, reason=reason)
+            self._run.note(ProbeFailed(node=probe.node, probe=probe.name, reason=reason))
 
     def _flush(self) -> None:
         self._flushed_at = time.monotonic()

@@ -1,0 +1,95 @@
+"""Reading run.json and events.jsonl: what is wrong with a damaged one, by file and field."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails, from_json
+
+from labkit.errors import RunUnreadable
+from labkit.run.schema import SCHEMA_VERSION, Event, RunRecord, Summary, event_of, record_of
+
+_MOST_PROBLEMS = 3
+_LONGEST = 60
+
+
+def record(file: Path) -> RunRecord[Any]:
+    """The record in run.json. Raises RunUnreadable, also if it was written by a newer labkit."""
+    content = _content(file)
+    known = _object(content, str(file))
+    schema, experiment = known.get("schema"), known.get("experiment")
+    if isinstance(schema, int) and schema > SCHEMA_VERSION:
+        raise RunUnreadable(f"{file} has schema {schema}, this labkit reads up to {SCHEMA_VERSION}: update labkit")
+    kind = record_of(experiment if isinstance(experiment, str) else "")
+    try:
+        return kind.model_validate_json(content, strict=True)
+    except ValidationError as error:
+        raise RunUnreadable(f"{file} cannot be read as a run: {problems(error)}") from error
+
+
+def events(file: Path) -> list[Event]:
+    """The events in events.jsonl, in order; none if there is no such file. Raises RunUnreadable."""
+    if not file.exists():
+        return []
+    return [_event(line, f"{file}, line {number}") for number, line in enumerate(_content(file).splitlines(), start=1)]
+
+
+def summary(file: Path) -> Summary | None:
+    """The summary in a file; None if there is no such file. Raises RunUnreadable."""
+    if not file.exists():
+        return None
+    content = _content(file)
+    _object(content, str(file))
+    try:
+        return Summary.model_validate_json(content, strict=True)
+    except ValidationError as error:
+        raise RunUnreadable(f"{file} cannot be read: {problems(error)}; `labkit report` makes it again") from error
+
+
+def problems(error: ValidationError) -> str:
+    """What is wrong with which field, in words; the first few."""
+    found = error.errors(include_url=False)
+    said = "; ".join(_problem(each) for each in found[:_MOST_PROBLEMS])
+    return said + (f"; and {len(found) - _MOST_PROBLEMS} more" if len(found) > _MOST_PROBLEMS else "")
+
+
+def _problem(found: ErrorDetails) -> str:
+    field = ".".join(str(part) for part in found["loc"])
+    if found["type"] == "missing":
+        return f"{field} is missing"
+    if found["type"] == "value_error":
+        return f"{field}: {found['ctx']['error']}"
+    shown = repr(found["input"])
+    shown = shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}…"
+    return f"{field} {found['msg'].removeprefix('Input ')}, not {shown}"
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise RunUnreadable(f"{file} cannot be read: {error.strerror}") from error
+
+
+def _object(content: bytes, where: str) -> dict[str, Any]:
+    try:
+        known = from_json(content)
+    except ValueError as error:
+        raise RunUnreadable(f"{where} is not JSON, it was cut off or overwritten: {error}") from error
+    if not isinstance(known, dict):
+        raise RunUnreadable(f"{where} is not an object of JSON")
+    return known
+
+
+def _event(line: bytes, where: str) -> Event:
+    known = _object(line, where)
+    kind = known.get("kind")
+    try:
+        found = event_of(kind if isinstance(kind, str) else "").model_validate_json(line, strict=True)
+    except ValidationError as error:
+        raise RunUnreadable(f"{where} cannot be read as an event: {problems(error)}") from error
+    if missing := {"kind", "t_ns"} - found.model_fields_set:
+        raise RunUnreadable(f"{where} cannot be read as an event: {', '.join(sorted(missing))} is missing")
+    return found

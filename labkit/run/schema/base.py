@@ -1,0 +1,39 @@
+"""What all records of a run have in common, and the words that several of them use."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict
+
+SCHEMA_VERSION = 1
+"""Of run.json and the files beside it. It rises when labkits of before could not read what is written now."""
+
+Status = Literal["started", "measured", "complete", "failed"]
+STATUSES: tuple[Status, ...] = ("started", "measured", "complete", "failed")
+
+Verdict = Literal["true", "false", "unknown"]
+
+OUTCOMES = ("ok", "fail", "unknown")
+"""How a request ended for whoever asked. unknown: the connection died, or the deadline passed, before the answer."""
+WRITE_OUTCOMES = ("ok", "ok-with-warning", "fail", "unknown")
+"""How a transaction ended for its writer. ok-with-warning: the server warned that the commit may be local only."""
+
+# SQLSTATEs of the load generator itself, in class LK, which readers tell apart from those of servers.
+DROPPED = "LK002"  # an open load's request that max_in_flight kept from being sent
+WRONG_ANSWER = "LK003"
+LAB_KILLED = "LK006"  # nobody noted how the transaction ended
+
+
+class Record(BaseModel):
+    """Facts of a run. A record does not change, and keeps what a newer labkit has added to it."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", ser_json_inf_nan="constants")
+
+    def changed(self, **changes: Any) -> Self:
+        """The same with other facts, checked. Raises pydantic.ValidationError."""
+        return self.__class__.model_validate(self.as_json() | changes)
+
+    def as_json(self) -> dict[str, Any]:
+        """What a file holds of it: what was said when it was made, by the names that files use."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)

@@ -1,0 +1,215 @@
+"""Blocks: what run.json holds of each part of a run. Which type a run's blocks have follows from its experiment."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import model_validator
+
+from labkit.run.schema.base import Record, Verdict
+
+
+class Block(Record):
+    """A part of a run that was driven as a whole. Its rows in the run's tables carry its number."""
+
+    block: int  # counts from 0
+
+
+class Cell(Record):
+    """Where a block stands in the plan of its experiment: what is asked of whom, for the how-manieth time."""
+
+    workload: str
+    arm: str  # who is asked
+    round: int  # counts from 0; blocks of one round are compared with each other
+    budget: str = ""  # of cpu-budget: shared or limited
+    node_cpus: float | None = None  # of cpu-budget: CPUs that each node may use; None: no limit
+    phase: str = ""  # of max-throughput: doubling, bisection or confirmation
+
+
+class LoadFigures(Record):
+    """What a load generator reports, or several of them together. The measured part is [warm_until_ns, to_ns)."""
+
+    from_ns: int  # since the run's epoch: the load began
+    warm_until_ns: int
+    to_ns: int  # the load ended
+    requests: int  # all of them, warm-up and tail included
+    measured: int = 0  # those answered in the measured part
+    dropped: int = 0  # of an open load: requests that were never sent
+    generator_cpu_percent: float  # of one core, in the measured part; of several generators that of the busiest
+    pool_busy_fraction: float  # share of the connections' time in which a request was under way, in the measured part
+    late_ns: int = 0  # of an open load: the most that an arrival was noticed after it was due
+    interrupted: bool = False
+    sqlstates: dict[str, int] = {}  # requests that did not succeed, by SQLSTATE
+    problems: dict[str, str] = {}  # the first message that came with each of these
+    host: str = ""  # of a generator on another machine: which
+    clock_offset_ns: int = 0  # by which that machine's clock is ahead; recorded times have been corrected by it
+    clock_bound_ns: int = 0  # give or take
+
+    @property
+    def measured_s(self) -> float:
+        """Seconds of the measured part."""
+        return (self.to_ns - self.warm_until_ns) / 1e9
+
+
+class Asked(Record):
+    """What was asked of the servers: users, or requests a second; means over the measured part, the other is None."""
+
+    vus: float | None = None  # virtual users
+    think_s: float = 0.0  # that a user thinks before the next request
+    offered_per_s: float | None = None
+    arrival: str | None = None  # of requests a second: constant or poisson
+
+
+class LoadBlock(Block, Cell, Asked, LoadFigures):
+    """One load: a workload on one arm in one round."""
+
+    nodes: list[str]  # who served
+    connections: dict[str, int]  # to each of them
+    shards: list[LoadFigures] = []  # of a load in several processes: what each did
+    holds: bool = True  # of max-throughput: whether the rate held
+    reasons: list[str] = []  # of max-throughput: why it did not
+
+
+class LessonBlock(Block):
+    """Of streaming-replication: the commits of one level of synchronous_commit. What was seen stands in the events."""
+
+    workload: str
+    arm: str  # the level
+    round: int
+    from_ns: int
+    warm_until_ns: int
+    to_ns: int
+    nodes: list[str]
+
+
+class WriteFigures(Record):
+    """What writers saw of the node that served first, in quorum-commit without the warm-up, else before the fault."""
+
+    transactions: dict[str, int]  # outcome -> how many; of the whole load
+    rate_per_s: float  # acknowledged rows
+    commit_p50_ms: float | None  # from sending a transaction to its acknowledgement; None if there was none
+    commit_p99_ms: float | None
+
+
+class Outage(WriteFigures):
+    """How long nobody could write, as the writers saw it. Times are ns since the run's epoch."""
+
+    last_before_ns: int | None  # the last acknowledgement by the node that served first
+    first_after_ns: int | None  # the first one by any other
+    rto_ms: float | None  # their distance; None if there was none
+
+
+class CostBlock(Block, WriteFigures):
+    """Of quorum-commit: writers under one mode and level."""
+
+    round: int
+    mode: str  # async, FIRST k or ANY k
+    level: str  # synchronous_commit
+    sync_states: dict[str, str]  # replica -> sync_state, as the primary had it before the load
+    from_ns: int
+    to_ns: int
+
+
+class Standing(Record):
+    """One survivor in the table that a failover decides by. LSNs are integers, None where it has none."""
+
+    node: str
+    answers: bool
+    received: int | None
+    replayed: int | None
+    behind_best_bytes: int | None
+    behind_primary_bytes: int | None  # behind the last answer of the lost primary
+    timeline: int | None
+    replay_paused: bool
+    priority: int
+    chosen_by: str  # the managers whose rule would promote it, with commas
+
+
+class RowCounts(Record):
+    """Rows of every class, see labkit.checkers.audit."""
+
+    kept: int
+    lost: int
+    recovered: int
+    gone: int
+    contradicted: int
+    refused: int
+    duplicated: int
+    unexpected: int
+
+    @property
+    def wrong(self) -> int:
+        """Rows that are there and should not be, or more than once."""
+        return self.contradicted + self.duplicated + self.unexpected
+
+
+class TrialBlock(Block, Outage):
+    """One lost primary, of failover or durability-matrix. Times are ns since the run's epoch."""
+
+    mode: str  # async, FIRST k or ANY k
+    level: str  # synchronous_commit
+    fault: str
+    seed: int
+    old: str  # the primary that was lost
+    new: str  # the one that was promoted
+    decision: list[Standing]
+    choices: dict[str, str | None]  # manager -> whom its rule would promote, None if it would refuse
+    overridden: list[str]  # reasons to refuse that accept_data_loss overrode
+    times: dict[str, int]  # <step>_ns -> when it ended
+    fault_ns: int
+    promoted_ns: int
+    from_ns: int  # the writers began
+    to_ns: int  # the writers ended
+    cut_off: int  # transactions without an outcome, because their generator was killed
+    sqlstates: dict[str, int]
+    problems: dict[str, str]
+    read_ns: int  # when the rows were read back
+    views: list[str]  # which were read back: promoted, other, old
+    verdict: Verdict
+    reason: str
+    counts: RowCounts
+    other_lost: int | None = None  # rows lost had the other replica been promoted
+    ghosts: int | None = None  # rows that only the old primary had, if it was looked at
+    rejoined: str | None = None  # how the old primary came back: pg_rewind or pg_basebackup
+    back_ns: int | None = None  # when it had
+    took_s: float | None = None  # the whole trial, from its new cluster to its verdict
+
+
+class AttemptBlock(Block):
+    """Of promotion-crash: one pg_promote() with a standby.signal that was tampered with."""
+
+    cause: str
+    tried: bool
+    reason: str | None = None  # why it was not tried
+    preflight: list[str] = []  # what it warned of
+    promoted: bool = False
+    survived: bool = False  # the server ran afterwards
+    client: str = ""  # what psql shows
+    log: list[str] = []  # what the server wrote
+    repaired: str | None = None  # the role after the repair, if it was not promoted at once
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        needed = {"preflight", "promoted", "survived", "client", "log"} if self.tried else {"reason"}
+        if missing := needed - self.model_fields_set:
+            raise ValueError(f"{', '.join(sorted(missing))} must be there if tried is {str(self.tried).lower()}")
+        return self
+
+    @property
+    def crashed(self) -> bool:
+        return self.tried and not self.promoted and not self.survived
+
+
+BLOCKS: dict[str, type[Block]] = {
+    "read-scaling": LoadBlock,
+    "cpu-budget": LoadBlock,
+    "max-throughput": LoadBlock,
+    "concurrency-sweep": LoadBlock,
+    "measuring-honestly": LoadBlock,
+    "streaming-replication": LessonBlock,
+    "quorum-commit": CostBlock,
+    "failover": TrialBlock,
+    "durability-matrix": TrialBlock,
+    "promotion-crash": AttemptBlock,
+}
+"""Experiment -> the type of its blocks. Blocks of any other have a number, and keep what else they hold."""
