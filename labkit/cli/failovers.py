@@ -14,6 +14,7 @@ from labkit.lab.cluster.cluster import Cluster, command
 from labkit.lab.cluster.node import Node
 from labkit.lab.failover import OVERRIDE, FailoverSteps, Policy, note, rejoining
 from labkit.run import steps
+from labkit.run.kinds import event
 
 
 @click.command()
@@ -44,7 +45,7 @@ def failover(
             return
         took_ms[kind] = details["took_ms"]
         if not as_json:
-            lines = steps.said({"kind": kind, **details}).splitlines()
+            lines = steps.said(event(kind, **details)).splitlines()
             click.echo(f"{kind:<10} {float(str(details['took_ms'])):7.0f} ms   {lines[0]}")
             for line in lines[1:]:
                 click.echo(f"{'':<24}{line}")

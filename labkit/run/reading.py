@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails, from_json
 
 from labkit.errors import RunUnreadable
-from labkit.run.schema import SCHEMA_VERSION, Event, RunRecord, Summary, event_of, record_of
+from labkit.run.kinds import event_of
+from labkit.run.schema import SCHEMA_VERSION, Event, RunRecord, Summary, record_of
 
 _MOST_PROBLEMS = 3
 _LONGEST = 60

@@ -8,16 +8,15 @@ TrialSteps. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Any
 
 from labkit.lsn import lsn_text
+from labkit.run.schema import Event, events
 
-Event = Mapping[Any, Any]
-"""One event of a run, its `kind` and what it carries. Where it comes from a frame, what other kinds carry is NaN."""
-Text = str | Callable[[Event], str]
-"""A format of what the event carries, or a function of it."""
+Text = str | Callable[[Any], str]
+"""A format of what an event carries, or a function of the event, which has the type that its moment names."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,7 @@ class Moment:
         label: how it stands among the times of a failover; empty where it does not.
         mark: its name in the figure of the outage; empty where it is not marked.
         fact: the entry of the trial's facts that says when it was, for what only the ledger shows; it has no event.
+        event: the type of that event.
     """
 
     kind: str
@@ -37,6 +37,7 @@ class Moment:
     label: Text = ""
     mark: str = ""
     fact: str = ""
+    event: type[Event] = Event
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,10 @@ class Step:
 
 def said(event: Event) -> str:
     """What an event of a failover or a trial says; a line for each of several things."""
-    for moment in moments():
-        if moment.kind == event["kind"]:
-            return _text(moment.says, event)
-    return f"failed: {event['problem'].splitlines()[0]}"
+    if isinstance(event, events.StepFailed):
+        return f"failed: {event.problem.splitlines()[0]}"
+    (moment,) = (moment for moment in moments() if moment.kind == event.kind)
+    return _text(moment.says, event)
 
 
 def label(moment: Moment, event: Event) -> str:
@@ -81,93 +82,86 @@ def label(moment: Moment, event: Event) -> str:
     return _text(moment.label, event)
 
 
-def at_ns(event: Event) -> float:
+def at_ns(event: Event) -> int:
     """When it was, on the run's clock: when it was recorded, unless it says itself."""
-    noted = event.get("at_ns")
-    return float(event["t_ns"] if noted is None or noted != noted else noted)
+    return event.at_ns if isinstance(event, events.Fault) else event.t_ns
 
 
 def _text(text: Text, event: Event) -> str:
-    return text.format_map(event) if isinstance(text, str) else text(event)
+    return text.format_map(event.model_dump()) if isinstance(text, str) else text(event)
 
 
 # --- what events say ----------------------------------------------------------------------------------------------
 
 
-def _synchronous(event: Event) -> str:
-    states = ", ".join(f"{node} {state}" for node, state in event["states"].items())
-    who = "no replica" if event["mode"] == "async" else event["mode"]
-    return f"commits wait for {who}, synchronous_commit = {event['level']}: {states}"
+def _synchronous(event: events.Synchronous) -> str:
+    states = ", ".join(f"{node} {state}" for node, state in event.states.items())
+    who = "no replica" if event.mode == "async" else event.mode
+    return f"commits wait for {who}, synchronous_commit = {event.level}: {states}"
 
 
-def _held_back(event: Event) -> str:
-    return f"{', '.join(event['nodes'])} held back: nothing more is received there"
+def _held_back(event: events.HeldBack) -> str:
+    return f"{', '.join(event.nodes)} held back: nothing more is received there"
 
 
-def _detected(event: Event) -> str:
+def _detected(event: events.Detected) -> str:
     """The reason is what became of the open connection, then of a new one, in libpq's words and lines."""
-    first, _, second = event["reason"].partition("; ")
+    first, _, second = event.reason.partition("; ")
     new = second.splitlines()[0] if second else "not tried"
     known = ["the open connection: " + first.splitlines()[0], f"a new one: {new}"]
-    return "\n".join([f"noticed: {event['node']} accepts no connections", *known])
+    return "\n".join([f"noticed: {event.node} accepts no connections", *known])
 
 
-def _survey(event: Event) -> str:
+def _survey(event: events.Survey) -> str:
     return "\n".join(
-        f"{s['name']} has received {_lsn(s['received'])} and replayed {_lsn(s['replayed'])}, timeline {s['timeline']}"
-        + (", its replay is paused" if s["replay_paused"] else "")
-        if s["answers"]
-        else f"{s['name']} does not answer"
-        for s in event["survivors"]
+        f"{s.name} has received {_lsn(s.received)} and replayed {_lsn(s.replayed)}, timeline {s.timeline}"
+        + (", its replay is paused" if s.replay_paused else "")
+        if s.answers
+        else f"{s.name} does not answer"
+        for s in event.survivors
     )
 
 
-def _decide(event: Event) -> str:
-    overridden = [f"overridden: {reason}" for reason in _list(event, "refusals")]
-    choices = event.get("choices")
-    others = [f"{manager} {name or 'none'}" for manager, name in choices.items()] if isinstance(choices, dict) else []
+def _decide(event: events.Decide) -> str:
+    overridden = [f"overridden: {reason}" for reason in event.refusals]
+    others = [f"{manager} {name or 'none'}" for manager, name in event.choices.items()]
     rules = f"; by each rule: {', '.join(others)}" if others else ""
-    return "\n".join([f"{event['chosen']} is chosen{rules}", *overridden])
+    return "\n".join([f"{event.chosen} is chosen{rules}", *overridden])
 
 
-def _preflight(event: Event) -> str:
-    return "; ".join(_list(event, "problems")) or "no problem found"
+def _preflight(event: events.Preflight) -> str:
+    return "; ".join(event.problems) or "no problem found"
 
 
-def _fence(event: Event) -> str:
-    return "; ".join(_list(event, "unfenced")) or "the old primary is ended, and its data marked as a replica's"
+def _fence(event: events.Fence) -> str:
+    return "; ".join(event.unfenced) or "the old primary is ended, and its data marked as a replica's"
 
 
-def _repair(event: Event) -> str:
-    changed = ", ".join(f"{name} = '{value}'" for name, value in event["settings"].items())
+def _repair(event: events.Repair) -> str:
+    changed = ", ".join(f"{name} = '{value}'" for name, value in event.settings.items())
     return changed or "nothing to repair: commits wait for no replica"
 
 
-def _repair_label(event: Event) -> str:
-    return "inherited settings repaired" if event["settings"] else "inherited settings looked at: nothing to repair"
+def _repair_label(event: events.Repair) -> str:
+    return "inherited settings repaired" if event.settings else "inherited settings looked at: nothing to repair"
 
 
-def _repoint(event: Event) -> str:
-    followers = event["followers"]
+def _repoint(event: events.Repoint) -> str:
+    followers = event.followers
     return f"{', '.join(followers)} streams from the new primary" if followers else "no other replica is left to follow"
 
 
-def _repoint_label(event: Event) -> str:
-    return "other replicas stream from it" if event["followers"] else ""
+def _repoint_label(event: events.Repoint) -> str:
+    return "other replicas stream from it" if event.followers else ""
 
 
-def _written(event: Event) -> str:
-    return "transactions of the writers: " + ", ".join(f"{n:,} {name}" for name, n in event["outcomes"].items() if n)
+def _written(event: events.Written) -> str:
+    return "transactions of the writers: " + ", ".join(f"{n:,} {name}" for name, n in event.outcomes.items() if n)
 
 
-def _audit(event: Event) -> str:
-    came = {"true": "passed", "false": "failed"}.get(event["verdict"], "without a verdict")
-    return f"audit {came}: {event['reason']}"
-
-
-def _list(event: Event, name: str) -> list[str]:
-    value = event.get(name)
-    return value if isinstance(value, list) else []
+def _audit(event: events.Audited) -> str:
+    came = {"true": "passed", "false": "failed"}.get(event.verdict, "without a verdict")
+    return f"audit {came}: {event.reason}"
 
 
 def _lsn(lsn: int | None) -> str:
@@ -176,22 +170,28 @@ def _lsn(lsn: int | None) -> str:
 
 # --- the table ----------------------------------------------------------------------------------------------------
 
-SYNCHRONOUS = Moment("synchronous", _synchronous)
-WRITING = Moment("writing", "{writers:.0f} writers append rows on {node}")
-HELD_BACK = Moment("held_back", _held_back)
-FAULT = Moment("fault", "{node} is lost: {fault}", "the primary is lost", "lost")
-DETECTED = Moment("detected", _detected, "noticed: it accepts no connections", "noticed")
-PROMOTE_CALLED = Moment("promote_called", "{node} is asked to end its recovery", "promotion asked for")
+SYNCHRONOUS = Moment("synchronous", _synchronous, event=events.Synchronous)
+WRITING = Moment("writing", "{writers:.0f} writers append rows on {node}", event=events.Writing)
+HELD_BACK = Moment("held_back", _held_back, event=events.HeldBack)
+FAULT = Moment("fault", "{node} is lost: {fault}", "the primary is lost", "lost", event=events.Fault)
+DETECTED = Moment("detected", _detected, "noticed: it accepts no connections", "noticed", event=events.Detected)
+PROMOTE_CALLED = Moment(
+    "promote_called", "{node} is asked to end its recovery", "promotion asked for", event=events.PromoteCalled
+)
 FIRST_WRITE = Moment(
     "first_write", label="first row acknowledged by the new primary", mark="first row", fact="first_after_ns"
 )
-WRITING_AGAIN = Moment("writing_again", "{node} has acknowledged a row")
-WRITTEN = Moment("written", _written)
-ROWS_READ = Moment("read_back", "{rows:,.0f} rows read back from {node}")
-AUDIT = Moment("audit", _audit)
-GHOSTS = Moment("ghosts", "{node} alone has {rows:,.0f} rows, of {transactions:,.0f} transactions")
-REWIND_FAILED = Moment("rewind_failed", "pg_rewind could not: {reason}")
-REJOINED = Moment("rejoined", "{node} follows as a replica, by {how}", "old primary back as a replica")
+WRITING_AGAIN = Moment("writing_again", "{node} has acknowledged a row", event=events.WritingAgain)
+WRITTEN = Moment("written", _written, event=events.Written)
+ROWS_READ = Moment("read_back", "{rows:,.0f} rows read back from {node}", event=events.ReadBack)
+AUDIT = Moment("audit", _audit, event=events.Audited)
+GHOSTS = Moment(
+    "ghosts", "{node} alone has {rows:,.0f} rows, of {transactions:,.0f} transactions", event=events.GhostsFound
+)
+REWIND_FAILED = Moment("rewind_failed", "pg_rewind could not: {reason}", event=events.RewindFailed)
+REJOINED = Moment(
+    "rejoined", "{node} follows as a replica, by {how}", "old primary back as a replica", event=events.Rejoined
+)
 
 WRITE = Step("write", "Have the writers begin, and let `before_s` pass.", (SYNCHRONOUS, WRITING))
 LOSE_PRIMARY = Step(
@@ -202,48 +202,52 @@ LOSE_PRIMARY = Step(
 SURVEY = Step(
     "survey",
     "Ask every survivor for its LSNs, once nothing more can arrive there.",
-    (Moment("survey", _survey, "LSNs of the survivors read, their WAL receivers stopped"),),
+    (Moment("survey", _survey, "LSNs of the survivors read, their WAL receivers stopped", event=events.Survey),),
 )
 DECIDE = Step(
     "decide",
     "Choose the candidate, or refuse where rows could be lost.",
-    (Moment("decide", _decide, "candidate chosen"),),
+    (Moment("decide", _decide, "candidate chosen", event=events.Decide),),
     needs=(SURVEY,),
 )
 PREFLIGHT = Step(
     "preflight",
     "Look for what would make the promotion crash or be refused. Raises Refused if there is anything.",
-    (Moment("preflight", _preflight, "preflight: no problem found"),),
+    (Moment("preflight", _preflight, "preflight: no problem found", event=events.Preflight),),
     needs=(SURVEY, DECIDE),
 )
 FENCE = Step(
     "fence",
     "See to it that the old primary cannot come back as a second one.",
-    (Moment("fence", _fence, "old primary fenced"),),
+    (Moment("fence", _fence, "old primary fenced", event=events.Fence),),
     needs=(SURVEY, DECIDE),
 )
 PROMOTE = Step(
     "promote",
     "Make the candidate a primary.",
-    (PROMOTE_CALLED, Moment("promote", "{node} is the primary", "promotion done", "promoted")),
+    (PROMOTE_CALLED, Moment("promote", "{node} is the primary", "promotion done", "promoted", event=events.Promote)),
     needs=(SURVEY, DECIDE, PREFLIGHT, FENCE),
 )
 REPAIR = Step(
     "repair",
     "Undo what the new primary has inherited and would hang on.",
-    (Moment("repair", _repair, _repair_label),),
+    (Moment("repair", _repair, _repair_label, event=events.Repair),),
     needs=(PROMOTE,),
 )
 ROUTE = Step(
     "route",
     "Send the writers to the new primary. With `hold_writes` it answers them after `repoint`.",
-    (Moment("route", "the writers are sent to the new primary", "writers sent to the new primary"),),
+    (
+        Moment(
+            "route", "the writers are sent to the new primary", "writers sent to the new primary", event=events.Route
+        ),
+    ),
     needs=(PROMOTE,),
 )
 REPOINT = Step(
     "repoint",
     "Have the other replicas follow the new primary, and wait for a row that it acknowledges.",
-    (FIRST_WRITE, Moment("repoint", _repoint, _repoint_label, "replica follows"), WRITING_AGAIN),
+    (FIRST_WRITE, Moment("repoint", _repoint, _repoint_label, "replica follows", event=events.Repoint), WRITING_AGAIN),
     needs=(PROMOTE,),
 )
 STOP_WRITING = Step("stop_writing", "Let `after_s` pass, and end the writers.", (WRITTEN,))

@@ -20,6 +20,7 @@ from labkit.lab.load import writing
 from labkit.lab.load.shards import Generators
 from labkit.lab.workloads.append_rows import AppendRows
 from labkit.replication import Replication
+from labkit.run.kinds import event
 from labkit.run.store import Run, RunStore
 
 
@@ -53,7 +54,11 @@ def test_the_twelve_steps(each_cluster: Cluster, run: Run, generators: Generator
             faults.inject(old, fault)
             watch.wait_for_failure(deadline_s=20)
         failover = FailoverSteps(
-            cluster, old, primary_lsn=watch.primary_lsn, replication=watch.replication, log=run.event
+            cluster,
+            old,
+            primary_lsn=watch.primary_lsn,
+            replication=watch.replication,
+            log=lambda kind, **details: run.note(event(kind, **details)),
         )
         for step in (failover.survey, failover.decide, failover.preflight, failover.fence):
             step()

@@ -13,7 +13,7 @@ import pytest
 
 from labkit.errors import RunNotFound, RunUnreadable
 from labkit.run.parts import PartWriter
-from labkit.run.schema.events import Fault
+from labkit.run.schema.events import Stall
 from labkit.run.store import Run, RunStore
 
 OPS = {
@@ -93,7 +93,7 @@ def test_a_failed_run_keeps_what_was_measured(store: RunStore) -> None:
     run = store.create("read-scaling", {})
     with run.writer("ops", "a") as writer:
         writer.write(OPS)
-    run.note(Fault(fault="kill", node="pg1", at_ns=1))
+    run.note(Stall(node="pg1", from_ns=0, to_ns=1))
     run.mark("failed", "disk full")
     again = store.open(run.id)
     assert (again.status, again.problem) == ("failed", "disk full")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -10,9 +12,9 @@ from labkit.checkers import audit
 from labkit.errors import RunUnreadable
 from labkit.lsn import lsn_text
 from labkit.run import ledger
-from labkit.run.schema import Standing, TrialBlock
+from labkit.run.schema import Event, Standing, TrialBlock
 from labkit.run.schema import events as happened
-from labkit.run.steps import DECIDE, DETECTED, REPOINT, Event, Moment, at_ns, label, moments
+from labkit.run.steps import DECIDE, DETECTED, Moment, at_ns, label, moments
 from labkit.run.store import Run
 
 VIEW_WORDS = {
@@ -47,34 +49,30 @@ def steps(run: Run) -> pd.DataFrame:
 
     Of a failover that is under way, the steps up to now. Raises RunUnreadable if the primary is not lost yet.
     """
-    events = run.events()
-    fault_ns, first_after_ns = _outage(run)
+    events = run.events_of(Event)
+    trial = facts(run) if run.blocks else None
+    fault_ns = trial.fault_ns if trial is not None else _lost_ns(run)
     rows = []
     for moment in moments():
-        noted = _noted(moment, events, first_after_ns)
-        if noted and (words := label(moment, noted)):
-            at_ms, took_ms = (at_ns(noted) - fault_ns) / 1e6, noted.get("took_ms", np.nan)
+        noted = _noted(moment, events, trial)
+        if noted is not None and (words := label(moment, noted)):
+            at_ms, took_ms = (at_ns(noted) - fault_ns) / 1e6, getattr(noted, "took_ms", np.nan)
             rows.append({"step": moment.kind, "words": words, "at_ms": at_ms, "took_ms": took_ms})
     return pd.DataFrame(rows).sort_values("at_ms", ignore_index=True)
 
 
-def _noted(moment: Moment, events: pd.DataFrame, first_after_ns: int | None) -> Event:
-    """The last event of a moment, or the time that the facts have of it; empty if it has not come."""
+def _noted(moment: Moment, noted: Sequence[Event], trial: TrialBlock | None) -> Event | None:
+    """The last event of a moment, or one at the time that the facts have of it; None if it has not come."""
     if moment.fact:
-        return {} if first_after_ns is None else {"t_ns": first_after_ns}
-    found = events[events["kind"] == moment.kind].to_dict("records")
-    return found[-1] if found else {}
+        at = None if trial is None else getattr(trial, moment.fact)
+        return None if at is None else Event(kind=moment.kind, t_ns=at)
+    return next((event for event in reversed(noted) if event.kind == moment.kind), None)
 
 
-def _outage(run: Run) -> tuple[int, int | None]:
-    """When the primary was lost, and when the new one acknowledged a row, which is known once all rows are read back.
-
-    Raises RunUnreadable if it is not lost yet.
-    """
+def _lost_ns(run: Run) -> int:
+    """When the primary was lost, before the rows are read back. Raises RunUnreadable if it is not lost yet."""
     lost = run.events_of(happened.Fault)
-    if lost and not run.blocks:
-        return lost[-1].at_ns, None
-    return facts(run).fault_ns, facts(run).first_after_ns
+    return lost[-1].at_ns if lost else facts(run).fault_ns
 
 
 def timeline(run: Run) -> pd.DataFrame:
@@ -241,9 +239,8 @@ def verdicts(run: Run) -> Sentences:
             f"{unknown:,} rows were under way when the primary was lost: {len(judged['promoted'].recovered):,} of them "
             "are on the new primary. Their writers were told nothing, so those that are not there are no loss."
         )
-    events = run.events()
-    alone = events[events["kind"] == REPOINT.name]
-    if len(alone) and not any(alone["followers"]):
+    repointed = run.events_of(happened.Repoint)
+    if repointed and not any(event.followers for event in repointed):
         found.append(
             f"No replica was left to follow {block.new}, so its commits waited for nobody: until another is back, "
             "its rows are on one server only."

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import html
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from labkit.run import steps
-from labkit.run.steps import Event, Step
+from labkit.run.schema import Event
+from labkit.run.schema.events import Synchronous
+from labkit.run.steps import Step
 from labkit.run.store import Run
 
 
@@ -56,18 +57,19 @@ class StepSummary:
 def step_summary(run: Run, step: Step) -> StepSummary:
     """What a step did in a run; of one that was taken more than once, every time it was."""
     kinds = (*(moment.kind for moment in step.moments), step.failed)
-    asked: dict[Any, Any] = {name: run.parameters[name] for name in ("mode", "level")}
-    events = run.events()
-    noted = [asked | event for event in events[events["kind"].isin(kinds)].to_dict("records")]
-    lines = tuple(line for event in noted for line in _lines(event))
+    lines = tuple(line for event in run.events_of(Event) if event.kind in kinds for line in _lines(_whole(event, run)))
     return StepSummary(step, lines, "This step was not taken, or the run holds no note of it.")
 
 
+def _whole(event: Event, run: Run) -> Event:
+    """The event, with what the run's parameters say where an older labkit did not note it."""
+    if isinstance(event, Synchronous) and event.mode is None:
+        return event.changed(mode=run.parameters["mode"], level=run.parameters["level"])
+    return event
+
+
 def _lines(event: Event) -> list[Line]:
-    at_s = steps.at_ns(event) / 1e9
-    took_ms = event.get("took_ms")
-    if took_ms is not None and math.isnan(took_ms):
-        took_ms = None
+    at_s, took_ms = steps.at_ns(event) / 1e9, getattr(event, "took_ms", None)
     first, *more = steps.said(event).splitlines()
     return [Line(at_s, first, took_ms), *(Line(at_s, text) for text in more)]
 

@@ -24,7 +24,8 @@ from labkit.lab.load.writing import WriteLoad
 from labkit.lab.workloads.append_rows import AppendRows
 from labkit.replication import Replication
 from labkit.run import steps
-from labkit.run.schema import Outage, RowCounts, TrialBlock, event
+from labkit.run.kinds import event
+from labkit.run.schema import Outage, RowCounts, TrialBlock
 from labkit.run.steps import Moment, Step
 from labkit.run.store import Run
 
@@ -93,7 +94,7 @@ class TrialSteps:
             replication = trial.replication
             states = self.cluster.synchronous(replication.mode, replication.k, replication.level, trial.deadline_s)
             writing.prepare(self.cluster, trial.workload, trial.deadline_s)
-            self._log(steps.SYNCHRONOUS, states=states)
+            self._log(steps.SYNCHRONOUS, mode=str(replication), level=replication.level, states=states)
             self._load = writing.begin(
                 self.cluster,
                 self.run,

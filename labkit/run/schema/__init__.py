@@ -32,7 +32,7 @@ from labkit.run.schema.blocks import (
     TrialBlock,
     WriteFigures,
 )
-from labkit.run.schema.events import EVENTS, Event, event, event_of
+from labkit.run.schema.events import Event
 from labkit.run.schema.record import (
     DatasetSpec,
     Demonstration,
@@ -54,7 +54,6 @@ from labkit.run.schema.record import (
 __all__ = [
     "BLOCKS",
     "DROPPED",
-    "EVENTS",
     "LAB_KILLED",
     "OUTCOMES",
     "SCHEMA_VERSION",
@@ -92,7 +91,5 @@ __all__ = [
     "TrialBlock",
     "Verdict",
     "WriteFigures",
-    "event",
-    "event_of",
     "record_of",
 ]

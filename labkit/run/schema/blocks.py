@@ -175,24 +175,31 @@ class TrialBlock(Block, Outage):
     took_s: float | None = None  # the whole trial, from its new cluster to its verdict
 
 
-class AttemptBlock(Block):
-    """Of promotion-crash: one pg_promote() with a standby.signal that was tampered with."""
+class Attempt(Record):
+    """What came of one pg_promote()."""
 
-    cause: str
-    tried: bool
-    reason: str | None = None  # why it was not tried
     preflight: list[str] = []  # what it warned of
     promoted: bool = False
     survived: bool = False  # the server ran afterwards
     client: str = ""  # what psql shows
     log: list[str] = []  # what the server wrote
+
+
+class AttemptBlock(Block, Attempt):
+    """Of promotion-crash: one pg_promote() with a standby.signal that was tampered with, if that could be tried."""
+
+    cause: str
+    tried: bool
+    reason: str | None = None  # why it was not tried
     repaired: str | None = None  # the role after the repair, if it was not promoted at once
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        needed = {"preflight", "promoted", "survived", "client", "log"} if self.tried else {"reason"}
-        if missing := needed - self.model_fields_set:
-            raise ValueError(f"{', '.join(sorted(missing))} must be there if tried is {str(self.tried).lower()}")
+        missing = Attempt.model_fields.keys() - self.model_fields_set
+        if self.tried and missing:
+            raise ValueError(f"it was tried, but {', '.join(sorted(missing))} is missing")
+        if not self.tried and self.reason is None:
+            raise ValueError("it was not tried, but reason is missing")
         return self
 
     @property

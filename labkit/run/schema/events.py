@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from labkit.run.schema.base import Record, Verdict
 from labkit.run.schema.blocks import Standing
 
@@ -45,6 +43,9 @@ class SamplerFailed(Event):
 # --- a failover, and the trial around it --------------------------------------------------------------------------
 
 
+# labkit.run.steps names their kinds: it says which step notes what.
+
+
 class OfTrial(Event):
     """An event of a failover. `block` is its trial, where it is one of a run."""
 
@@ -54,14 +55,14 @@ class OfTrial(Event):
 class Synchronous(OfTrial):
     """Commits wait for replicas as the trial asks."""
 
-    kind: str = "synchronous"
+    mode: str | None = None  # async, FIRST k or ANY k; where it is not noted, as the run's parameters have it
+    level: str | None = None  # synchronous_commit
     states: dict[str, str]  # replica -> sync_state
 
 
 class Writing(OfTrial):
     """The writers have begun, and the first row is acknowledged."""
 
-    kind: str = "writing"
     node: str
     writers: int
 
@@ -69,14 +70,12 @@ class Writing(OfTrial):
 class HeldBack(OfTrial):
     """Replicas receive nothing any more, before the fault."""
 
-    kind: str = "held_back"
     nodes: list[str]
 
 
 class Fault(OfTrial):
     """The primary is lost."""
 
-    kind: str = "fault"
     fault: str
     node: str
     at_ns: int  # since the run's epoch: just before
@@ -85,7 +84,6 @@ class Fault(OfTrial):
 class Detected(OfTrial):
     """The loss is noticed."""
 
-    kind: str = "detected"
     node: str
     reason: str  # what became of the open connection; and of a new one
 
@@ -110,7 +108,8 @@ class Survivor(Record):
 
 
 class Survey(StepTaken):
-    kind: str = "survey"
+    """What every survivor has."""
+
     primary_lsn: int | None  # the last that is known of the lost primary
     survivors: list[Survivor]
     replication: str  # what commits waited for: <mode>/<level>
@@ -119,7 +118,6 @@ class Survey(StepTaken):
 class Decide(StepTaken):
     """`chosen` says so where a failover before had promoted it already; there is no table then."""
 
-    kind: str = "decide"
     chosen: str
     table: list[Standing] = []
     choices: dict[str, str | None] = {}  # manager -> whom its rule would promote
@@ -127,37 +125,43 @@ class Decide(StepTaken):
 
 
 class Preflight(StepTaken):
-    kind: str = "preflight"
+    """What would make the promotion crash or be refused."""
+
     problems: list[str] = []
 
 
 class Fence(StepTaken):
-    kind: str = "fence"
+    """The old primary cannot come back as a second one."""
+
     unfenced: list[str] = []  # why a node is not, where that was overridden
 
 
 class PromoteCalled(OfTrial):
-    kind: str = "promote_called"
+    """The candidate is asked to end its recovery."""
+
     node: str
 
 
 class Promote(StepTaken):
-    kind: str = "promote"
+    """It is the primary."""
+
     node: str
     left_behind: dict[str, str] = {}  # survivor -> why it cannot follow
 
 
 class Repair(StepTaken):
-    kind: str = "repair"
+    """What the new primary had inherited is undone."""
+
     settings: dict[str, str | None]  # those that were changed; None: reset
 
 
 class Route(StepTaken):
-    kind: str = "route"
+    """The writers are sent to the new primary."""
 
 
 class Repoint(StepTaken):
-    kind: str = "repoint"
+    """The others follow the new primary."""
+
     followers: list[str]
     left_behind: dict[str, str] = {}
 
@@ -172,19 +176,18 @@ class StepFailed(OfTrial):
 class WritingAgain(OfTrial):
     """The new primary has acknowledged a row."""
 
-    kind: str = "writing_again"
     node: str
 
 
 class Written(OfTrial):
     """The writers have ended."""
 
-    kind: str = "written"
     outcomes: dict[str, int]  # outcome -> transactions
 
 
 class ReadBack(OfTrial):
-    kind: str = "read_back"
+    """The rows of the new primary are read back."""
+
     node: str
     rows: int
 
@@ -192,7 +195,6 @@ class ReadBack(OfTrial):
 class Audited(OfTrial):
     """The verdict, and the rows of every class; None where nothing was read back."""
 
-    kind: str = "audit"
     verdict: Verdict
     reason: str
     kept: int | None
@@ -208,21 +210,20 @@ class Audited(OfTrial):
 class GhostsFound(OfTrial):
     """What the old primary alone has."""
 
-    kind: str = "ghosts"
     node: str
     rows: int
     transactions: int
 
 
 class RewindFailed(OfTrial):
-    kind: str = "rewind_failed"
+    """pg_rewind could not; a base backup is taken instead."""
+
     reason: str
 
 
 class Rejoined(OfTrial):
     """The old primary follows as a replica."""
 
-    kind: str = "rejoined"
     node: str
     how: str
 
@@ -355,32 +356,3 @@ class Rebuilt(Event):
     kind: str = "rebuilt"
     node: str
     seconds: float
-
-
-def _kinds(base: type[Event]) -> dict[str, type[Event]]:
-    found: dict[str, type[Event]] = {}
-    for each in base.__subclasses__():
-        kind = each.model_fields["kind"]
-        found |= {} if kind.is_required() else {str(kind.default): each}
-        found |= _kinds(each)
-    return found
-
-
-EVENTS = _kinds(Event)
-"""Kind -> its type. A kind that ends in _failed and is not here is a StepFailed; any other keeps what it carries."""
-
-
-def event_of(kind: str) -> type[Event]:
-    """The type of the events of a kind."""
-    return EVENTS.get(kind) or (StepFailed if kind.endswith("_failed") else Event)
-
-
-def event(kind: str, **details: Any) -> Event:
-    """An event of a kind that is known only when it happens.
-
-    Raises pydantic.ValidationError, and TypeError for a kind or a detail that is not documented here.
-    """
-    made = event_of(kind).model_validate({"kind": kind, **details})
-    if made.model_extra and not isinstance(made, StepFailed):
-        raise TypeError(f"an event of kind {kind} has no {', '.join(made.model_extra)}; give it a type in {__name__}")
-    return made
