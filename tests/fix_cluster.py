@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +13,9 @@ import pytest
 
 from labkit import paths
 from labkit.lab.cluster.cluster import Cluster
+from labkit.lab.cluster.node import Node
+from labkit.lab.cluster.powers import Killable
+from labkit.lab.providers.checks import HOST
 from labkit.lab.providers.embedded.provider import EmbeddedProvider
 from labkit.lab.providers.protocol import ClusterSpec
 
@@ -62,3 +67,32 @@ def make_cluster(provider: EmbeddedProvider) -> MakeCluster:
 def own_cluster(make_cluster: MakeCluster) -> Cluster:
     """A primary and two replicas, to do anything to."""
     return make_cluster()
+
+
+@contextlib.contextmanager
+def paused(node: Node) -> Iterator[None]:
+    """The server hangs: its processes are there, and none of them does anything."""
+    assert isinstance(node.control, Killable)
+    node.control.pause()
+    try:
+        yield
+    finally:
+        node.control.resume()
+
+
+@contextlib.contextmanager
+def taken_port(port: int = 0) -> Iterator[int]:
+    """A port that this process listens on: this one, or any that is free."""
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of its server may linger there
+        holder.bind((HOST, port))
+        holder.listen()
+        yield holder.getsockname()[1]
+
+
+def write_wal(node: Node, records: int, *, record_bytes: int = 1000) -> None:
+    """So many records of WAL, on the node's disk when this returns, whichever replicas have received them."""
+    with node.session() as connection:
+        connection.execute("SET synchronous_commit = local")
+        message = f"pg_logical_emit_message(true, 'filler', repeat('x', {record_bytes}))"
+        connection.execute(f"SELECT count({message}) FROM generate_series(1, {records})")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -13,11 +11,11 @@ from urllib.parse import quote
 import psycopg
 import pytest
 import yaml
-from click.testing import CliRunner, Result
+from click.testing import Result
+from fix_cli import invoke, shell
 from psycopg.sql import SQL, Literal
 
 import labkit
-from labkit import cli
 from labkit.analysis import frames
 from labkit.errors import BadInput, ClusterError
 from labkit.lab import dataset
@@ -32,7 +30,6 @@ from labkit.lab.providers.protocol import ClusterSpec
 from labkit.lab.sampling.node import DISK_METRICS, USAGE_METRICS
 from labkit.run.store import Run, read_run
 
-LABKIT = str(Path(sys.executable).parent / "labkit")
 CATCHUP_S = 30
 PASSWORD = "p@ss/word: of a guest"
 GUEST, DATABASE = "guest", "guests"
@@ -284,13 +281,9 @@ def test_what_is_asked_of_a_cluster_must_fit_the_servers(owned: Cluster, monkeyp
 # --- from the command line ---------------------------------------------------------------------------------------
 
 
-def shell(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([LABKIT, *words], capture_output=True, text=True, timeout=120, check=False)
-
-
 def command(*words: str) -> Result:
     """In this process: starting another one for each command would take most of the time."""
-    return CliRunner().invoke(cli.main, [*words, "--provider", "attach"], catch_exceptions=False)
+    return invoke(*words, "--provider", "attach")
 
 
 def test_the_commands(attached: Cluster, owned: Cluster) -> None:

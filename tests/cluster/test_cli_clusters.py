@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fix_cli import shell
 
 from labkit.lab.providers.embedded.provider import EmbeddedProvider
 
-LABKIT = str(Path(sys.executable).parent / "labkit")
-
-
-def labkit(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [LABKIT, *words], capture_output=True, text=True, timeout=120, check=False, env=os.environ | environment
-    )
-
 
 def answer(*words: str) -> Any:
-    done = labkit(*words, "--json")
+    done = shell(*words, "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -34,7 +25,7 @@ def test_a_cluster_s_life(provider: EmbeddedProvider) -> None:
         ("pg1", "primary", None),
         ("pg2", "replica", "streaming"),
     ]
-    shown = labkit("status", "--name", "own")
+    shown = shell("status", "--name", "own")
     assert shown.returncode == 0
     for node in made["nodes"]:
         for word in (node["name"], node["role"], str(node["port"]), str(node["pid"]), node["data_directory"]):
@@ -73,7 +64,7 @@ def test_status_shows_a_replica_that_is_down(provider: EmbeddedProvider) -> None
 )
 @pytest.mark.usefixtures("lab_data")
 def test_bad_usage_is_one_message_and_exit_code_2(words: tuple[str, ...], message: str) -> None:
-    done = labkit(*words)
+    done = shell(*words)
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -82,10 +73,10 @@ def test_bad_usage_is_one_message_and_exit_code_2(words: tuple[str, ...], messag
 
 @pytest.mark.usefixtures("lab_data")
 def test_no_binaries_is_exit_code_2_and_says_what_is_missing(tmp_path: Path) -> None:
-    done = labkit("up", "--name", "own", LABKIT_PG_BIN=str(tmp_path))
+    done = shell("up", "--name", "own", LABKIT_PG_BIN=str(tmp_path))
     assert done.returncode == 2
     assert "it lacks postgres, initdb, pg_basebackup" in done.stderr
-    doctor = labkit("doctor", "--json", LABKIT_PG_BIN=str(tmp_path))
+    doctor = shell("doctor", "--json", LABKIT_PG_BIN=str(tmp_path))
     assert doctor.returncode == 2
     binaries = next(check for check in json.loads(doctor.stdout) if check["name"] == "binaries")
     assert binaries["status"] == "fail"
@@ -109,14 +100,14 @@ def test_doctor_looks_at_all_that_the_lab_needs() -> None:
         "cores",
     }
     assert "PostgreSQL" in checks["binaries"]["found"]
-    shown = labkit("doctor")
+    shown = shell("doctor")
     assert shown.returncode == 0
     assert all(check["found"] in shown.stdout for name, check in checks.items() if name in ("python", "binaries"))
 
 
 def test_a_data_folder_that_cannot_be_used_is_one_message(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    done = labkit("up", LABKIT_DATA=str(tmp_path / "file"))
+    done = shell("up", LABKIT_DATA=str(tmp_path / "file"))
     assert done.returncode == 2
     assert "cannot be used (Not a directory); point LABKIT_DATA at a folder" in done.stderr
     assert "Traceback" not in done.stderr
@@ -128,7 +119,7 @@ def test_a_small_disk_is_one_message(lab_data: Path) -> None:
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", small], check=False).returncode:
         pytest.skip("mounting a small file system needs root")
     try:
-        done = labkit("up", LABKIT_DATA=str(small))
+        done = shell("up", LABKIT_DATA=str(small))
         left = [path.name for path in (small / "clusters").iterdir()]
     finally:
         subprocess.run(["umount", small], check=True)

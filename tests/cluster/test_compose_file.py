@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -30,20 +30,20 @@ def compose(docker_engine: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
     environment |= {"LABKIT_CLUSTER": NAME, "LABKIT_PASSWORDS": str(passwords), "LABKIT_PG_IMAGE": docker_engine}
 
     def run(*words: str) -> str:
-        done = subprocess.run(
-            ["docker", "compose", *words],
-            cwd=paths.home(),
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=240,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
+        return compose_in(environment, *words)
 
     yield run
     run("--profile", "*", "down", "--volumes", "--timeout", "0")
+
+
+def compose_in(environment: Mapping[str, str], *words: str) -> str:
+    """What docker compose says of the project's file."""
+    command = ["docker", "compose", *words]
+    done = subprocess.run(
+        command, cwd=paths.home(), env=environment, capture_output=True, text=True, check=False, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
 def query(compose: Compose, node: str, text: str) -> str:
@@ -54,16 +54,7 @@ def query(compose: Compose, node: str, text: str) -> str:
 def test_the_file_is_valid_without_anything_in_the_environment(docker_engine: str) -> None:
     assert docker_engine
     bare = {name: value for name, value in os.environ.items() if not name.startswith("LABKIT_")}
-    shown = subprocess.run(
-        ["docker", "compose", "config", "--format", "json"],
-        cwd=paths.home(),
-        env=bare,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    services = json.loads(shown.stdout)["services"]
+    services = json.loads(compose_in(bare, "config", "--format", "json"))["services"]
     assert list(services) == ["pg1", "pg2", "pg3"]
     assert {service["image"] for service in services.values()} == {"postgres:18"}
     assert {port["host_ip"] for service in services.values() for port in service["ports"]} == {"127.0.0.1"}

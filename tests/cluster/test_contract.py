@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+from fix_cluster import paused, taken_port
 
 from labkit import paths
 from labkit.errors import BadInput, ClusterError, WaitTimeout
@@ -109,14 +110,10 @@ def test_a_stopped_node_starts_again(each_cluster: Cluster, mode: str) -> None:
 
 def test_a_paused_node_does_not_answer_until_it_is_resumed(each_cluster: Cluster) -> None:
     node = each_cluster.node("pg2")
-    assert isinstance(node.control, Killable)
-    node.control.pause()
-    try:
+    with paused(node):
         assert node.control.running()
         with pytest.raises(ClusterError):
             node.connect(connect_timeout=2)
-    finally:
-        node.control.resume()
     node.wait_ready(10)
     each_cluster.wait_streaming(30)
 
@@ -187,14 +184,8 @@ def test_a_specification_is_refused_with_all_that_is_wrong(each_provider: Provid
 
 
 def test_a_port_that_is_taken_is_named(make_each: Callable[..., Cluster], each_provider: Provider) -> None:
-    import socket
-
-    with socket.socket() as holder:
-        holder.bind(("127.0.0.1", 0))
-        holder.listen()
-        port = holder.getsockname()[1]
-        with pytest.raises(ClusterError, match=f"port {port} is taken"):
-            make_each(replicas=0, base_port=port)
+    with taken_port() as port, pytest.raises(ClusterError, match=f"port {port} is taken"):
+        make_each(replicas=0, base_port=port)
     assert not any(name.startswith("own-") for name in each_provider.names()), "nothing is left half up"
 
 

@@ -10,10 +10,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import psutil
 import pytest
+from fix_cli import LABKIT
 from fix_cluster import MakeCluster
 
 from labkit import paths
@@ -25,7 +25,6 @@ from labkit.lab.providers.embedded.provider import EmbeddedProvider
 from labkit.lab.providers.embedded.server import EmbeddedServer
 from labkit.lab.providers.protocol import ClusterSpec
 
-LABKIT = [str(Path(sys.executable).parent / "labkit")]
 Labkit = Callable[..., subprocess.Popen[str]]
 
 MOMENTS: dict[str, str] = {
@@ -45,7 +44,7 @@ def labkit(provider: EmbeddedProvider) -> Iterator[Labkit]:
 
     def start(*words: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [*LABKIT, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+            [LABKIT, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
         )
         started.append(process)
         return process

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from click.testing import CliRunner
+from fix_cli import invoke
 
 import labkit
-from labkit.cli import main
 from labkit.errors import ClusterError, RunUnreadable
 from labkit.experiments.failover import findings as recovery
 from labkit.experiments.failover.drill import FailoverDrill
@@ -187,7 +186,7 @@ def test_killed_with_its_lab_no_writer_is_left_and_the_run_says_what_became_of_i
     assert workers
     assert psutil.wait_procs(workers, timeout=10)[1] == []
     assert run.abandoned
-    assert "the lab was killed while it drove this run" in CliRunner().invoke(main, ["runs", "-n", "1"]).output
+    assert "the lab was killed while it drove this run" in invoke("runs", "-n", "1").output
     assert (ledger.written(run)["outcome"] == "ok").sum() > 100, "the ledger of the writers is kept"
     provider.down(NAME, purge=True)
     assert running() == []

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import re
-import socket
 import stat
 import time
 from collections import namedtuple
@@ -15,7 +14,7 @@ from pathlib import Path
 import psutil
 import psycopg
 import pytest
-from fix_cluster import MakeCluster
+from fix_cluster import MakeCluster, taken_port
 
 from labkit import paths
 from labkit.errors import BadInput, ClusterError, ProviderUnavailable, WaitTimeout
@@ -228,22 +227,14 @@ def test_a_new_cluster_whose_settings_cannot_be_is_removed_again(make_cluster: M
 
 
 def test_a_taken_port_is_named_with_its_node_and_process(make_cluster: MakeCluster, provider: EmbeddedProvider) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        with pytest.raises(ClusterError, match=rf"pg1: port {port} is taken by process \d+"):
-            make_cluster(replicas=0, base_port=port)
+    with taken_port() as port, pytest.raises(ClusterError, match=rf"pg1: port {port} is taken by process \d+"):
+        make_cluster(replicas=0, base_port=port)
     assert not (paths.clusters() / "own").exists()
 
     made = make_cluster(replicas=0)
     provider.down("own")
-    with socket.socket() as taken:
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        taken.bind(("127.0.0.1", made.nodes[0].port))
-        taken.listen()
-        with pytest.raises(ClusterError, match=rf"pg1: port {made.nodes[0].port} is taken"):
-            make_cluster(replicas=0)
+    with taken_port(made.nodes[0].port) as port, pytest.raises(ClusterError, match=f"pg1: port {port} is taken"):
+        make_cluster(replicas=0)
     assert make_cluster(replicas=0).roles() == {"pg1": "primary"}
 
 

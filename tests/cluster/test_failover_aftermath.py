@@ -8,10 +8,9 @@ import shutil
 import time
 
 import pytest
-from click.testing import CliRunner, Result
-from fix_cluster import MakeCluster
+from fix_cli import invoke, on_own
+from fix_cluster import MakeCluster, write_wal
 
-from labkit.cli import main
 from labkit.errors import ClusterError, WaitTimeout
 from labkit.lab.cluster import synchronize
 from labkit.lab.cluster.cluster import Cluster
@@ -19,25 +18,9 @@ from labkit.lab.cluster.powers import Killable, Repairable
 from labkit.lab.failover import FailoverSteps, Policy, faults
 
 
-def invoke(*arguments: str) -> Result:
-    return CliRunner().invoke(main, arguments, catch_exceptions=False)
-
-
-def labkit(*arguments: str) -> Result:
-    return invoke(*arguments, "--name", "own")
-
-
 def replication(cluster: Cluster, node: str) -> str:
     with cluster.node(node).session() as connection:
         return str(synchronize.current(connection))
-
-
-def write(cluster: Cluster, records: int) -> None:
-    """WAL records of a kilobyte, on the primary's disk when this returns, whichever replicas have received them."""
-    with cluster.primary().session() as connection:
-        connection.execute("SET synchronous_commit = local")
-        message = "pg_logical_emit_message(true, 'filler', repeat('x', 1000))"
-        connection.execute(f"SELECT count({message}) FROM generate_series(1, {records})")
 
 
 def test_a_step_before_those_it_needs_does_nothing_and_names_them(own_cluster: Cluster) -> None:
@@ -55,7 +38,7 @@ def test_a_step_before_those_it_needs_does_nothing_and_names_them(own_cluster: C
                 early()
     assert cluster.primary().name == "pg1"
     cluster.wait_streaming(10)
-    assert "cut off" not in labkit("status").output
+    assert "cut off" not in on_own("status").output
 
 
 def test_one_replica_and_a_lost_disk(make_cluster: MakeCluster) -> None:
@@ -63,10 +46,10 @@ def test_one_replica_and_a_lost_disk(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(replicas=1)
     cluster.synchronous("ANY", 1, "on", deadline_s=20)
     faults.inject(cluster.node("pg1"), "kill")
-    assert labkit("failover").exit_code == 0
-    write(cluster, 1)
+    assert on_own("failover").exit_code == 0
+    write_wal(cluster.primary(), 1)
     assert replication(cluster, "pg2") == "async"
-    assert "(pg_rewind); replication is ANY 1, on" in labkit("rejoin", "pg1").output
+    assert "(pg_rewind); replication is ANY 1, on" in on_own("rejoin", "pg1").output
     assert replication(cluster, "pg2") == "ANY 1"
     cluster.wait_streaming(20)
 
@@ -74,12 +57,12 @@ def test_one_replica_and_a_lost_disk(make_cluster: MakeCluster) -> None:
     control = cluster.node("pg2").control
     assert isinstance(control, Repairable)
     shutil.rmtree(control.data)
-    refused = labkit("failover")
+    refused = on_own("failover")
     assert refused.exit_code == 2
     assert "pg2 cannot be fenced" in refused.stderr
     assert "--accept-data-loss" in refused.stderr
-    assert labkit("failover", "--accept-data-loss").exit_code == 0
-    done = labkit("rejoin", "pg2")
+    assert on_own("failover", "--accept-data-loss").exit_code == 0
+    done = on_own("rejoin", "pg2")
     assert done.exit_code == 0, done.output
     assert "pg2 is a replica of pg1 (pg_basebackup)" in done.output
     cluster.wait_streaming(20)
@@ -87,23 +70,23 @@ def test_one_replica_and_a_lost_disk(make_cluster: MakeCluster) -> None:
 
 def test_up_starts_the_old_primary_and_says_within_seconds_what_has_it_follow(own_cluster: Cluster) -> None:
     faults.inject(own_cluster.node("pg1"), "kill")
-    done = labkit("failover").output
+    done = on_own("failover").output
     assert "by each rule: labkit pg2, Patroni pg2, pg_auto_failover pg2, repmgr pg2" in done
     assert "pg3 streams from the new primary" in done
     assert "writers" not in done, "a command has none to send anywhere"
 
     began = time.monotonic()
-    up = labkit("up")
+    up = on_own("up")
     assert time.monotonic() - began < 20, "it waited for the old primary to stream, which was not asked for"
     assert up.exit_code == 2
     advice = "pg1: it runs, but follows nobody, as a failover leaves an old primary; `labkit rejoin pg1 --name own`"
     assert advice in up.stderr
-    assert advice in labkit("status").output
+    assert advice in on_own("status").output
     assert own_cluster.primary().name == "pg2"
 
-    assert labkit("rejoin", "pg1").exit_code == 0
-    assert "follows nobody" not in labkit("status").output
-    assert labkit("up").exit_code == 0
+    assert on_own("rejoin", "pg1").exit_code == 0
+    assert "follows nobody" not in on_own("status").output
+    assert on_own("up").exit_code == 0
 
 
 def test_a_healthy_node_is_never_failed_over_from(own_cluster: Cluster) -> None:
@@ -114,7 +97,7 @@ def test_a_healthy_node_is_never_failed_over_from(own_cluster: Cluster) -> None:
         (("--old", "pg1"), "it answers as the primary"),
         (("--old", "pg2"), "it is a replica, and answers"),
     ]:
-        done = labkit("failover", *arguments)
+        done = on_own("failover", *arguments)
         assert done.exit_code == 2
         assert said in done.stderr
     assert own_cluster.node("pg1").control.describe()["pid"] == pid
@@ -126,14 +109,14 @@ def test_any_2_of_three_proves_with_one_missing_and_the_missing_one_is_brought_b
     cluster.synchronous("ANY", 2, "on", deadline_s=20)
     faults.inject(cluster.node("pg3"), "kill")
     faults.inject(cluster.node("pg1"), "kill")
-    done = labkit("failover", "--old", "pg1")
+    done = on_own("failover", "--old", "pg1")
     assert done.exit_code == 0, done.output
     assert "pg3 does not answer; `labkit rejoin pg3 --name own` brings it back" in done.output
     assert replication(cluster, "pg2") == "ANY 1"
     for node in ("pg3", "pg1"):
-        assert "replication is ANY 2, on" in labkit("rejoin", node).output
+        assert "replication is ANY 2, on" in on_own("rejoin", node).output
     cluster.wait_streaming(20)
-    write(cluster, 1)
+    write_wal(cluster.primary(), 1)
 
 
 def test_a_lost_primary_s_own_files_tell_how_far_the_replicas_are_behind(make_each: MakeCluster) -> None:
@@ -143,7 +126,7 @@ def test_a_lost_primary_s_own_files_tell_how_far_the_replicas_are_behind(make_ea
     pg1 = cluster.node("pg1")
     for node in cluster.replicas():
         faults.stop_receiving(node)
-    write(cluster, 1_000)
+    write_wal(cluster.primary(), 1_000)
     for fault in ("pause", "kill"):
         faults.inject(pg1, fault)
         done = invoke("failover", "--max-lag-bytes", "100000", *options)
@@ -156,7 +139,7 @@ def test_a_lost_primary_s_own_files_tell_how_far_the_replicas_are_behind(make_ea
             cluster.wait_streaming(20)  # a refused failover leaves them following their primary
             for node in cluster.replicas():
                 faults.stop_receiving(node)
-            write(cluster, 1_000)
+            write_wal(cluster.primary(), 1_000)
     done = invoke("failover", *options)
     assert done.exit_code == 0, done.output
     assert "(pg_rewind)" in invoke("rejoin", "pg1", *options).output
@@ -170,8 +153,8 @@ def test_back_in_the_cluster_commits_wait_for_no_more_replicas_than_stream(own_c
     with cluster.node("pg2").session() as paused:
         paused.execute("SELECT pg_wal_replay_pause()")
     faults.inject(cluster.node("pg1"), "kill")
-    assert "pg2 does not follow pg3: its WAL replay is paused" in labkit("failover").output
-    assert "replication is ANY 1, on" in labkit("rejoin", "pg1").output
+    assert "pg2 does not follow pg3: its WAL replay is paused" in on_own("failover").output
+    assert "replication is ANY 1, on" in on_own("rejoin", "pg1").output
     with cluster.primary().session() as connection:
         connection.execute("CREATE TABLE after ()")
     with pytest.raises(WaitTimeout, match=r"pg2: .*its WAL replay is paused: SELECT pg_wal_replay_resume"):
@@ -179,7 +162,7 @@ def test_back_in_the_cluster_commits_wait_for_no_more_replicas_than_stream(own_c
     with cluster.node("pg2").session() as paused:
         paused.execute("SELECT pg_wal_replay_resume()")
     cluster.wait_streaming(20)
-    healthy = labkit("rejoin", "pg2")
+    healthy = on_own("rejoin", "pg2")
     assert healthy.exit_code == 2
     assert "pg2 follows pg3 already" in healthy.stderr
 
@@ -189,7 +172,7 @@ def test_a_replica_with_more_wal_than_the_new_primary_does_not_hang_the_failover
     cluster = own_cluster
     cluster.synchronous("ANY", 1, "on", deadline_s=20)
     faults.stop_receiving(cluster.node("pg2"))
-    write(cluster, 300)
+    write_wal(cluster.primary(), 300)
     cluster.node("pg3").wait_ready(10)
     faults.inject(cluster.node("pg1"), "kill")
     policy = Policy(accept_data_loss=True, priorities={"pg3": 0})
@@ -199,7 +182,7 @@ def test_a_replica_with_more_wal_than_the_new_primary_does_not_hang_the_failover
     with cluster.node("pg2").session() as connection:
         connection.execute("CREATE TABLE after ()")
     for node in ("pg3", "pg1"):
-        assert "replication is ANY 1, on" in labkit("rejoin", node).output
+        assert "replication is ANY 1, on" in on_own("rejoin", node).output
     cluster.wait_streaming(20)
 
 
@@ -209,17 +192,17 @@ def test_fenced_and_started_it_is_no_second_primary_and_the_next_step_is_named(m
     with contextlib.closing(FailoverSteps(cluster, cluster.node("pg1"))) as steps:
         for step in (steps.survey, steps.decide, steps.preflight, steps.fence):
             step()
-    done = labkit("up", "--replicas", "1")
+    done = on_own("up", "--replicas", "1")
     assert done.exit_code == 2
     assert "`labkit failover --name own` promotes a replica" in done.stderr
     assert cluster.roles() == {"pg1": "replica", "pg2": "replica"}
-    told = json.loads(labkit("failover", "--json").stdout)
+    told = json.loads(on_own("failover", "--json").stdout)
     assert (told["old"], told["primary"], told["left_behind"]) == ("pg1", "pg2", {})
     assert told["took_ms"]["survey"] < 3_000, (
         "the primary's WAL ends with a segment; the survey does not wait for the next one"
     )
     assert list(told["took_ms"]) == ["survey", "decide", "preflight", "fence", "promote", "repair", "repoint"]
     assert [row["node"] for row in told["decision"]] == ["pg2"]
-    told = json.loads(labkit("rejoin", "pg1", "--json").stdout)
+    told = json.loads(on_own("rejoin", "pg1", "--json").stdout)
     assert told == {"node": "pg1", "primary": "pg2", "how": "pg_rewind", "mode": "async", "level": "off"}
     assert cluster.primary().name == "pg2"

@@ -13,10 +13,9 @@ from subprocess import PIPE
 
 import failover_cut_off
 import pytest
-from click.testing import CliRunner, Result
+from fix_cli import on_own
 
 from labkit import paths
-from labkit.cli import main
 from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.cluster.powers import Killable
 from labkit.lab.failover import FailoverSteps, Policy, faults, note
@@ -32,13 +31,9 @@ EndInside = Callable[[str, signal.Signals], None]
 SCRIPT = Path(failover_cut_off.__file__)
 
 
-def labkit(*arguments: str) -> Result:
-    return CliRunner().invoke(main, list(arguments), catch_exceptions=False)
-
-
 def problem() -> str:
     """The problem that `labkit status` reports."""
-    done = labkit("status", "--name", "own", "--json")
+    done = on_own("status", "--json")
     assert done.exit_code == 0, done.output
     return str(json.loads(done.stdout)[0]["problem"])
 
@@ -125,13 +120,13 @@ def test_ended_inside_every_step_it_is_described_and_the_next_one_goes_on(
             assert ("pg1 is fenced" in said) == (list(failover_cut_off.PLACES).index(place) >= 4), place
             assert len(primaries(cluster)) <= 1, place
             assert is_free(cluster)
-    done = labkit("failover", "--name", "own")
+    done = on_own("failover")
     assert done.exit_code == 0, done.output
     assert "pg2 is the primary" in done.stdout
     assert problem() == "None"
     assert primaries(cluster) == ["pg2"]
     cluster.wait_for_catchup(20)
-    assert labkit("rejoin", "pg1", "--name", "own").exit_code == 0
+    assert on_own("rejoin", "pg1").exit_code == 0
     cluster.wait_streaming(20)
     with cluster.primary().session() as connection:
         connection.execute("CREATE TABLE after ()")
@@ -142,7 +137,7 @@ def test_given_up_nothing_is_left_of_it(own_cluster: Cluster, end_inside: EndIns
     """down --purge after kill -9: no process, no file, no note that a new cluster of that name would take for its."""
     faults.inject(own_cluster.node("pg1"), "kill")
     end_inside(place, signal.SIGKILL)
-    done = labkit("down", "--name", "own", "--purge")
+    done = on_own("down", "--purge")
     assert "removed" in done.output
     assert not (paths.clusters() / "own").exists()
     assert processes.within(paths.clusters() / "own") == []
@@ -163,7 +158,7 @@ def test_cut_off_while_the_primary_hung_its_replicas_follow_it_once_it_goes_on(
     end_inside(PAUSED, signal.SIGKILL)
     assert cluster.node("pg2").settings(["primary_conninfo"]) == {"primary_conninfo": ""}
     control.resume()
-    done = labkit("failover", "--name", "own")
+    done = on_own("failover")
     assert done.exit_code == 0, done.output
     assert "the failover is given up" in done.stdout
     assert problem() == "None"
@@ -175,7 +170,7 @@ def test_cut_off_while_the_primary_hung_its_replicas_follow_it_once_it_goes_on(
     for node in (cluster.node("pg2"), cluster.node("pg3")):
         with node.session() as connection:
             connection.execute("SELECT pg_wal_replay_pause()")
-    done = labkit("failover", "--name", "own")
+    done = on_own("failover")
     assert done.exit_code == 2
     assert "its WAL replay is paused" in done.stderr
     for node in (cluster.node("pg2"), cluster.node("pg3")):

@@ -4,32 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
 
 import pytest
-from click.testing import CliRunner, Result
-from fix_cluster import MakeCluster
+from fix_cli import on_own
+from fix_cluster import MakeCluster, paused, write_wal
 
-from labkit.cli import main
 from labkit.errors import ClusterError
 from labkit.lab.cluster import sql, synchronize
 from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.cluster.node import Node
-from labkit.lab.cluster.powers import Killable, Repairable
+from labkit.lab.cluster.powers import Repairable
 from labkit.lab.failover import FailoverSteps, faults, note
 from labkit.lab.failover.watching import Watch
-
-
-def labkit(*arguments: str) -> Result:
-    return CliRunner().invoke(main, [*arguments, "--name", "own"], catch_exceptions=False)
-
-
-def write_megabytes(node: Node, megabytes: int) -> None:
-    """WAL that is on the node's disk when this returns, whichever replicas have received it."""
-    with node.session() as connection:
-        connection.execute("SET synchronous_commit = local")
-        message = "pg_logical_emit_message(true, 'filler', repeat('x', 1048576))"
-        connection.execute(f"SELECT count({message}) FROM generate_series(1, {megabytes})")
+from labkit.units import MIB
 
 
 def tell(node: Node, **settings: str) -> None:
@@ -37,25 +24,15 @@ def tell(node: Node, **settings: str) -> None:
         sql.configure(connection, settings)
 
 
-@contextlib.contextmanager
-def hanging(node: Node) -> Iterator[None]:
-    assert isinstance(node.control, Killable)
-    node.control.pause()
-    try:
-        yield
-    finally:
-        node.control.resume()
-
-
 def test_a_primary_that_was_promoted_a_moment_ago_tells_how_far_its_replica_is_behind(own_cluster: Cluster) -> None:
     """Its control file still names the timeline of before: the checkpoint after the promotion has not ended."""
     pg2, pg3 = own_cluster.node("pg2"), own_cluster.node("pg3")
     faults.inject(own_cluster.node("pg1"), "kill")
-    assert labkit("failover").exit_code == 0
+    assert on_own("failover").exit_code == 0
     faults.stop_receiving(pg3)
-    write_megabytes(pg2, 40)
+    write_wal(pg2, 40, record_bytes=MIB)
     faults.inject(pg2, "kill")
-    done = labkit("failover", "--old", "pg2")
+    done = on_own("failover", "--old", "pg2")
     assert done.exit_code == 2
     assert "bytes of WAL behind the last known position of the primary" in done.stderr
     assert pg3.role() == "replica"
@@ -68,11 +45,11 @@ def test_the_lag_is_unknown_when_commits_waited_for_no_replica_and_the_primary_s
     assert isinstance(control, Repairable)
     faults.inject(own_cluster.node("pg1"), "kill")
     control.clear()
-    refused = labkit("failover")
+    refused = on_own("failover")
     assert refused.exit_code == 2
     assert "how far pg2 is behind is not known" in refused.stderr
     assert note.read(own_cluster) is None
-    done = labkit("failover", "--accept-data-loss")
+    done = on_own("failover", "--accept-data-loss")
     assert done.exit_code == 0, done.output
     assert "pg1 cannot be fenced, it could come back as a second primary" in done.output
     assert "its data marked as a replica's" not in done.output
@@ -88,7 +65,7 @@ def test_a_survivor_that_missed_a_change_does_not_say_what_commits_waited_for(ow
         assert str(synchronize.current(connection)) == "async", "it missed the change"
     faults.inject(pg1, "kill")
     faults.inject(pg3, "kill")
-    done = labkit("failover", "--old", "pg1")
+    done = on_own("failover", "--old", "pg1")
     assert done.exit_code == 2
     assert "the quorum cannot be proven: commits waited for ANY 1, and pg3 does not answer" in done.stderr
     assert pg2.role() == "replica"
@@ -101,7 +78,7 @@ def test_a_survivor_that_hangs_after_the_loss_is_waited_for_no_longer_than_anoth
         faults.inject(pg1, "kill")
         watch.wait_for_failure(20)
         sessions, lsn, replication = watch.take_sessions(), watch.primary_lsn, watch.replication
-    with hanging(pg3):
+    with paused(pg3):
         steps = FailoverSteps(own_cluster, pg1, primary_lsn=lsn, replication=replication, sessions=sessions)
         with contextlib.closing(steps):
             began = time.monotonic()
@@ -115,15 +92,15 @@ def test_a_survivor_that_hangs_after_the_loss_is_waited_for_no_longer_than_anoth
 def test_one_replica_that_hangs_keeps_nothing_else_from_being_set_or_rejoined(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(replicas=3)
     pg1, _, pg3, pg4 = cluster.nodes
-    with hanging(pg4):
+    with paused(pg4):
         assert set(cluster.synchronous("ANY", 2, "on", deadline_s=30)) == {"pg2", "pg3"}
         faults.inject(pg1, "kill")
-        done = labkit("failover", "--old", "pg1")
+        done = on_own("failover", "--old", "pg1")
         assert done.exit_code == 0, done.output
-        back = labkit("rejoin", "pg1")
+        back = on_own("rejoin", "pg1")
         assert back.exit_code == 0, back.output
         new = cluster.primary()
-        back = labkit("rejoin", "pg4")
+        back = on_own("rejoin", "pg4")
         assert back.exit_code == 0, back.output
     with new.session() as connection:
         assert str(synchronize.current(connection)) == "ANY 2"
@@ -133,10 +110,10 @@ def test_one_replica_that_hangs_keeps_nothing_else_from_being_set_or_rejoined(ma
 def test_two_primaries_become_one_again_with_the_command_that_the_message_names(own_cluster: Cluster) -> None:
     with own_cluster.node("pg2").session() as connection:
         connection.execute("SELECT pg_promote()")
-    said = labkit("status").output
+    said = on_own("status").output
     assert "more than one primary" in said
     assert "`labkit rejoin NODE --name own` makes NODE, the old one, a replica" in said
-    done = labkit("rejoin", "pg1")
+    done = on_own("rejoin", "pg1")
     assert done.exit_code == 0, done.output
     assert own_cluster.primary().name == "pg2"
 
@@ -155,7 +132,7 @@ def test_a_node_that_answers_is_not_failed_over_from_by_the_library_either(own_c
 
 def test_a_second_rejoin_is_refused_while_one_runs(own_cluster: Cluster) -> None:
     with note.alone_on(own_cluster):
-        done = labkit("rejoin", "pg2")
+        done = on_own("rejoin", "pg2")
     assert done.exit_code == 2
     assert "is under way already" in done.stderr
 
@@ -163,16 +140,16 @@ def test_a_second_rejoin_is_refused_while_one_runs(own_cluster: Cluster) -> None
 def test_what_was_raised_by_a_rejoin_is_said(own_cluster: Cluster) -> None:
     own_cluster.synchronous("ANY", 1, "on", deadline_s=20)
     faults.inject(own_cluster.node("pg1"), "kill")
-    assert labkit("failover").exit_code == 0
+    assert on_own("failover").exit_code == 0
     for node in ("pg2", "pg3"):
         tell(own_cluster.node(node), synchronous_standby_names="", synchronous_commit="local")
-    assert "replication is ANY 1, on as before the failover (it was async, local)" in labkit("rejoin", "pg1").output
+    assert "replication is ANY 1, on as before the failover (it was async, local)" in on_own("rejoin", "pg1").output
 
 
 def test_up_starts_as_many_as_there_are(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(replicas=3)
-    assert labkit("down").exit_code == 0
-    assert "`labkit up --name own` starts it" in labkit("status").output
-    done = labkit("up")
+    assert on_own("down").exit_code == 0
+    assert "`labkit up --name own` starts it" in on_own("status").output
+    done = on_own("up")
     assert done.exit_code == 0, done.output
     assert len(cluster.replicas()) == 3

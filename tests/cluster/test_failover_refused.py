@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from click.testing import CliRunner
+from fix_cli import on_own
 
 from labkit.checkers import audit
-from labkit.cli import main
 from labkit.errors import BadInput, ClusterError
 from labkit.experiments.durability_matrix.parameters import DurabilityMatrix
 from labkit.experiments.failover.parameters import Failover
@@ -37,13 +36,13 @@ def test_what_cannot_be_proven_is_refused_and_nothing_is_promoted_until_it_is_ov
     cluster.synchronous("ANY", 1, "on", deadline_s=20)
     faults.inject(cluster.node("pg3"), "kill")
     faults.inject(old, "kill")
-    done = CliRunner().invoke(main, ["failover", "--name", "own", "--old", "pg1"])
+    done = on_own("failover", "--old", "pg1")
     assert done.exit_code == 2
     assert "the quorum cannot be proven" in done.stderr
     assert "--accept-data-loss" in done.stderr
     assert cluster.node("pg2").role() == "replica"
 
-    done = CliRunner().invoke(main, ["failover", "--name", "own", "--old", "pg1", "--accept-data-loss"])
+    done = on_own("failover", "--old", "pg1", "--accept-data-loss")
     assert done.exit_code == 0, done.output
     assert cluster.node("pg2").role() == "primary"
     with cluster.node("pg2").session() as connection:  # no inherited setting makes it hang

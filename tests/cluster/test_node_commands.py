@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Callable
 
 import pytest
+from fix_cli import shell
 
 from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.providers.protocol import Provider
@@ -19,11 +19,7 @@ def labkit(each_provider: Provider, each_cluster: Cluster) -> Command:
     """Run a labkit command on the module's cluster."""
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
-        program = "from labkit.cli import main; main()"
-        where = ["--provider", each_provider.name, "--name", each_cluster.name]
-        return subprocess.run(
-            [sys.executable, "-c", program, *words, *where], capture_output=True, text=True, check=False, timeout=120
-        )
+        return shell(*words, "--provider", each_provider.name, "--name", each_cluster.name)
 
     return run
 

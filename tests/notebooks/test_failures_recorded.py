@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from click.testing import CliRunner
+from fix_cli import invoke
 
 from labkit import paths
 from labkit.analysis.report import report
-from labkit.cli import main
 from labkit.experiments import catalogue
 from labkit.experiments.durability_matrix import findings as durability
 from labkit.experiments.failover import findings as recovery
@@ -38,7 +37,7 @@ def test_a_recorded_run_is_drawn_with_its_verdicts(experiment: str, tmp_path: Pa
 
 def test_the_audit_of_a_recorded_failover_can_be_repeated() -> None:
     for recorded in samples("failover"):
-        done = CliRunner().invoke(main, ["audit", str(recorded.path), "--json"])
+        done = invoke("audit", str(recorded.path), "--json")
         (judged,) = json.loads(done.stdout)
         assert judged["counts"] == recorded.blocks[0].counts.as_json()
         assert judged["verdict"] == recorded.blocks[0].verdict

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from click.testing import CliRunner
+from fix_cli import invoke
 from fix_runs import UNMEASURED, Recipe, build
 
 from labkit import paths
 from labkit.analysis.report import report
-from labkit.cli import main
 from labkit.errors import LabkitError
 from labkit.experiments.read_scaling import findings as read_scaling
 from labkit.run.store import Run
@@ -135,7 +134,7 @@ def test_two_runs_side_by_side(runs: tuple[Run, Run], tmp_path: Path) -> None:
 
 def test_a_run_that_is_not_valid_is_reported_and_ends_with_exit_code_1(tmp_path: Path) -> None:
     run = build(tmp_path / "runs", Recipe(rounds=1, workloads=("get-user",), wrong=3))
-    done = CliRunner().invoke(main, ["report", str(run.path), "-o", str(tmp_path / "copy.html")])
+    done = invoke("report", str(run.path), "-o", str(tmp_path / "copy.html"))
     assert done.exit_code == 1, done.output
     assert "Not valid: get-user, primary-only: 3 answers were wrong." in done.output
     page = (tmp_path / "copy.html").read_text(encoding="utf-8")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import socket
 from collections import namedtuple
 from pathlib import Path
 
 import pytest
+from fix_cluster import taken_port
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,12 +48,8 @@ def test_a_quoted_value_never_ends_its_quotes(value: str) -> None:
 
 
 def test_a_taken_port_names_the_node_and_the_process() -> None:
-    with socket.socket() as taken:
-        taken.bind((checks.HOST, 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        with pytest.raises(ClusterError, match=rf"pg2: port {port} is taken.*labkit down --purge"):
-            checks.check_port("pg2", port)
+    with taken_port() as port, pytest.raises(ClusterError, match=rf"pg2: port {port} is taken.*labkit down --purge"):
+        checks.check_port("pg2", port)
     checks.check_port("pg2", port)
 
 

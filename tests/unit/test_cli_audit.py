@@ -7,20 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from fix_cli import invoke
 from fix_records import a_trial
 
 from labkit import paths
-from labkit.cli import main
 from labkit.lab.failover import readback
 from labkit.run import ledger
 from labkit.run.store import Run, RunStore
 
 ASYNC, SAFE = ("async", "on"), ("ANY 1", "on")
-
-
-def audited(*arguments: str) -> Result:
-    return CliRunner().invoke(main, ["audit", *arguments], catch_exceptions=False)
 
 
 def matrix(folder: Path, trials: list[tuple[tuple[str, str], list[int]]]) -> Run:
@@ -42,7 +37,7 @@ def matrix(folder: Path, trials: list[tuple[tuple[str, str], list[int]]]) -> Run
 
 def test_a_loss_that_replication_allows_is_a_finding_and_any_other_a_failure(tmp_path: Path) -> None:
     allowed = matrix(tmp_path / "allowed", [(SAFE, [0, 1, 2]), (ASYNC, [0]), (("FIRST 1", "local"), [0, 1])])
-    done = audited(str(allowed.path))
+    done = invoke("audit", str(allowed.path))
     assert done.stdout.splitlines() == [
         "trial 0 ANY 1/on kill: true, all 3 acknowledged rows are there",
         "trial 1 async/on kill: false, 2 lost (nothing was promised)",
@@ -50,11 +45,11 @@ def test_a_loss_that_replication_allows_is_a_finding_and_any_other_a_failure(tmp
     ]
     assert done.exit_code == 0
     broken = matrix(tmp_path / "broken", [(SAFE, [0, 1])])
-    assert audited(str(broken.path)).exit_code == 1
+    assert invoke("audit", str(broken.path)).exit_code == 1
     invented = matrix(tmp_path / "invented", [(ASYNC, [0, 7])])
-    assert audited(str(invented.path)).exit_code == 1
-    assert "lost: 1" in audited(str(allowed.path), "--block", "1").stdout
-    none = audited(str(allowed.path), "--block", "9")
+    assert invoke("audit", str(invented.path)).exit_code == 1
+    assert "lost: 1" in invoke("audit", str(allowed.path), "--block", "1").stdout
+    none = invoke("audit", str(allowed.path), "--block", "9")
     assert none.exit_code == 2
     assert "has no trial 9; there are 0 to 2" in none.stderr
 
@@ -63,16 +58,16 @@ def test_a_trial_that_cannot_be_judged_keeps_no_other_from_its_verdict(tmp_path:
     run = matrix(tmp_path, [(SAFE, [0, 1, 2]), (SAFE, [0, 1, 2]), (SAFE, [0, 1, 2])])
     (run.path / "ledger" / "block-00001.ledger").unlink()
     (run.path / "survivors" / "block-00002-promoted.parquet").unlink()
-    done = audited(str(run.path))
+    done = invoke("audit", str(run.path))
     assert done.exit_code == 1
     assert done.stdout.splitlines() == [
         "trial 0 ANY 1/on kill: true, all 3 acknowledged rows are there",
         f"trial 1 ANY 1/on kill: unknown, {run.id} holds no ledger of trial 1, so there is nothing to audit",
         "trial 2 ANY 1/on kill: unknown, nothing was read back, of 3 acknowledged rows",
     ]
-    alone = audited(str(run.path), "--block", "2")
+    alone = invoke("audit", str(run.path), "--block", "2")
     assert [line.split()[-1] for line in alone.stdout.splitlines()[1:]] == ["–"] * 8
-    (told,) = json.loads(audited(str(run.path), "--block", "2", "--json").stdout)
+    (told,) = json.loads(invoke("audit", str(run.path), "--block", "2", "--json").stdout)
     assert set(told["counts"].values()) == {None}, "nothing read back is never 0 lost"
 
 
@@ -80,25 +75,25 @@ def test_a_damaged_ledger_is_the_verdict_of_its_own_trial_only(tmp_path: Path) -
     run = matrix(tmp_path, [(SAFE, [0, 1, 2]), (SAFE, [0, 1, 2])])
     damaged = run.path / "ledger" / "block-00000.ledger"
     damaged.write_bytes(b"no ledger at all")
-    done = audited(str(run.path))
+    done = invoke("audit", str(run.path))
     assert done.exit_code == 1
     first, second = done.stdout.splitlines()
     assert first.startswith("trial 0 ANY 1/on kill: unknown, ")
     assert second == "trial 1 ANY 1/on kill: true, all 3 acknowledged rows are there"
     assert done.stderr == ""
-    assert audited(str(run.path), "--json").exit_code == 1
-    assert audited(str(run.path), "--block", "1").exit_code == 0
+    assert invoke("audit", str(run.path), "--json").exit_code == 1
+    assert invoke("audit", str(run.path), "--block", "1").exit_code == 0
 
 
 @pytest.mark.parametrize("path", sorted((paths.sample_runs() / "durability-matrix").iterdir()), ids=lambda p: p.name)
 def test_a_matrix_without_its_ledger_tells_what_run_json_knows_and_that_it_is_not_judged_again(path: Path) -> None:
     recorded = json.loads((path / "run.json").read_text(encoding="utf-8"))["blocks"]
-    done = audited(str(path))
+    done = invoke("audit", str(path))
     assert done.exit_code == 2
     assert "keeps no ledger of writes, so there is nothing to judge again" in done.stderr
     first, *lines = done.stdout.splitlines()
     assert "as judged when it was recorded" in first
     assert [line.split(": ", 1)[1] for line in lines] == [f"{b['verdict']}, {b['reason']}" for b in recorded]
-    rows = json.loads(audited(str(path), "--json").stdout)
+    rows = json.loads(invoke("audit", str(path), "--json").stdout)
     assert all(row["recorded"] for row in rows)
     assert [row["counts"] for row in rows] == [b["counts"] for b in recorded]

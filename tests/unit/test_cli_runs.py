@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from fix_cli import invoke
 from fix_runs import Recipe, build
 
-from labkit.cli import main
 from labkit.run.store import Run, RunStore
 
 
@@ -24,14 +23,10 @@ def run(root: Path) -> Run:
     return build(root, Recipe(rounds=2))
 
 
-def labkit(*words: str) -> Result:
-    return CliRunner().invoke(main, list(words))
-
-
 def test_every_problem_of_a_command_is_in_one_message(root: Path, tmp_path: Path) -> None:
     file = tmp_path / "p.yaml"
     file.write_text("duration_s: -1\n")
-    done = labkit("run", "read-scaling", "-f", str(file), "-p", "vus=0", "-p", "nonsense", "-p", "userz=5")
+    done = invoke("run", "read-scaling", "-f", str(file), "-p", "vus=0", "-p", "nonsense", "-p", "userz=5")
     assert done.exit_code == 2
     for problem in ("duration_s: -1", "vus: 0", "'nonsense' is not of the form", "did you mean 'users'"):
         assert problem in done.output
@@ -39,7 +34,7 @@ def test_every_problem_of_a_command_is_in_one_message(root: Path, tmp_path: Path
 
 
 def test_an_unknown_experiment_and_its_bad_words_are_refused_together(root: Path) -> None:
-    done = labkit("run", "read-scale", "-p", "x", "-f", "/nowhere.yaml")
+    done = invoke("run", "read-scale", "-p", "x", "-f", "/nowhere.yaml")
     assert done.exit_code == 2
     for problem in ("did you mean 'read-scaling'", "'x' is not of the form", "/nowhere.yaml"):
         assert problem in done.output
@@ -48,13 +43,13 @@ def test_an_unknown_experiment_and_its_bad_words_are_refused_together(root: Path
 
 @pytest.mark.usefixtures("root")
 def test_an_arm_without_a_server_is_refused() -> None:
-    done = labkit("run", "read-scaling", "-p", "replicas=0")
+    done = invoke("run", "read-scaling", "-p", "replicas=0")
     assert done.exit_code == 2
     assert "replicas-round-robin without a server" in done.output
 
 
 def test_runs_lists_id_status_parameters_and_headline(run: Run) -> None:
-    done = labkit("runs")
+    done = invoke("runs")
     assert done.exit_code == 0
     assert run.id in done.output
     assert "complete" in done.output
@@ -63,7 +58,7 @@ def test_runs_lists_id_status_parameters_and_headline(run: Run) -> None:
 
 
 def test_runs_as_json(run: Run) -> None:
-    (listed,) = json.loads(labkit("runs", "--json").output)
+    (listed,) = json.loads(invoke("runs", "--json").output)
     assert (listed["id"], listed["status"]) == (run.id, "complete")
     assert listed["parameters"]["vus"] == 50
     assert {row["workload"] for row in listed["headline"]} == {"get-user", "search-users"}
@@ -72,7 +67,7 @@ def test_runs_as_json(run: Run) -> None:
 def test_a_damaged_run_is_listed_with_its_reason_beside_the_others(run: Run, root: Path) -> None:
     broken = RunStore(root).create("read-scaling", {})
     (broken.path / "run.json").write_text("{")
-    done = labkit("runs")
+    done = invoke("runs")
     assert done.exit_code == 0
     assert run.id in done.output
     assert f"{broken.id}  unreadable" in done.output
@@ -80,14 +75,14 @@ def test_a_damaged_run_is_listed_with_its_reason_beside_the_others(run: Run, roo
 
 @pytest.mark.usefixtures("root")
 def test_no_runs_says_how_to_make_one() -> None:
-    done = labkit("runs")
+    done = invoke("runs")
     assert done.exit_code == 0
     assert "labkit run read-scaling" in done.output
 
 
 @pytest.mark.parametrize("words", [("report", "nowhere"), ("compare", "nowhere", "latest")])
 def test_an_unknown_run_is_answered_with_the_newest(run: Run, words: tuple[str, ...]) -> None:
-    done = labkit(*words)
+    done = invoke(*words)
     assert done.exit_code == 2
     assert "there is no run 'nowhere'" in done.output
     assert run.id in done.output
@@ -96,14 +91,14 @@ def test_an_unknown_run_is_answered_with_the_newest(run: Run, words: tuple[str, 
 def test_a_run_cut_off_before_it_was_measured_has_no_report(root: Path) -> None:
     empty = RunStore(root).create("read-scaling", {})
     empty.mark("failed", "interrupted")
-    done = labkit("report", empty.id)
+    done = invoke("report", empty.id)
     assert done.exit_code == 2
     assert "holds no finished block (interrupted)" in done.output
 
 
 def test_runs_without_anything_in_common_are_not_compared(root: Path) -> None:
     a, b = (build(root, Recipe(rounds=1, workloads=(name,))) for name in ("get-user", "search-users"))
-    done = labkit("compare", a.id, b.id)
+    done = invoke("compare", a.id, b.id)
     assert done.exit_code == 2
     assert "no workload and arm in common" in done.output
 
@@ -111,6 +106,6 @@ def test_runs_without_anything_in_common_are_not_compared(root: Path) -> None:
 def test_a_damaged_table_is_named(run: Run) -> None:
     part = next((run.path / "ops").iterdir())
     part.write_bytes(part.read_bytes()[:100])
-    done = labkit("compare", run.id, run.id)
+    done = invoke("compare", run.id, run.id)
     assert done.exit_code == 2
     assert str(part) in done.output

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner
+from fix_cli import invoke
 from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader
 
@@ -17,7 +17,6 @@ from labkit import open_run, paths
 from labkit.analysis import export as interchange
 from labkit.analysis import frames
 from labkit.analysis.frames.requests import measured
-from labkit.cli import main
 from labkit.errors import BadInput
 from labkit.run.store import Run
 
@@ -94,7 +93,7 @@ def test_the_trials_of_a_matrix_are_rows_and_no_other_run_has_them(recorded_run:
 @pytest.mark.parametrize(("name", "suffix"), [("hlog", ".hlog"), ("k6", ".json")])
 def test_the_command_writes_into_the_run(make_run: Callable[..., Run], name: str, suffix: str) -> None:
     run = make_run(rounds=1)
-    done = CliRunner().invoke(main, ["export", str(run.path), "--format", name], catch_exceptions=False)
+    done = invoke("export", str(run.path), "--format", name)
     assert done.exit_code == 0
     assert Path(done.output.strip()) == run.derived / f"{name}{suffix}"
-    assert CliRunner().invoke(main, ["export", "no-such-run", "--format", name]).exit_code == 2
+    assert invoke("export", "no-such-run", "--format", name).exit_code == 2
