@@ -9,6 +9,7 @@ import click
 
 from labkit.analysis.words import whole
 from labkit.checkers import audit
+from labkit.cli.options import as_json_option
 from labkit.errors import BadInput, RunUnreadable
 from labkit.experiments.failover.findings import CLASS_WORDS
 from labkit.run import ledger
@@ -19,7 +20,7 @@ from labkit.run.store import Run, open_run
 @click.command("audit")
 @click.argument("run_name", metavar="RUN")
 @click.option("--block", type=int, default=None, help="Only this trial of a durability matrix.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for a script.")
+@as_json_option
 @click.pass_context
 def audit_command(context: click.Context, run_name: str, block: int | None, as_json: bool) -> None:
     """Judge the rows of RUN again: every key of its ledger against the keys that were read back.

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from labkit.cli.options import as_json_option
 from labkit.errors import BadInput, ClusterError
 from labkit.experiments.parameters import assignments
 from labkit.lab import doctor
@@ -29,7 +30,6 @@ provider_option = click.option(
     show_default=True,
     help="Where the servers come from.",
 )
-as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 
 
 def found(name: str, provider_name: str) -> Cluster:

@@ -7,7 +7,8 @@ import json
 
 import click
 
-from labkit.cli.clusters import as_json_option, cluster_name, found, provider_option
+from labkit.cli.clusters import cluster_name, found, provider_option
+from labkit.cli.options import as_json_option
 from labkit.errors import BadInput, ClusterError
 from labkit.lab.cluster import sql, synchronize
 from labkit.lab.cluster.cluster import Cluster, command
@@ -23,7 +24,7 @@ from labkit.run.kinds import event
 @click.option("--old", default=None, help="The primary that failed; found out if only one node does not answer.")
 @click.option(
     "--max-lag-bytes",
-    default=16 * 2**20,
+    default=Policy().max_lag_bytes,
     show_default=True,
     type=click.IntRange(min=0),
     help="Promote no replica further behind.",

@@ -18,13 +18,13 @@ from labkit.analysis.report import sentences, tables
 from labkit.analysis.report.findings import records
 from labkit.analysis.report.findings import summary as summary_of
 from labkit.analysis.statistics import compare
+from labkit.cli.options import as_json_option
 from labkit.errors import BadInput, LabkitError, RunUnreadable
 from labkit.experiments import catalogue
 from labkit.experiments.catalogue import Experiment
 from labkit.experiments.parameters import Parameters, assignments, read_yaml
 from labkit.run.store import Run, RunStore, open_run, read_run
 
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for a script instead of tables.")
 _MEASURED = ("measured", "complete")
 
 
@@ -32,7 +32,7 @@ _MEASURED = ("measured", "complete")
 @click.argument("experiment")
 @click.option("-p", "--parameter", "pairs", multiple=True, metavar="NAME=VALUE", help="Set a parameter; repeatable.")
 @click.option("-f", "--file", "file", type=click.Path(path_type=Path), help="A YAML file of `name: value` lines.")
-@_as_json
+@as_json_option
 @click.pass_context
 def run(context: click.Context, experiment: str, pairs: tuple[str, ...], file: Path | None, as_json: bool) -> None:
     """Run EXPERIMENT and write its report.
@@ -104,7 +104,7 @@ def _fitting(table: pd.DataFrame) -> str:
 @click.command("report")
 @click.argument("run_name", metavar="RUN")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the HTML here as well.")
-@_as_json
+@as_json_option
 @click.pass_context
 def report_command(context: click.Context, run_name: str, output: Path | None, as_json: bool) -> None:
     """Draw the report of a recorded RUN again: its id, a part of it, its directory, or `latest`.
@@ -131,7 +131,7 @@ def _measured(recorded: Run) -> Run:
 
 @click.command("runs")
 @click.option("-n", "--last", default=20, show_default=True, help="How many, the newest last.")
-@_as_json
+@as_json_option
 def runs_command(last: int, as_json: bool) -> None:
     """List recorded runs: id, status, key parameters, headline."""
     rows = [_listed(path) for path in list(RunStore(paths.runs()).paths())[-last:]]
@@ -183,7 +183,7 @@ def _headline(recorded: Run, kind: Experiment) -> list[dict[str, Any]]:
 @click.command("compare")
 @click.argument("run_a", metavar="RUN")
 @click.argument("run_b", metavar="RUN")
-@_as_json
+@as_json_option
 def compare_command(run_a: str, run_b: str, as_json: bool) -> None:
     """Lay two runs of one experiment side by side: parameters, figures with intervals, plots, as HTML too."""
     a, b = _measured(open_run(run_a)), _measured(open_run(run_b))

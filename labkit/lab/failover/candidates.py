@@ -21,8 +21,10 @@ from dataclasses import dataclass
 from labkit.lab.cluster.sql import Role
 from labkit.replication import Replication
 from labkit.run.schema import Standing
+from labkit.units import MIB
 
-PATRONI_MAX_LAG_BYTES = 2**20
+MAX_LAG_BYTES = 16 * MIB
+PATRONI_MAX_LAG_BYTES = MIB
 DEFAULT_PRIORITY = 100
 
 
@@ -85,7 +87,7 @@ def decide(
     survivors: Sequence[Survivor],
     replication: Replication,
     primary_lsn: int | None = None,
-    max_lag_bytes: int = 16 * 2**20,
+    max_lag_bytes: int = MAX_LAG_BYTES,
 ) -> Decision:
     """Choose among all replicas the dead primary had, those that do not answer included.
 

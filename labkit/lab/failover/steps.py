@@ -59,7 +59,7 @@ class Policy:
         deadline_s: of each step.
     """
 
-    max_lag_bytes: int = 16 * 2**20
+    max_lag_bytes: int = candidates.MAX_LAG_BYTES
     accept_data_loss: bool = False
     priorities: Mapping[str, int] = field(default_factory=dict)
     hold_writes: bool = True
