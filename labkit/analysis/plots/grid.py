@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from labkit.analysis.plots.style import GREY, WIDTH_IN, Sheet, arm_colour, drawing, wrapped
+from labkit.analysis.plots.style import GREY, WIDTH_IN, Sheet, arm_colour, drawing, say, wrapped
 from labkit.analysis.words import arm_words
 
 Draw = Callable[[pd.DataFrame, Axes], Axes]
@@ -83,7 +83,7 @@ def beside(
             title = " · ".join([*(arm_words(word) for word in group), panel.title]) if len(drawn) else panel.title
             band.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
             if not len(drawn):
-                _say(band.subplots(), panel.absence(missing))
+                say(band.subplots(), panel.absence(missing))
                 continue
             part = drawn[(drawn[keys] == list(group)).all(axis="columns")]
             _row(band, part, panel, names, columns)
@@ -111,14 +111,9 @@ def _row(band: Any, part: pd.DataFrame, panel: Panel, names: Sequence[str], colu
         if len(mine):
             panel.draw(mine, ax)
         else:
-            _say(ax, "no sample in these rounds")
+            say(ax, "no sample in these rounds")
     for ax in axes[1:]:
         ax.set_ylabel("")
-
-
-def _say(ax: Axes, text: str) -> None:
-    ax.set_axis_off()
-    ax.text(0.5, 0.5, wrapped(text, 68), ha="center", va="center", color=GREY, transform=ax.transAxes)
 
 
 def _legend(sheet: Sheet) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 
 from labkit.analysis.plots.grid import Draw, Panel
-from labkit.analysis.plots.style import PLAIN, arm_colour, counts, node_style
+from labkit.analysis.plots.style import PLAIN, arm_colour, counts, logarithmic, node_style
 from labkit.units import MIB
 
 _TIME = "measured time, s"
@@ -80,11 +80,8 @@ def ecdf(frame: pd.DataFrame, ax: Axes) -> Axes:
     words = "\n".join(f"p{q}  {value:.3g} ms" for q, value in zip((50, 99), marks, strict=True))
     # Above a distribution function its left-hand side is always free.
     ax.text(0.03, 0.95, words, transform=ax.transAxes, va="top", color=colour)
-    ax.set_xscale("log")
     decades = np.log10(frame["latency_ms"].iloc[-1] / frame["latency_ms"].iloc[0])
-    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2 else (1,)))
-    ax.xaxis.set_major_formatter(PLAIN)
-    ax.xaxis.set_minor_formatter(NullFormatter())
+    logarithmic(ax, "x", PLAIN, (1, 2, 5) if decades < 2 else (1,))
     ax.set_xlabel("latency, ms (logarithmic)")
     ax.set_ylabel("share of requests")
     ax.yaxis.set_major_formatter(PercentFormatter(1))

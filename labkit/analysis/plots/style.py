@@ -83,6 +83,12 @@ def wrapped(text: str, width: int) -> str:
     return "\n".join(textwrap.wrap(text, width))
 
 
+def say(ax: Axes, text: str) -> None:
+    """Text in the place of what an Axes would show."""
+    ax.set_axis_off()
+    ax.text(0.5, 0.5, wrapped(text, 68), ha="center", va="center", color=GREY, transform=ax.transAxes)
+
+
 PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 
 

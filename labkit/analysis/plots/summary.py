@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from labkit.analysis.frames.rows import each, matching
-from labkit.analysis.plots.style import BLACK, GREY, WIDTH_IN, Sheet, arm_colour, counts, drawing
+from labkit.analysis.plots.style import BLACK, WIDTH_IN, Sheet, arm_colour, counts, drawing, say
 from labkit.analysis.statistics.bootstrap import mean_interval
 from labkit.analysis.words import arm_words
 
@@ -52,8 +52,7 @@ def headline(rounds: pd.DataFrame, reference: pd.DataFrame) -> Sheet:
                 if len(mine):
                     rate_bars(mine, ax)
                 else:
-                    ax.set_axis_off()
-                    ax.text(0.5, 0.5, "not measured", ha="center", color=GREY, transform=ax.transAxes)
+                    say(ax, "not measured")
     sheet.alt = f"Requests per second of each arm for {', '.join(workloads)}, this run beside the original report"
     return sheet
 

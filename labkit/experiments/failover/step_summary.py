@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from labkit.analysis.words import number
 from labkit.run import steps
 from labkit.run.schema import Event
 from labkit.run.schema.events import Synchronous
@@ -33,7 +34,7 @@ class StepSummary:
     """What is said where there is no line."""
 
     def __str__(self) -> str:
-        rows = [f"{x.at_s:,.3f} s  {x.words}" + (f"  ({_number(x.took_ms)} ms)" if x.took_ms else "") for x in self]
+        rows = [f"{x.at_s:,.3f} s  {x.words}" + (f"  ({number(x.took_ms)} ms)" if x.took_ms else "") for x in self]
         return "\n".join([self.step.name, *(f"  {row}" for row in rows or [self.otherwise])])
 
     def __iter__(self) -> Iterator[Line]:
@@ -44,7 +45,7 @@ class StepSummary:
             return f"<p>{html.escape(self.otherwise)}</p>"
         rows = "".join(
             f"<tr><th>{x.at_s:,.3f}</th><td>{html.escape(x.words)}</td>"
-            f"<td>{'' if x.took_ms is None else _number(x.took_ms)}</td></tr>"
+            f"<td>{'' if x.took_ms is None else number(x.took_ms)}</td></tr>"
             for x in self
         )
         head = "<tr><th>at, s</th><th>what</th><th>took, ms</th></tr>"
@@ -72,7 +73,3 @@ def _lines(event: Event) -> list[Line]:
     at_s, took_ms = steps.at_ns(event) / 1e9, getattr(event, "took_ms", None)
     first, *more = steps.said(event).splitlines()
     return [Line(at_s, first, took_ms), *(Line(at_s, text) for text in more)]
-
-
-def _number(value: float) -> str:
-    return f"{value:,.3f}" if value < 10 else f"{value:,.1f}"
