@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from labkit.errors import LabkitError
+from labkit.remedies import setting
 
 _BETWEEN_TRIES_S = 0.05
 
@@ -46,10 +47,8 @@ def locked(file: Path, refusal: Callable[[str], LabkitError], deadline_s: float 
         file.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise LabkitError(
-            f"the folder {file.parent} cannot be used ({error.strerror}); point LABKIT_DATA at a folder that can be "
-            "written to"
-        ) from error
+        helps = setting("LABKIT_DATA", "a folder that can be written to")
+        raise LabkitError(f"the folder {file.parent} cannot be used ({error.strerror})", remedy=helps) from error
     try:
         give_up = time.monotonic() + deadline_s
         while not _taken(descriptor):

@@ -12,9 +12,9 @@ import numpy as np
 from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogWriter
 
+from labkit.analysis.frames import trials
 from labkit.analysis.frames.requests import Block, figures, groups, measured
 from labkit.errors import BadInput
-from labkit.experiments.durability_matrix import findings as durability
 from labkit.run.schema import LoadBlock
 from labkit.run.store import Run
 
@@ -134,9 +134,9 @@ def _counter(count: int, seconds: float) -> dict[str, Any]:
     return {"type": "counter", "contains": "default", "values": {"count": count, "rate": count / seconds}}
 
 
-def trials(run: Run, file: TextIO) -> None:
-    """Write a CSV row a trial of a durability matrix: the run's id, the columns of `findings.durability.trials`."""
-    rows = durability.trials(run)
+def trials_csv(run: Run, file: TextIO) -> None:
+    """Write a CSV row per trial of a durability matrix: the run's id, the columns of `frames.trials`."""
+    rows = trials.trials(run)
     rows.insert(0, "run", run.path.name)
     rows.to_csv(file, index=False, float_format="%.3f")
 
@@ -144,7 +144,7 @@ def trials(run: Run, file: TextIO) -> None:
 FORMATS: dict[str, tuple[str, Callable[[Run, TextIO], None]]] = {
     "hlog": (".hlog", hlog),
     "k6": (".json", k6),
-    "trials": (".csv", trials),
+    "trials": (".csv", trials_csv),
 }
 
 
@@ -155,9 +155,9 @@ def export(run: Run, name: str, path: Path | None = None) -> Path:
     """
     suffix, write = FORMATS[name]
     if name == "trials" and run.experiment != "durability-matrix":
-        raise BadInput(f"--format: {run.id} is a run of {run.experiment}; trials are those of a durability-matrix")
+        raise BadInput(f"format: {run.id} is a run of {run.experiment}; trials are those of a durability-matrix")
     if name != "trials" and not all(isinstance(block, LoadBlock) for block in run.blocks):
-        raise BadInput(f"--format: {run.id} is a run of {run.experiment}, which has no arms to tell latencies of")
+        raise BadInput(f"format: {run.id} is a run of {run.experiment}, which has no arms to tell latencies of")
     path = path or run.derived / f"{name}{suffix}"
     with path.open("w", encoding="utf-8") as file:
         write(run, file)

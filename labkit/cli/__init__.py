@@ -9,7 +9,7 @@ from typing import Any
 import click
 import psutil
 
-from labkit.cli import clusters, failovers, nodes
+from labkit.cli import clusters, failovers, nodes, wording
 from labkit.errors import LabkitError
 
 # What the machine refuses rather than labkit's own doing; any other OSError is a bug and keeps its traceback.
@@ -36,7 +36,7 @@ class _Lab(click.Group):
         try:
             return super().invoke(ctx)
         except LabkitError as error:
-            click.echo(f"Error: {error}", err=True)
+            click.echo(f"Error: {wording.explain(error)}", err=True)
             ctx.exit(error.exit_code)
         except psutil.AccessDenied as error:
             click.echo(f"Error: process {error.pid} belongs to another user; run labkit as that user", err=True)

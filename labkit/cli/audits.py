@@ -1,4 +1,4 @@
-"""labkit audit: judge a recorded run anew."""
+"""labkit audit: judge a recorded run again."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import click
 
 from labkit.analysis.words import whole
 from labkit.checkers import audit
+from labkit.cli import wording
 from labkit.cli.options import as_json_option
 from labkit.errors import BadInput, RunUnreadable
 from labkit.experiments.failover.findings import CLASS_WORDS
@@ -25,11 +26,11 @@ from labkit.run.store import Run, open_run
 def audit_command(context: click.Context, run_name: str, block: int | None, as_json: bool) -> None:
     """Judge the rows of RUN again: every key of its ledger against the keys that were read back.
 
-    Of a durability matrix every trial is judged, one line each. Rows lost where replication promised nothing (async, or
-    a level of off or local) are a finding, and no failure.
+    Of a durability matrix every trial is judged, one line per trial. Rows lost where replication promised nothing
+    (async, or a level of off or local) are a finding, and no failure.
 
-    Exit code 0: nothing lost that was promised, nothing wrong. 1: something is, or nobody can tell. 2: there is nothing
-    to judge; what run.json says of the verdicts of that time is shown all the same.
+    Exit code 0: the audit passed. 1: it did not, or its verdict is unknown. 2: there is nothing to judge; what run.json
+    says of the verdicts of that time is shown all the same.
     """
     run = open_run(run_name)
     every = [b for b in run.blocks if isinstance(b, TrialBlock)]
@@ -70,7 +71,7 @@ def _judged(run: Run, number: int) -> audit.Audit:
     try:
         return audit.of_run(run, number)
     except RunUnreadable as error:
-        return audit.unread(str(error))
+        return audit.unread(wording.explain(error))
 
 
 def _cell(run: Run, facts: TrialBlock | None) -> str:

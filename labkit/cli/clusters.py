@@ -5,28 +5,29 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import click
 
+from labkit.cli import wording
 from labkit.cli.options import as_json_option
-from labkit.errors import BadInput, ClusterError
+from labkit.errors import BadInput, ClusterError, LabkitError
 from labkit.experiments.parameters import assignments
 from labkit.lab import doctor
-from labkit.lab.cluster.cluster import Cluster, ReplicaLag, command
+from labkit.lab.cluster.cluster import Cluster, ReplicaLag
 from labkit.lab.cluster.node import Node
 from labkit.lab.failover import note
 from labkit.lab.providers import PROVIDERS, provider
 from labkit.lab.providers.protocol import ClusterSpec
 from labkit.lsn import lsn_text
+from labkit.remedies import DEFAULT_PROVIDER, Remedy, Verb, advice
 
 cluster_name = click.option("--name", default="lab", show_default=True, help="Name of the cluster.")
 provider_option = click.option(
     "--provider",
     "provider_name",
     type=click.Choice(sorted(PROVIDERS)),
-    default="embedded",
+    default=DEFAULT_PROVIDER,
     show_default=True,
     help="Where the servers come from.",
 )
@@ -36,8 +37,8 @@ def found(name: str, provider_name: str) -> Cluster:
     """The cluster that a command is about. Raises BadInput if there is none."""
     cluster = provider(provider_name).find(name)
     if cluster is None:
-        up = command("up", name, provider_name)
-        raise BadInput(f"there is no cluster {name!r} of provider {provider_name}; `{up}` makes one")
+        helps = Remedy("up", "makes one", name=name, provider=provider_name)
+        raise BadInput(f"there is no cluster {name!r} of provider {provider_name}", remedy=helps)
     return cluster
 
 
@@ -77,15 +78,17 @@ def status(name: str | None, provider_name: str, as_json: bool) -> None:
     source = provider(provider_name)
     names = source.names()
     if name is not None and name not in names:
-        known = f"there are: {', '.join(names)}" if names else f"`{command('up', name, provider_name)}` makes one"
-        raise BadInput(f"there is no cluster {name!r}; {known}")
+        known = advice(f"there are: {', '.join(names)}")
+        made = Remedy("up", "makes one", name=name, provider=provider_name)
+        raise BadInput(f"there is no cluster {name!r}", remedy=known if names else made)
     described = []
     for each in names if name is None else [name]:
         cluster = source.find(each)
         described.append(describe(cluster) if cluster else _unfinished(each, provider_name))
     _show(described, as_json)
     if not described and not as_json:
-        click.echo(f"there is no cluster; `labkit up --provider {provider_name}` finds or makes one")
+        helps = wording.suggest([Remedy("up", "finds or makes one", provider=provider_name)])
+        click.echo(f"there is no cluster; {helps}")
 
 
 @click.command()
@@ -117,13 +120,18 @@ def down(name: str | None, every: bool, purge: bool, provider_name: str, as_json
 def examine(as_json: bool) -> None:
     """Check whether this machine can run the lab, and say how to get what is missing."""
     checks = doctor.examine()
+    helps = [wording.suggest(check.remedies) for check in checks]
     if as_json:
-        click.echo(json.dumps([asdict(check) for check in checks], indent=1))
+        rows = [
+            {"name": check.name, "status": check.status, "found": check.found, "remedy": words}
+            for check, words in zip(checks, helps, strict=True)
+        ]
+        click.echo(json.dumps(rows, indent=1))
     else:
-        for check in checks:
+        for check, words in zip(checks, helps, strict=True):
             click.echo(f"{check.status:<5} {check.name:<15} {check.found}")
-            if check.remedy:
-                click.echo(f"{'':<21} -> {check.remedy}")
+            if words:
+                click.echo(f"{'':<21} -> {words}")
     if any(check.status == "fail" for check in checks):
         raise SystemExit(2)
 
@@ -134,24 +142,23 @@ commands: list[click.Command] = [up, status, down, examine]
 def describe(cluster: Cluster) -> dict[str, Any]:
     """What there is to say about a cluster now, as plain values; what does not answer is None."""
     lags: dict[str, ReplicaLag] = {}
-    problem = None
+    problems: list[LabkitError] = []
     if not any(node.control.running() for node in cluster.nodes):
-        problem = cluster.when_stopped
+        problems.append(cluster.when_stopped)
     else:
         try:
             lags = {lag.name: lag for lag in cluster.lag()}
-            astray = {} if note.read(cluster) else cluster.astray()
-            problem = "; ".join(f"{node}: {advice}" for node, advice in astray.items()) or None
+            problems += [] if note.read(cluster) else cluster.detached_replicas().values()
         except ClusterError as error:
-            problem = str(error)
-    if cut_off := note.sentence(cluster):
-        problem = f"{problem}; {cut_off}" if problem else cut_off
+            problems.append(error)
+    if cut_off := note.unfinished(cluster):
+        problems.append(cut_off)
     return {
         "name": cluster.name,
         "provider": cluster.provider,
         "version": cluster.version,
         "binaries": cluster.binaries,
-        "problem": problem,
+        "problem": _in_words(problems),
         "nodes": [_describe_node(node, lags.get(node.name)) for node in cluster.nodes],
     }
 
@@ -182,9 +189,16 @@ def _describe_node(node: Node, lag: ReplicaLag | None) -> dict[str, Any]:
 
 
 def _unfinished(name: str, provider_name: str) -> dict[str, Any]:
-    again, away = (command(verb, name, provider_name) for verb in ("up", "down"))
-    problem = f"being made, or cut off while it was; `{again}` or `{away}` cleans up"
+    helps = [Remedy(verb, effect, name=name, provider=provider_name) for verb, effect in _ENDINGS]
+    problem = _in_words([ClusterError("being made, or cut off while it was", remedy=helps)])
     return {"name": name, "provider": provider_name, "version": None, "binaries": None, "problem": problem, "nodes": []}
+
+
+_ENDINGS: Sequence[tuple[Verb, str]] = (("up", "makes it whole"), ("down", "clears it away"))
+
+
+def _in_words(problems: Sequence[LabkitError]) -> str | None:
+    return "; ".join(map(wording.explain, problems)) or None
 
 
 def _show(clusters: Sequence[dict[str, Any]], as_json: bool) -> None:

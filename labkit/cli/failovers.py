@@ -7,13 +7,15 @@ import json
 
 import click
 
+from labkit.cli import wording
 from labkit.cli.clusters import cluster_name, found, provider_option
 from labkit.cli.options import as_json_option
 from labkit.errors import BadInput, ClusterError
 from labkit.lab.cluster import sql, synchronize
-from labkit.lab.cluster.cluster import Cluster, command
+from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.cluster.node import Node
-from labkit.lab.failover import OVERRIDE, FailoverSteps, Policy, note, rejoining
+from labkit.lab.failover import FailoverSteps, Policy, note, rejoining
+from labkit.remedies import advice
 from labkit.run import steps
 from labkit.run.kinds import event
 
@@ -29,7 +31,7 @@ from labkit.run.kinds import event
     type=click.IntRange(min=0),
     help="Promote no replica further behind.",
 )
-@click.option(OVERRIDE, "accept_data_loss", is_flag=True, help="Promote although committed rows may be lost.")
+@click.option("--accept-data-loss", is_flag=True, help="Promote although committed rows may be lost.")
 @as_json_option
 def failover(
     name: str, provider_name: str, old: str | None, max_lag_bytes: int, accept_data_loss: bool, as_json: bool
@@ -63,20 +65,21 @@ def failover(
         new = taking.run()
     decision = taking.decision
     assert decision is not None
+    left_behind = {node: f"{e.reason}; {wording.suggest(e.remedies)}" for node, e in taking.left_behind.items()}
     if as_json:
         content = {"primary": new.name, "given_up": False, "old": lost.name, "took_ms": took_ms}
         content |= {"decision": [standing.as_json() for standing in decision.table()], "choices": decision.choices}
-        content |= {"overridden": decision.refusals, "left_behind": taking.left_behind}
+        content |= {"overridden": decision.refusals, "left_behind": left_behind}
         click.echo(json.dumps(content, indent=1))
         return
     for survivor in decision.survivors:
         if not survivor.answers:
-            again = command(f"rejoin {survivor.name}", name, provider_name)
-            click.echo(f"{survivor.name} does not answer; `{again}` brings it back")
-    for node, reason in taking.left_behind.items():
+            again = cluster.remedy("rejoin", "brings it back", node=survivor.name)
+            click.echo(f"{survivor.name} does not answer; {wording.suggest([again])}")
+    for node, reason in left_behind.items():
         click.echo(f"{node} does not follow {new.name}: {reason}")
-    back = command(f"rejoin {lost.name}", name, provider_name)
-    click.echo(f"{new.name} is the primary; `{back}` makes {lost.name} its replica")
+    back = cluster.remedy("rejoin", f"makes {lost.name} its replica", node=lost.name)
+    click.echo(f"{new.name} is the primary; {wording.suggest([back])}")
 
 
 @click.command()
@@ -91,19 +94,19 @@ def rejoin(node: str, name: str, provider_name: str, as_json: bool) -> None:
     old = cluster.node(node)
     roles = cluster.roles()
     if roles[node] == "primary" and list(roles.values()).count("primary") == 1:
-        raise BadInput(f"{node} is the primary; name the one that was primary before")
+        raise BadInput(f"{node} is the primary", remedy=advice("name the one that was primary before"))
     with note.alone_on(cluster):
         _rejoin(cluster, old, cluster.source_for(node), as_json)
 
 
 def _rejoin(cluster: Cluster, old: Node, new: Node, as_json: bool) -> None:
-    node, name, provider_name = old.name, cluster.name, cluster.provider
+    node = old.name
     with new.session() as connection:
         before = synchronize.current(connection)
     with contextlib.suppress(ClusterError), old.session() as connection:  # as a rule it does not answer
         if sql.streaming_from(connection) == new.peer:
-            anew = command(f"replicas rebuild {node}", name, provider_name)
-            raise BadInput(f"{node} follows {new.name} already; `{anew}` makes it anew all the same")
+            helps = cluster.remedy("rebuild", "copies its data again all the same", node=node)
+            raise BadInput(f"{node} follows {new.name} already", remedy=helps)
     replication = rejoining.promised(cluster, old, new)
     how = rejoining.rejoin(cluster, old, new, replication)
     if as_json:

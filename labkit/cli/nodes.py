@@ -14,11 +14,12 @@ from labkit.errors import BadInput, ClusterError
 from labkit.lab.cluster.powers import ReplicaKeeper
 from labkit.lab.providers import provider
 from labkit.lab.providers.embedded import binaries
+from labkit.remedies import setting
 
 
 @click.group()
 def replicas() -> None:
-    """Make replicas anew, stop them, or remove them."""
+    """Rebuild replicas, stop them, or remove them."""
 
 
 @replicas.command()
@@ -26,7 +27,7 @@ def replicas() -> None:
 @cluster_name
 @provider_option
 def rebuild(node: str | None, name: str, provider_name: str) -> None:
-    """Make NODE, or every node that is not the primary, anew from the primary: a fresh copy of its data and a new slot.
+    """Rebuild NODE, or every node that is not the primary: a fresh copy of the primary's data and a new slot.
 
     For a replica whose slot was lost, and for an old primary after a failover.
     """
@@ -60,7 +61,10 @@ def clean(purge: bool, name: str, provider_name: str) -> None:
     primary = cluster.primary()
     others = ", ".join(node.name for node in cluster.nodes if node is not primary) or "no node"
     if not purge:
-        raise BadInput(f"this deletes the data of {others}; say so with --purge, or stop them: `labkit replicas stop`")
+        raise BadInput(
+            f"this deletes the data of {others}; say so with --purge",
+            remedy=cluster.remedy("stop_replicas", "keeps it"),
+        )
     gone = keeper.remove_replicas(name)
     click.echo(f"removed {', '.join(gone) or 'nothing'}; {primary.name} is alone")
 
@@ -88,9 +92,10 @@ def psql(context: click.Context, node: str, arguments: tuple[str, ...], name: st
     """Open psql on NODE as its administrator; ARGUMENTS are psql's own, such as -c 'SELECT 1'."""
     program = binaries.find().folder / "psql"
     if not Path(program).exists():
-        raise ClusterError(f"{program} does not exist; point LABKIT_PG_BIN at a folder that holds psql too")
+        helps = setting("LABKIT_PG_BIN", "a folder that holds psql too")
+        raise ClusterError(f"{program} does not exist", remedy=helps)
     keywords = conninfo_to_dict(found(name, provider_name).node(node).conninfo("admin", application_name="psql"))
-    # Everybody can read a command line.
+    # Every user can read a command line.
     password = str(keywords.pop("password", "") or "")
     environment = os.environ | ({"PGPASSWORD": password} if password else {})
     context.exit(subprocess.call([program, "--dbname", make_conninfo("", **keywords), *arguments], env=environment))

@@ -18,11 +18,13 @@ from labkit.analysis.report import sentences, tables
 from labkit.analysis.report.findings import records
 from labkit.analysis.report.findings import summary as summary_of
 from labkit.analysis.statistics import compare
+from labkit.cli import wording
 from labkit.cli.options import as_json_option
 from labkit.errors import BadInput, LabkitError, RunUnreadable
 from labkit.experiments import catalogue
 from labkit.experiments.catalogue import Experiment
 from labkit.experiments.parameters import Parameters, assignments, read_yaml
+from labkit.remedies import Remedy
 from labkit.run.store import Run, RunStore, open_run, read_run
 
 _MEASURED = ("measured", "complete")
@@ -139,7 +141,8 @@ def runs_command(last: int, as_json: bool) -> None:
         click.echo(json.dumps(rows, ensure_ascii=False, indent=1))
         return
     if not rows:
-        click.echo(f"no runs in {paths.runs()}; `labkit run {next(iter(catalogue.EXPERIMENTS))}` makes one")
+        makes = Remedy("run", "makes one", experiment=next(iter(catalogue.EXPERIMENTS)))
+        click.echo(f"no runs in {paths.runs()}; {wording.suggest([makes])}")
     for row in rows:
         words = " ".join(f"{name}={value}" for name, value in row["parameters"].items())
         click.echo(f"{row['id']}  {row['status']}  {words}")
@@ -170,7 +173,7 @@ def _listed(path: Path) -> dict[str, Any]:
         if recorded.status in _MEASURED:
             row["headline"] = _headline(recorded, kind)
     except LabkitError as error:
-        row["problem"] = str(error)
+        row["problem"] = wording.explain(error)
     return row
 
 

@@ -16,6 +16,7 @@ from labkit.lab.dataset.locales import Locale
 from labkit.lab.failover.fault import FAULTS, NEEDS, Fault
 from labkit.lab.providers.declared import DECLARED, Owned, ProviderName, lacking
 from labkit.lab.routing.arms import PRIMARY_ONLY, REPLICAS, Arm
+from labkit.remedies import advice
 from labkit.replication import Replication
 
 ReadArm = Annotated[Arm, one_of(PRIMARY_ONLY, REPLICAS)]
@@ -127,5 +128,6 @@ def max_connections() -> int:
     file = paths.configs() / "postgresql" / "primary" / "postgresql.conf"
     found = re.search(r"^max_connections\s*=\s*(\d+)", file.read_text(encoding="utf-8"), re.MULTILINE)
     if not found:
-        raise BadInput(f"{file} does not set max_connections; write `max_connections = 300` there and for replicas")
+        helps = advice("write `max_connections = 300` there and for replicas")
+        raise BadInput(f"{file} does not set max_connections", remedy=helps)
     return int(found[1])

@@ -28,6 +28,7 @@ from labkit.lab.providers.protocol import ClusterSpec
 from labkit.lab.routing.arms import Arm
 from labkit.lab.sampling.sampler import Sampler
 from labkit.progress import Progress
+from labkit.remedies import advice
 from labkit.run.schema import Follower, Postgresql, Seeding, Server
 from labkit.run.store import Run, RunStore, open_run
 
@@ -77,8 +78,10 @@ def _driving(run: Run) -> Iterator[Run]:
             run.mark("failed", problem)
             kept = f"What was measured is kept in {run.path} (status: failed)."
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                full = f"the disk that holds {run.path} is full; free some space and run again. {kept}"
-                raise RunError(full) from error
+                helps = advice("free some space and run again")
+                full = RunError(f"the disk that holds {run.path} is full", remedy=helps)
+                full.add_note(kept)
+                raise full from error
             if isinstance(error, LabkitError):
                 error.add_note(kept)
             raise
@@ -93,8 +96,8 @@ def _alone_on(provider: ProviderName, cluster: str) -> contextlib.AbstractContex
     if not DECLARED[provider].owns:
         return contextlib.nullcontext()
     busy = ClusterError(
-        f"another experiment uses cluster {cluster} now; wait for its end, or give this one a cluster of its own "
-        "(cluster=NAME)"
+        f"another experiment uses cluster {cluster} now",
+        remedy=[advice("wait for its end"), advice("give this one a cluster of its own (cluster=NAME)")],
     )
     return files.locked(paths.clusters() / f".{cluster}.{provider}.experiment.lock", lambda _: busy)
 

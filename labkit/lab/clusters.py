@@ -20,7 +20,7 @@ def up(
     """Bring a cluster up, or find it running: one primary `pg1` and its replicas `pg2` ….
 
     `base_port` 0 takes free ports. `settings` are PostgreSQL settings on top of configs/postgresql/.
-    Raises ClusterError, and ProviderUnavailable if there are no servers to be had on this machine.
+    Raises ClusterError, and ProviderUnavailable if this machine cannot run servers.
     """
     return providers.provider(provider).up(ClusterSpec(name, replicas, base_port, dict(settings or {})))
 

@@ -1,4 +1,4 @@
-"""Whether this machine can run the lab: what is there, what is missing, and the line that installs it."""
+"""Whether this machine can run the lab: what is there, what is missing, and what helps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import platform
 import re
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +20,7 @@ from labkit import paths
 from labkit.errors import LabkitError, ProviderUnavailable
 from labkit.lab.providers import checks
 from labkit.lab.providers.embedded import account, binaries
+from labkit.remedies import Remedy, advice, setting
 from labkit.units import GIB, gib
 
 OPEN_FILES = 4096
@@ -32,13 +33,13 @@ MEMORY_BYTES = 2 * GIB
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at. `fail`: the lab cannot run; `warn`: it can, with a limit. `remedy` says how to fix
-    it."""
+    """One thing that was looked at. `fail`: the lab cannot run; `warn`: it can, with a limit. `remedies` are what
+    helps."""
 
     name: str
     status: Literal["ok", "warn", "fail"]
     found: str
-    remedy: str = ""
+    remedies: Sequence[Remedy] = ()
 
 
 def examine() -> list[Check]:
@@ -70,8 +71,7 @@ def _docker() -> Check:
         capacity = engine.capacity()
         compose = compose_cli.version(compose_cli.command())
     except ProviderUnavailable as error:
-        summary, _, remedy = str(error).partition("; ")
-        return Check("docker", "warn", f"provider docker is not to be had: {summary}", remedy)
+        return Check("docker", "warn", f"provider docker is unavailable: {error.reason}", error.remedies)
     room = f"{capacity.cpus} CPUs, {gib(capacity.memory_bytes)}"
     return Check("docker", "ok", f"{engine.described}, Compose {compose}, {room}")
 
@@ -80,8 +80,7 @@ def _answer(look: Callable[[], Check]) -> Check:
     try:
         return look()
     except LabkitError as error:
-        summary, _, remedy = str(error).partition("; ")
-        return Check(look.__name__.strip("_").replace("_", " "), "fail", summary, remedy)
+        return Check(look.__name__.strip("_").replace("_", " "), "fail", error.reason, error.remedies)
 
 
 def _python() -> Check:
@@ -100,8 +99,8 @@ def _packages() -> Check:
         except importlib.metadata.PackageNotFoundError:
             missing.append(wanted.strip())
     if missing:
-        quoted = " ".join(f"'{name}'" for name in missing)
-        return Check("packages", "fail", f"missing: {', '.join(missing)}", f"pip install {quoted}")
+        helps = Remedy("install", packages=" ".join(name.replace(" ", "") for name in missing))
+        return Check("packages", "fail", f"missing: {', '.join(missing)}", [helps])
     return Check("packages", "ok", "all that labkit needs are installed")
 
 
@@ -109,10 +108,10 @@ def _psycopg() -> Check:
     found = f"{psycopg.__version__}, implementation {psycopg.pq.__impl__}, libpq {psycopg.pq.version()}"
     if psycopg.pq.__impl__ in ("c", "binary"):
         return Check("psycopg", "ok", found)
-    return Check("psycopg", "warn", f"{found}: the load generator would be its own bottleneck", BINARY_PSYCOPG)
+    return Check("psycopg", "warn", f"{found}: the load generator would be its own bottleneck", [BINARY_PSYCOPG])
 
 
-BINARY_PSYCOPG = "pip install 'psycopg[binary]'"
+BINARY_PSYCOPG = Remedy("install", packages="psycopg[binary]")
 
 
 def _kernel() -> Check:
@@ -122,8 +121,7 @@ def _kernel() -> Check:
     kernels = KernelSpecManager().find_kernel_specs()
     if "python3" in kernels:
         return Check("jupyter kernel", "ok", kernels["python3"])
-    remedy = f"{sys.executable} -m ipykernel install --sys-prefix --name python3"
-    return Check("jupyter kernel", "fail", "there is no kernel named python3", remedy)
+    return Check("jupyter kernel", "fail", "there is no kernel named python3", [Remedy("install", kernel="python3")])
 
 
 def _binaries() -> Check:
@@ -156,13 +154,12 @@ def _disk() -> Check:
     free = psutil.disk_usage(str(folder)).free
     found = f"{gib(free)} free at {folder}"
     if not os.access(folder, os.W_OK):
-        return Check("disk", "fail", f"{folder} is not writable", "point LABKIT_DATA at a folder that is")
+        return Check("disk", "fail", f"{folder} is not writable", [setting("LABKIT_DATA", "a folder that is")])
     if free < 3 * checks.NODE_BYTES:
-        return Check("disk", "fail", found, "free some, or point LABKIT_DATA at a larger disk")
+        return Check("disk", "fail", found, checks.FREE_DISK)
     if free < DISK_BYTES:
-        return Check(
-            "disk", "warn", found, f"{DISK_BYTES // GIB} GiB hold a million users on three nodes; see LABKIT_DATA"
-        )
+        found += f"; a million users on three nodes take {DISK_BYTES // GIB} GiB"
+        return Check("disk", "warn", found, checks.FREE_DISK)
     return Check("disk", "ok", found)
 
 
@@ -170,7 +167,8 @@ def _memory() -> Check:
     free = psutil.virtual_memory().available
     found = f"{gib(free)} available"
     if free < MEMORY_BYTES:
-        return Check("memory", "warn", found, f"{MEMORY_BYTES // GIB} GiB let three servers cache their data")
+        found += f"; with {MEMORY_BYTES // GIB} GiB three servers cache their data"
+        return Check("memory", "warn", found, [advice("end other programs")])
     return Check("memory", "ok", found)
 
 
@@ -179,7 +177,7 @@ def _open_files() -> Check:
     unlimited = resource.RLIM_INFINITY
     shown = f"{'unlimited' if soft == unlimited else soft} (hard: {'unlimited' if hard == unlimited else hard})"
     if soft != unlimited and soft < OPEN_FILES:
-        return Check("open files", "warn", shown, f"ulimit -n {OPEN_FILES}")
+        return Check("open files", "warn", shown, [Remedy("open_files", number=OPEN_FILES)])
     return Check("open files", "ok", shown)
 
 
@@ -188,5 +186,6 @@ def _cores() -> Check:
     with contextlib.suppress(AttributeError):  # not on macOS
         count = len(os.sched_getaffinity(0))
     if count < 2:
-        return Check("cores", "warn", "1", "load and servers share it; on 2 or more the figures say more")
+        found = "1, shared by the load generator and the servers"
+        return Check("cores", "warn", found, [advice("take a machine with 2 or more: the figures say more there")])
     return Check("cores", "ok", f"{count}, shared by the load generator and the servers")

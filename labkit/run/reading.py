@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails, from_json
 
 from labkit.errors import RunUnreadable
+from labkit.remedies import advice
 from labkit.run.kinds import event_of
 from labkit.run.schema import SCHEMA_VERSION, Event, RunRecord, Summary, record_of
 
@@ -22,7 +23,8 @@ def record(file: Path) -> RunRecord[Any]:
     known = _object(content, str(file))
     schema, experiment = known.get("schema"), known.get("experiment")
     if isinstance(schema, int) and schema > SCHEMA_VERSION:
-        raise RunUnreadable(f"{file} has schema {schema}, this labkit reads up to {SCHEMA_VERSION}: update labkit")
+        reason = f"{file} has schema {schema}, this labkit reads up to {SCHEMA_VERSION}"
+        raise RunUnreadable(reason, remedy=advice("update labkit"))
     kind = record_of(experiment if isinstance(experiment, str) else "")
     try:
         return kind.model_validate_json(content, strict=True)
@@ -46,7 +48,8 @@ def summary(file: Path) -> Summary | None:
     try:
         return Summary.model_validate_json(content, strict=True)
     except ValidationError as error:
-        raise RunUnreadable(f"{file} cannot be read: {problems(error)}; `labkit report` makes it again") from error
+        helps = advice("delete it: the next report of the run makes it again")
+        raise RunUnreadable(f"{file} cannot be read: {problems(error)}", remedy=helps) from error
 
 
 def problems(error: ValidationError) -> str:

@@ -20,6 +20,7 @@ import pandas as pd
 
 from labkit import files, paths
 from labkit.errors import RunError, RunNotFound, RunUnreadable
+from labkit.remedies import Remedy, advice
 from labkit.run import layout, reading
 from labkit.run.parts import PartWriter, Tables
 from labkit.run.schema import (
@@ -141,7 +142,8 @@ class Run:
     @contextlib.contextmanager
     def driven(self) -> Iterator[None]:
         """Hold the run for this process, which drives it, however that ends. Raises RunError if another one does."""
-        busy = RunError(f"{self.id} is under way in another process; wait for its end, or end it")
+        helps = advice("wait for its end, or end it")
+        busy = RunError(f"{self.id} is under way in another process", remedy=helps)
         with files.locked(self.path / layout.DRIVEN, lambda _: busy):
             try:
                 yield
@@ -297,7 +299,8 @@ class RunStore:
         found = [p for p in self.paths() if experiment in (None, p.parent.name)]
         if not found:
             what = f"run of {experiment}" if experiment else "run"
-            raise RunNotFound(f"no {what} in {self.root}; `labkit run {experiment or 'read-scaling'}` makes one")
+            helps = Remedy("run", "makes one", experiment=experiment or "read-scaling")
+            raise RunNotFound(f"no {what} in {self.root}", remedy=helps)
         return read_run(found[-1])
 
     def open(self, name: str | Path) -> Run:

@@ -246,7 +246,7 @@ def test_disk_usage_is_what_the_server_says(each_cluster: Cluster) -> None:
 
 def test_a_wait_that_times_out_names_the_node_and_shows_its_log(each_cluster: Cluster) -> None:
     node: Node = each_cluster.node("pg2")
-    with pytest.raises(WaitTimeout, match=r"pg2: waited .* for a miracle") as timeout:
+    with pytest.raises(WaitTimeout, match=r"pg2: timed out after .* waiting for a miracle") as timeout:
         wait_until(lambda: False, 0.05, "a miracle", node)
     assert timeout.value.log_tail
     control: NodeControl = node.control

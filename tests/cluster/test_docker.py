@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,7 +116,7 @@ def test_the_health_check_fails_where_the_server_does_not_answer_in_its_role(con
 
 def test_a_removed_container_is_noticed_and_recreated_on_its_data(containers: Cluster) -> None:
     docker("rm", "--force", f"{NAME}-pg2")
-    with pytest.raises(ClusterError, match=r"pg2: its container is gone.*labkit up"):
+    with pytest.raises(ClusterError, match=r"pg2: its container is gone.*labkit\.up"):
         containers.node("pg2").control.start()
     again = ComposeProvider().up(ClusterSpec(name=NAME, replicas=1))
     assert again.roles() == {"pg1": "primary", "pg2": "replica"}
@@ -209,9 +210,9 @@ def test_containers_without_the_label_are_left_alone(containers: Cluster, docker
         assert found is not None
         assert [node.name for node in found.nodes] == ["pg1", "pg2"]
         ComposeProvider().down(NAME)
-        again = f"labkit up --name {NAME} --provider docker"
-        assert again in found.when_stopped, "without the provider it would make another cluster"
-        with pytest.raises(ClusterError, match=again):
+        again = f'labkit.up("{NAME}", provider="docker")'
+        assert again in str(found.when_stopped), "without the provider it would make another cluster"
+        with pytest.raises(ClusterError, match=re.escape(again)):
             found.primary()
         assert docker("inspect", "--format", "{{.State.Running}}", stranger) == "true"
     finally:

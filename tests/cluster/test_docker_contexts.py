@@ -121,4 +121,4 @@ def test_a_context_that_leads_nowhere_gets_one_error(monkeypatch: pytest.MonkeyP
             ComposeProvider().up(ClusterSpec(name=NAME, replicas=0))
         told = next(check for check in doctor.examine() if check.name == "docker")
         assert told.status == "warn"
-        assert told.remedy
+        assert told.remedies

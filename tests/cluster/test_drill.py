@@ -165,7 +165,7 @@ def test_a_drill_that_is_left_with_its_process_leaves_no_writer_and_no_server(
     assert "the drill was left after route()" in run.problem
     assert running() == []
     assert (ledger.written(run)["outcome"] == "ok").sum() > 100, "the ledger of the writers is kept"
-    with pytest.raises(ClusterError, match=r"is not whole.*labkit down --purge"):
+    with pytest.raises(ClusterError, match=r"is not whole.*labkit\.down\(.*purge=True\)"):
         FailoverDrill(labkit.Failover.build(SMALL))
     provider.down(NAME, purge=True)
 

@@ -180,7 +180,7 @@ def test_up_starts_what_is_stopped_and_adds_replicas_but_takes_none_away(make_cl
     more = make_cluster(replicas=3)
     assert [row["application_name"] for row in more.replication()] == ["pg2", "pg3", "pg4"]
     assert pids(more)[0] == pids(first)[0]
-    with pytest.raises(ClusterError, match=r"has 3 replicas, asked for are 2.*labkit down --purge"):
+    with pytest.raises(ClusterError, match=r"has 3 replicas, asked for are 2.*labkit\.down\(.*purge=True\)"):
         make_cluster(replicas=2)
     with pytest.raises(ClusterError, match="asked for is base port 7000"):
         make_cluster(replicas=3, base_port=7000)

@@ -119,7 +119,7 @@ def test_an_asynchronous_loss_is_found_and_shown_by_key_and_commit(
         faults.inject(old, "kill")
         with (
             contextlib.closing(FailoverSteps(cluster, old, Policy(max_lag_bytes=0), primary_lsn=2**40)) as refused,
-            pytest.raises(Refused, match=r"max_lag_bytes.*--accept-data-loss"),
+            pytest.raises(Refused, match=r"max_lag_bytes.*accept_data_loss=True"),
         ):
             refused.run()
         failover = FailoverSteps(cluster, old)

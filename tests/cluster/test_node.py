@@ -87,7 +87,7 @@ def test_lag_grows_while_replay_is_paused_and_goes_back_to_nothing(make_cluster:
         wait_until(lambda: lag_bytes() > 1_000_000, 20, "a lag of more than a megabyte", replica)
         with pytest.raises(WaitTimeout) as late:
             made.wait_for_catchup(0.3)
-        assert str(late.value).startswith("pg2: waited 0.3 s for replay up to ")
+        assert str(late.value).startswith("pg2: timed out after 0.3 s waiting for replay up to ")
         assert late.value.log_tail
         with pytest.raises(ClusterError, match="pg2: its WAL replay is paused"):
             replica.promote(5)

@@ -10,6 +10,7 @@ import pytest
 from fix_cli import invoke
 
 from labkit import paths
+from labkit.analysis.frames import trials
 from labkit.analysis.report import report
 from labkit.experiments import catalogue
 from labkit.experiments.durability_matrix import findings as durability
@@ -65,7 +66,7 @@ def test_a_hundred_kills_and_no_loss_bound_the_rate_near_three_percent() -> None
     assert f"waited for no replica (async/on) were lost in {int(asynchronous['losing'])} of 110 trials of kill" in lost
     assert quorum["rto_p50_ms"] <= 300
     assert quorum["rto_p99_ms"] <= 1000
-    assert durability.trials(hundred)["took_s"].max() <= 10
+    assert trials.trials(hundred)["took_s"].max() <= 10
 
 
 def test_every_recorded_kill_is_a_row_of_the_reference() -> None:

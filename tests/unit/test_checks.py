@@ -48,7 +48,10 @@ def test_a_quoted_value_never_ends_its_quotes(value: str) -> None:
 
 
 def test_a_taken_port_names_the_node_and_the_process() -> None:
-    with taken_port() as port, pytest.raises(ClusterError, match=rf"pg2: port {port} is taken.*labkit down --purge"):
+    with (
+        taken_port() as port,
+        pytest.raises(ClusterError, match=rf"pg2: port {port} is taken.*labkit\.down\(.*purge=True\)"),
+    ):
         checks.check_port("pg2", port)
     checks.check_port("pg2", port)
 

@@ -49,7 +49,7 @@ def test_the_second_to_come_waits_for_the_lock_until_its_deadline(tmp_path: Path
     with (
         checks.alone_on(tmp_path, "lab", 0),
         checks.alone_on(tmp_path, "another", 0),
-        pytest.raises(WaitTimeout, match=r"waited 0\.2 s for another labkit \(process \d+\)"),
+        pytest.raises(WaitTimeout, match=r"timed out after 0\.2 s waiting for another labkit \(process \d+\)"),
         checks.alone_on(tmp_path, "lab", 0.2),
     ):
         pytest.fail("two hold one lock")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from pathlib import Path
@@ -21,6 +22,46 @@ MODULES = sorted((ROOT / "labkit").rglob("*.py"))
 def test_no_module_outgrows_its_reader(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
     assert path.stem not in {"utils", "helpers", "common"}
+
+
+ROOMS = (
+    "lab",
+    "run",
+    "checkers",
+    "analysis",
+    "experiments",
+    "replication.py",
+    "errors.py",
+    "remedies.py",
+    "wording.py",
+)
+SHELL = re.compile(r"`labkit |(^|\s)--(name|provider|replicas|base-port|purge|old|accept-data-loss|format)\b")
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_the_library_speaks_no_shell(room: str) -> None:
+    """What helps is a Remedy there, and only the command line makes a line of it."""
+    place = ROOT / "labkit" / room
+    files = [place] if place.is_file() else sorted(place.rglob("*.py"))
+    assert files
+    found = []
+    for file in files:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        written_for_readers = {id(node.body[0].value) for node in ast.walk(tree) if _has_docstring(node)}  # type: ignore[attr-defined]
+        found += [
+            f"{file.relative_to(ROOT)}:{node.lineno}: {node.value}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and id(node) not in written_for_readers
+            and SHELL.search(node.value)
+        ]
+    assert not found
+
+
+def _has_docstring(node: ast.AST) -> bool:
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    return isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None
 
 
 def test_every_public_name_exists_and_is_documented() -> None:

@@ -28,7 +28,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
 def test_a_damaged_record_says_how_to_get_rid_of_it(tmp_path: Path, content: str) -> None:
     (tmp_path / "lab").mkdir()
     (tmp_path / "lab" / "cluster.json").write_text(content, encoding="utf-8")
-    with pytest.raises(ClusterError, match=r"cluster\.json cannot be read.*labkit down --purge --name lab"):
+    with pytest.raises(ClusterError, match=r'cluster\.json cannot be read.*labkit\.down\("lab", purge=True\)'):
         state.read(tmp_path, "lab")
 
 

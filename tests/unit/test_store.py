@@ -121,7 +121,7 @@ def test_an_ambiguous_name_lists_the_matches(store: RunStore) -> None:
 
 
 def test_an_empty_store_says_what_makes_a_run(store: RunStore) -> None:
-    with pytest.raises(RunNotFound, match="labkit run read-scaling"):
+    with pytest.raises(RunNotFound, match="running the experiment read-scaling makes one"):
         store.latest()
 
 

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape as html_escape
 from pathlib import Path
@@ -25,9 +25,11 @@ from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
-from labkit import errors, paths, progress
+from labkit import paths, progress
+from labkit.analysis.report import in_kernel
 from labkit.analysis.report.findings import Findings, summary
 from labkit.errors import LabkitError, RunError
+from labkit.remedies import advice
 from labkit.run.store import Run, RunStore, read_run
 
 RUN_MIME = "application/vnd.labkit.run+json"
@@ -48,8 +50,8 @@ class Executed:
 def execute(notebook: Path, parameters: Mapping[str, Any], output: Path | None = None) -> Executed:
     """Run a notebook with parameters in a kernel of this interpreter, showing its progress here.
 
-    The executed copy becomes `output`, else the notebook of the run that it displayed. Raises LabkitError
-    with the text of what a cell raised, and RunError for anything else that stopped it; KeyboardInterrupt after the
+    The executed copy becomes `output`, else the notebook of the run that it displayed. Raises the LabkitError
+    that a cell raised, with its fields, and RunError for anything else that stopped it; KeyboardInterrupt after the
     notebook was interrupted too and had its time to put things in order.
     """
     known = set(RunStore(paths.runs()).paths())
@@ -60,10 +62,12 @@ def execute(notebook: Path, parameters: Mapping[str, Any], output: Path | None =
             with progress.follow(bar):
                 document = kernel.interruptible(lambda: _papermill(notebook, copy, parameters, kernel))
         except PapermillExecutionError as error:
-            kept = _keep(copy, _displayed(_read(copy)) or _begun(known), output)
-            raise _explained(error, notebook, kept) from None
+            failed = _read(copy)
+            kept = _keep(copy, _displayed(failed) or _begun(known), output)
+            raise _explained(error, failed, notebook, kept) from None
         except DeadKernelError as error:
-            raise RunError(f"the kernel that ran {notebook.name} died: {error}; is there enough memory?") from None
+            helps = advice("see whether there is enough memory")
+            raise RunError(f"the kernel that ran {notebook.name} died: {error}", remedy=helps) from None
         finally:
             _close_abandoned(known, kernel)
         run = _displayed(document)
@@ -101,6 +105,7 @@ class _Kernel:
         """A manager that ignores installed kernel specifications: they may point to another Python."""
         # Its log would mix with what a command prints; what a cell raises comes back as a message.
         argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=50"]
+        argv += ["--ext", in_kernel.__name__]
         spec = KernelSpec(argv=argv, env=self._environment, display_name="Python 3", language="python")
         outer = self
 
@@ -165,10 +170,9 @@ class _Kernel:
 
 def _displayed(document: nbformat.NotebookNode) -> Run | None:
     """The run that a notebook displayed, known by its own entry among the output's types."""
-    for cell in document.cells:
-        for output in cell.get("outputs", []):
-            if RUN_MIME in output.get("data", {}):
-                return read_run(Path(output["data"][RUN_MIME]["path"]))
+    for output in _outputs(document):
+        if RUN_MIME in output.get("data", {}):
+            return read_run(Path(output["data"][RUN_MIME]["path"]))
     return None
 
 
@@ -198,14 +202,23 @@ def _keep(copy: Path, run: Run | None, output: Path | None) -> Path | None:
     return target
 
 
-def _explained(error: PapermillExecutionError, notebook: Path, kept: Path | None) -> LabkitError:
-    """The text of an error that labkit raised on purpose; for a bug, where to find its traceback."""
-    where = f"\nThe executed notebook: {kept}" if kept else ""
-    kind = getattr(errors, error.ename, None)
-    if isinstance(kind, type) and issubclass(kind, LabkitError):
-        return LabkitError(f"{error.evalue}{where}")
-    traceback = "" if kept else f"\n{error}"
-    return RunError(f"{notebook.name}, cell {error.exec_count}: {error.ename}: {error.evalue}{where}{traceback}")
+def _explained(
+    error: PapermillExecutionError, failed: nbformat.NotebookNode, notebook: Path, kept: Path | None
+) -> LabkitError:
+    """An error that labkit raised on purpose, as it was; for a bug, where to find its traceback."""
+    more = [advice(f"see the executed notebook, {kept}")] if kept else []
+    for output in _outputs(failed):
+        if fields := output.get("data", {}).get(in_kernel.ERROR_MIME):
+            raised = LabkitError.from_dict(fields)
+            raised.remedies = (*raised.remedies, *more)
+            return raised
+    reason = f"{notebook.name}, cell {error.exec_count}: {error.ename}: {error.evalue}"
+    return RunError(reason if kept else f"{reason}\n{error}", remedy=more)
+
+
+def _outputs(document: nbformat.NotebookNode) -> Iterator[nbformat.NotebookNode]:
+    for cell in document.cells:
+        yield from cell.get("outputs", [])
 
 
 def export(executed: Path, html: Path, lead: Sequence[str] = (), footer: str = "") -> Path:

@@ -8,29 +8,14 @@ import numpy as np
 import pandas as pd
 
 from labkit.analysis.frames.rows import each
+from labkit.analysis.frames.trials import trials
 from labkit.analysis.statistics.intervals import share_at_most
 from labkit.analysis.words import Sentences, Words, number, percent
 from labkit.checkers import audit
-from labkit.run.schema import TrialBlock
 from labkit.run.store import Run
 
 _TAIL = 30
 """Of fewer trials a 99th percentile is not told: it would lie between the two longest."""
-
-
-def trials(run: Run) -> pd.DataFrame:
-    """One row a trial: block, mode, level, fault, seed, verdict, rows by class (kept, lost, recovered, gone, wrong),
-    other_lost (had the other replica been promoted), rto_ms, rate_per_s, commit_p50_ms, commit_p99_ms,
-    took_s (the whole trial, from its new cluster to its verdict; NaN in runs that did not note it)."""
-    rows = [
-        {name: getattr(trial, name) for name in ("block", "mode", "level", "fault", "seed", "verdict")}
-        | {name: getattr(trial.counts, name) for name in ("kept", "lost", "recovered", "gone")}
-        | {"other_lost": trial.other_lost, "wrong": trial.counts.wrong}
-        | {name: getattr(trial, name) for name in ("rto_ms", "rate_per_s", "commit_p50_ms", "commit_p99_ms")}
-        | {"took_s": np.nan if trial.took_s is None else trial.took_s}
-        for trial in run.blocks_of(TrialBlock)
-    ]
-    return pd.DataFrame(rows)
 
 
 def cells(run: Run) -> pd.DataFrame:

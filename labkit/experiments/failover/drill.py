@@ -22,6 +22,7 @@ from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.failover import Policy, note
 from labkit.lab.load.shards import Generators
 from labkit.lab.workloads.append_rows import AppendRows
+from labkit.remedies import advice
 from labkit.run import steps
 from labkit.run.schema.events import ClosingFailed
 from labkit.run.steps import Step
@@ -77,8 +78,9 @@ class FailoverDrill:
         if parameters.cluster in _left_open:
             _left_open[parameters.cluster].leave()
         there = providers.provider(parameters.provider).find(parameters.cluster)
-        if there is not None and (cut_off := note.sentence(there)):
-            raise ClusterError(f"cluster {parameters.cluster} is not whole: {cut_off}")
+        if there is not None and (cut_off := note.unfinished(there)):
+            reason = f"cluster {parameters.cluster} is not whole: {cut_off.reason}"
+            raise ClusterError(reason, remedy=cut_off.remedies)
         with contextlib.ExitStack() as stack:
             self.run, self.cluster = stack.enter_context(on_cluster(parameters))
             generators = stack.enter_context(Generators())
@@ -123,17 +125,18 @@ class FailoverDrill:
         if self._steps is None:
             return
         last = f"after {self._taken[-1]}()" if self._taken else "before its first step"
-        problem = f"the drill was left {last}, before its end" + (f"; {self._trouble}" if self._trouble else "")
+        left = RunError(f"the drill was left {last}, before its end" + (f"; {self._trouble}" if self._trouble else ""))
         if steps.LOSE_PRIMARY in self._taken and steps.REJOIN not in self._taken:
-            name = self.parameters.cluster
-            problem += f". Its cluster is not whole: `labkit down --purge --name {name}` clears it away"
+            assert self.cluster is not None
+            helps = self.cluster.remedy("down", "clears it away", purge=True)
+            left = RunError(f"{left.reason}. Its cluster is not whole", remedy=helps)
         # At once: whoever ends this process may not wait for the servers to stop.
-        self.run.mark("failed", problem)
+        self.run.mark("failed", str(left))
         try:
-            self._end(RunError(problem))
+            self._end(left)
         except LabkitError as error:
             self.run.note(ClosingFailed(reason=str(error)))
-        self.run.mark("failed", problem)
+        self.run.mark("failed", str(left))
 
     def __enter__(self) -> Self:
         return self
@@ -152,7 +155,8 @@ class FailoverDrill:
         if self._steps is not None and step not in self._taken:
             self._take(step, **how)
         elif step not in self._taken and not self.parameters.run_id:
-            raise ClusterError(f"{step}() cannot be done any more: the drill is closed; begin another")
+            reason = f"{step}() cannot be done any more: the drill is closed"
+            raise ClusterError(reason, remedy=advice("begin another"))
         return step_summary(self.run, step)
 
     def _take(self, step: Step, **how: Any) -> None:

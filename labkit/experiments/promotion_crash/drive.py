@@ -17,6 +17,7 @@ from labkit.lab.cluster import promotion
 from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.cluster.node import Node
 from labkit.lab.cluster.powers import Damageable, Repairable
+from labkit.remedies import advice
 from labkit.run.schema import AttemptBlock
 from labkit.run.store import Run
 
@@ -99,13 +100,14 @@ def damaged(replica: Node, cause: Cause) -> Iterator[None]:
     if cause not in CAUSES:
         raise BadInput(f"cause: {cause!r} is not among {', '.join(CAUSES)}")
     if not isinstance(replica.control, Damageable):
-        raise BadInput(f"{replica.name}: its data is out of this lab's reach; take provider embedded or docker")
+        helps = advice("take provider embedded or docker")
+        raise BadInput(f"{replica.name}: its data is out of this lab's reach", remedy=helps)
     try:
         _damage(replica, cause)
     except ClusterError as error:
         with contextlib.suppress(ClusterError):  # a part of it may have been done
             _set_right(replica, cause)
-        raise NotAllowed(error.message) from error
+        raise NotAllowed(error.reason) from error
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Cluster: the nodes there are, who of them is primary, and what holds of all of them."""
+"""Cluster: the nodes there are, which of them is primary, and what holds of all of them."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import Any
 
 from labkit.errors import ClusterError, WaitTimeout
 from labkit.lab.cluster import sql, synchronize
-from labkit.lab.cluster.node import Node, follows_nobody, role_or_none, why_replay_is_paused
-from labkit.lab.cluster.sql import Connection, Role
+from labkit.lab.cluster.node import Node, follows_no_primary, replay_is_paused, role_or_none
+from labkit.lab.cluster.sql import Connection, Role, resume_replay
 from labkit.lab.cluster.waiting import wait_until
 from labkit.lsn import lsn_text
+from labkit.remedies import Argument, Remedy, Verb, advice
 from labkit.replication import Level, Mode, Replication
 
 
 @dataclass(frozen=True)
 class ReplicaLag:
-    """How far a replica's replay is behind the primary; None where nobody can tell.
+    """How far a replica's replay is behind the primary; None where it is unknown.
 
     lag_s is the primary's replay_lag; it is 0 for a replica that has replayed everything. A replica that is not
     connected to the primary has state `disconnected`.
@@ -39,9 +40,13 @@ class Cluster:
         self.binaries, self.version = binaries, version
 
     @property
-    def when_stopped(self) -> str:
-        """What to say of it when none of its servers runs."""
-        return f"stopped; `{command('up', self.name, self.provider)}` starts it"
+    def when_stopped(self) -> ClusterError:
+        """What there is to say of it when none of its servers runs; not raised."""
+        return ClusterError("stopped", remedy=self.remedy("up", "starts it"))
+
+    def remedy(self, verb: Verb, effect: str = "", **arguments: Argument) -> Remedy:
+        """Something that labkit can do with this cluster."""
+        return Remedy(verb, effect, **arguments, name=self.name, provider=self.provider)
 
     def check_owned(self, verb: str) -> None:
         """Raises ClusterError if labkit may not change the roles of these servers; `verb` is what was asked for."""
@@ -62,12 +67,13 @@ class Cluster:
         return Cluster(self.name, self.provider, others, binaries=self.binaries, version=self.version)
 
     def source_for(self, name: str) -> Node:
-        """The primary that a node can be made anew from. Raises ClusterError if no other node is one."""
+        """The primary that a node's data can be copied from. Raises ClusterError if no other node is one."""
         target, others = self.node(name), self.without(name)
         primaries = [node for node, role in others.roles().items() if role == "primary"]
         if not primaries:
             is_it = "it is the primary itself" if role_or_none(target) == "primary" else "no other node is primary"
-            raise ClusterError(f"it cannot be made anew as a replica: {is_it}; promote another node first", node=name)
+            helps = advice("promote another node first")
+            raise ClusterError(f"it cannot become a replica: {is_it}", node=name, remedy=helps)
         return self.node(primaries[0]) if len(primaries) == 1 else others.primary()
 
     def roles(self) -> dict[str, Role | None]:
@@ -82,13 +88,13 @@ class Cluster:
             return primaries[0]
         said = ", ".join(f"{name} {role or 'does not answer'}" for name, role in roles.items())
         if not primaries:
-            which = " --old NODE" if list(roles.values()).count(None) > 1 else ""
-            up, failover = (command(verb, self.name, self.provider) for verb in ("up", f"failover{which}"))
-            stopped = f"`{up}` starts what is stopped, " if None in roles.values() else ""
-            raise ClusterError(f"cluster {self.name} has no primary ({said}); {stopped}`{failover}` promotes a replica")
+            old = {"old": "NODE"} if list(roles.values()).count(None) > 1 else {}
+            helps = [self.remedy("up", "starts what is stopped")] if None in roles.values() else []
+            helps.append(self.remedy("failover", "promotes a replica", **old))
+            raise ClusterError(f"cluster {self.name} has no primary ({said})", remedy=helps)
         raise ClusterError(
-            f"cluster {self.name} has more than one primary ({said}): the old one came back after a failover; "
-            f"`{command('rejoin NODE', self.name, self.provider)}` makes NODE, the old one, a replica"
+            f"cluster {self.name} has more than one primary ({said}): the old one came back after a failover",
+            remedy=self.remedy("rejoin", "makes NODE, the old one, a replica", node="NODE"),
         )
 
     def replicas(self) -> list[Node]:
@@ -97,7 +103,7 @@ class Cluster:
         return [node for node in self.nodes if roles[node.name] == "replica"]
 
     def replication(self) -> list[dict[str, Any]]:
-        """The primary's pg_stat_replication, one plain dict a connected replica. Raises ClusterError."""
+        """The primary's pg_stat_replication, one plain dict per connected replica. Raises ClusterError."""
         with self.primary().session() as connection:
             return sql.replication(connection)
 
@@ -132,7 +138,7 @@ class Cluster:
         return synchronize.apply(self.nodes, self.primary(), Replication(mode, k, level), deadline_s)
 
     def wait_streaming(self, deadline_s: float = 60.0) -> None:
-        """Until every other node streams from the primary. Raises WaitTimeout, ClusterError if one follows nobody."""
+        """Until every other node streams from the primary. Raises WaitTimeout; ClusterError if one follows none."""
         primary = self.primary()
         with primary.session() as connection:
             for node in [other for other in self.nodes if other is not primary]:
@@ -146,22 +152,29 @@ class Cluster:
                 with contextlib.suppress(WaitTimeout):
                     wait_until(streams, soon_s, what, node)
                     continue
-                if advice := self.astray().get(node.name):
-                    raise ClusterError(advice, node=node.name)
+                if detached := self.detached_replicas().get(node.name):
+                    raise detached
                 try:
                     wait_until(streams, deadline_s - soon_s, what, node)
                 except WaitTimeout as error:
-                    if node.control.running() and (reason := why_replay_is_paused(node)):
-                        error.message += f"; {reason}"
+                    if node.control.running() and replay_is_paused(node):
+                        error.reason += ": its WAL replay is paused"
+                        error.remedies = (resume_replay("lets it follow a new primary"), *error.remedies)
                     raise
 
-    def astray(self) -> dict[str, str]:
-        """Replicas that are told to follow nobody, as a failover leaves an old primary, and what to do with each."""
+    def detached_replicas(self) -> dict[str, ClusterError]:
+        """Replicas that are told to follow no primary, as a failover leaves an old one.
+
+        Node -> what is wrong and what helps, an error that is not raised.
+        """
         return {
-            node.name: "it runs, but follows nobody, as a failover leaves an old primary; "
-            f"`{command(f'rejoin {node.name}', self.name, self.provider)}` makes it a replica"
+            node.name: ClusterError(
+                "it runs, but follows no primary, as a failover leaves an old primary",
+                node=node.name,
+                remedy=self.remedy("rejoin", "makes it a replica", node=node.name),
+            )
             for node in self.nodes
-            if follows_nobody(node)
+            if follows_no_primary(node)
         }
 
     def wait_for_catchup(self, deadline_s: float = 60.0) -> None:
@@ -177,8 +190,3 @@ class Cluster:
 
                 left_s = max(0.0, give_up - time.monotonic())
                 wait_until(caught_up, left_s, f"replay up to {lsn_text(target)}", node)
-
-
-def command(words: str, name: str, provider: str) -> str:
-    """A line for the shell: what labkit should do with a cluster."""
-    return f"labkit {words} --name {name}" + ("" if provider == "embedded" else f" --provider {provider}")

@@ -14,6 +14,7 @@ from labkit.lab.cluster import promotion, sql
 from labkit.lab.cluster.powers import NodeControl
 from labkit.lab.cluster.sql import Connection, Role, WalPosition
 from labkit.lab.cluster.waiting import wait_until
+from labkit.remedies import advice
 
 User = Literal["app", "admin", "replication"]
 
@@ -149,7 +150,8 @@ class Node:
         """
         with to.session() as source, self.session() as connection:
             if sql.role(connection) == "primary":
-                raise ClusterError("a primary cannot be repointed; rewind or rebuild it as a replica first")
+                helps = advice("rewind it or rebuild it as a replica first")
+                raise ClusterError("a primary cannot be repointed", remedy=helps)
             self.follow(to, connection, source)
             self.wait_following(to, connection, deadline_s)
 
@@ -184,15 +186,14 @@ class Node:
         wait_until(lambda: sql.streaming_from(connection) == to.peer, deadline_s, f"WAL streaming from {to.name}", self)
 
 
-def why_replay_is_paused(node: Node) -> str:
-    """What keeps a replica whose replay is paused from going on; empty if it is not, or does not answer."""
+def replay_is_paused(node: Node) -> bool:
+    """Whether it answers, as a replica whose replay is paused."""
     with contextlib.suppress(ClusterError), node.session() as connection:
-        if sql.role(connection) == "replica" and sql.replay_paused(connection):
-            return "its WAL replay is paused: SELECT pg_wal_replay_resume() on it lets it follow a new primary"
-    return ""
+        return sql.role(connection) == "replica" and sql.replay_paused(connection)
+    return False
 
 
-def follows_nobody(node: Node) -> bool:
+def follows_no_primary(node: Node) -> bool:
     """Whether it answers, as a replica that is not told whom to follow."""
     with contextlib.suppress(ClusterError), node.session() as connection:
         told = sql.settings(connection, ["primary_conninfo"]).get("primary_conninfo")  # hidden from some roles
@@ -203,7 +204,7 @@ def follows_nobody(node: Node) -> bool:
 def role_or_none(node: Node) -> Role | None:
     """The role that the server says; None if it does not answer within two seconds."""
     try:
-        with node.session(connect_timeout=2) as connection:  # one that hangs keeps everybody waiting
+        with node.session(connect_timeout=2) as connection:  # one that hangs would take its whole deadline
             return sql.role(connection)
     except ClusterError:
         return None

@@ -74,7 +74,8 @@ def promote(node: Waited, connection: sql.Connection, deadline_s: float = 30.0) 
         # "Recovery is not in progress": it has ended since this was decided.
         with contextlib.suppress(psycopg.errors.ObjectNotInPrerequisiteState):
             if sql.replay_paused(connection):
-                raise ClusterError(_PAUSED, node=node.name)
+                helps = sql.resume_replay("lets it be promoted")
+                raise ClusterError("its WAL replay is paused", node=node.name, remedy=helps)
             sql.begin_promotion(connection)
         what = "the end of recovery, which may still come"
         wait_until(lambda: sql.role(connection) == "primary", deadline_s, what, node, interval_s=0.002)

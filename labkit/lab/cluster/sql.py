@@ -16,6 +16,7 @@ from psycopg.sql import Literal as Quoted
 
 from labkit.errors import ClusterError
 from labkit.lsn import lsn_text, parse_lsn
+from labkit.remedies import Remedy
 
 Role = Literal["primary", "replica"]
 Connection = psycopg.Connection[Any]
@@ -173,6 +174,11 @@ def begin_promotion(connection: Connection) -> None:
     connection.execute("SELECT pg_promote(false)")
 
 
+def resume_replay(effect: str) -> Remedy:
+    """What has a replica go on whose replay is paused."""
+    return Remedy("sql", effect, statement="SELECT pg_wal_replay_resume()")
+
+
 def streaming_from(connection: Connection) -> tuple[str, int] | None:
     """Host and port that this replica's WAL receiver streams from; None while it does not stream."""
     row = connection.execute(
@@ -239,7 +245,7 @@ def create_roles(connection: Connection, database: str, passwords: Mapping[str, 
 def grant_rows(connection: Connection) -> None:
     """In the current database: labkit_app may use rows of every table that the current user makes in `public`."""
     for statement in (
-        # Up to version 14 everybody may create objects in public.
+        # Up to version 14 every role may create objects in public.
         "REVOKE ALL ON SCHEMA public FROM PUBLIC",
         "GRANT USAGE ON SCHEMA public TO labkit_app",
         "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO labkit_app",
@@ -256,7 +262,7 @@ def answer(connection: Connection, question: bytes, patience_s: float) -> str:
     pgconn = connection.pgconn
     pgconn.send_query(question)
     if not answered(connection, patience_s):
-        raise ClusterError(f"no answer within {patience_s:g} s")
+        raise ClusterError(f"timed out after {patience_s:g} s waiting for an answer")
     result = pgconn.get_result()
     while pgconn.get_result() is not None:
         continue

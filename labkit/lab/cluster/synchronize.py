@@ -1,4 +1,4 @@
-"""Replication replication: which commits wait for which replicas, applied by reload and verified on the servers."""
+"""Replication: which commits wait for which replicas, applied by reload and verified on the servers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def apply(nodes: Sequence[Node], primary: Node, wanted: Replication, deadline_s:
         wait_until(agreed, give_up - time.monotonic(), f"replicas to stream with sync_state {expected}", primary)
     fresh = {n for n, state in expected.items() if state in _COUNTING and before.get(n) not in _COUNTING}
     # The announcement comes with the replica's next report, within wal_receiver_status_interval. A replica that was
-    # synchronous at its last report, and is again at its next, is not announced anew: any earlier line will do.
+    # synchronous at its last report, and is again at its next, is not announced again: any earlier line will do.
     wait_until(
         lambda: fresh <= set(announced(primary)),
         max(0.0, give_up - time.monotonic()),
@@ -58,14 +58,14 @@ def apply(nodes: Sequence[Node], primary: Node, wanted: Replication, deadline_s:
 
 @contextlib.contextmanager
 def _undone_on_timeout(nodes: Sequence[Node]) -> Iterator[None]:
-    """Commits must not be left waiting for replicas that do not come."""
+    """Commits must not go on waiting for replicas that do not come."""
     before = {node.name: node.settings(["synchronous_standby_names", "synchronous_commit"]) for node in nodes}
     try:
         yield
     except WaitTimeout as error:
         for node in nodes:
             node.configure(before[node.name])
-        error.message += "; what was set before is set again"
+        error.reason += "; what was set before is set again"
         raise
 
 

@@ -41,7 +41,7 @@ def wait_until(
         waited_s = time.monotonic() - started
         if waited_s >= deadline_s:
             raise WaitTimeout(
-                f"waited {waited_s:.1f} s for {what}, in vain",
+                f"timed out after {waited_s:.1f} s waiting for {what}",
                 node=node.name if node else None,
                 log_tail=node.control.log_tail() if node else "",
             )

@@ -17,6 +17,7 @@ from labkit.errors import ClusterError
 from labkit.lab.cluster import sql
 from labkit.lab.dataset.rows import BLOCK_ROWS, DatasetSpec, copy_text
 from labkit.progress import Progress
+from labkit.remedies import advice, setting
 from labkit.units import GIB, gib
 
 if TYPE_CHECKING:
@@ -81,15 +82,15 @@ def seed(cluster: Cluster, spec: DatasetSpec, progress: Callable[[str, float, st
             return _seeded(cluster, connection, spec, progress)
         except psycopg.errors.LockNotAvailable as error:
             raise ClusterError(
-                f"the users table is in use, so it could not be replaced within {_LOCK_TIMEOUT}: "
-                "end the load or the other seeding, then seed again",
+                f"the users table is in use, so it could not be replaced within {_LOCK_TIMEOUT}",
                 node=primary.name,
+                remedy=advice("end the load or the other seeding, then seed again"),
             ) from error
         except psycopg.Error as error:
             raise ClusterError(
-                f"seeding {spec.users:,} users was cut off: {' '.join(str(error).split()).rstrip('.')}. "
-                "Remove the cause and seed again; it starts from the beginning",
+                f"seeding {spec.users:,} users was cut off: {' '.join(str(error).split()).rstrip('.')}",
                 node=primary.name,
+                remedy=advice("remove the cause and seed again, which starts from the beginning"),
             ) from error
 
 
@@ -194,7 +195,8 @@ def check_space(cluster: Cluster, spec: DatasetSpec) -> None:
             raise ClusterError(
                 f"{spec.users:,} users on {', '.join(name for name, _ in placed)} need about "
                 f"{gib(need_bytes)}, and the file system of {placed[0][1]} has "
-                f"{gib(free_bytes)} free: free some, seed fewer users, or set LABKIT_DATA to a larger disk"
+                f"{gib(free_bytes)} free",
+                remedy=[advice("free some"), advice("seed fewer users"), setting("LABKIT_DATA", "a larger disk")],
             )
 
 

@@ -1,5 +1,5 @@
 """Losing a primary and going on: the steps of a failover, and the trials that are made of it."""
 
-from labkit.lab.failover.steps import OVERRIDE, FailoverSteps, Policy, Refused
+from labkit.lab.failover.steps import FailoverSteps, Policy, Refused
 
-__all__ = ["OVERRIDE", "FailoverSteps", "Policy", "Refused"]
+__all__ = ["FailoverSteps", "Policy", "Refused"]

@@ -9,7 +9,7 @@ from labkit.lab.cluster.powers import Isolatable, Killable
 
 Injection = Literal["kill", "postmaster", "pause", "isolate", "switchover"]
 NEEDS: dict[str, type] = {"kill": Killable, "postmaster": Killable, "pause": Killable, "isolate": Isolatable}
-"""What is done to a primary -> the power that its node needs. A switchover stops it as `labkit down` does."""
+"""What is done to a primary -> the power that its node needs. A switchover is a clean stop, which every node can."""
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from labkit.errors import ClusterError
-from labkit.lab.cluster.cluster import Cluster, command
+from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.cluster.node import Node, role_or_none
+from labkit.remedies import Remedy, advice
 
 
 def find(cluster: Cluster) -> Node:
@@ -13,15 +14,16 @@ def find(cluster: Cluster) -> Node:
     primaries = [node for node, role in roles.items() if role == "primary"]
     silent = [node for node, role in roles.items() if role is None]
     if primaries:
-        up = command("up", cluster.name, cluster.provider)
-        others = f"{', '.join(silent)} does not answer, `{up}` starts it" if silent else "everybody answers"
+        others = f"{', '.join(silent)} does not answer" if silent else "every node answers"
+        helps = [cluster.remedy("up", f"starts {', '.join(silent)}")] if silent else []
         raise ClusterError(
-            f"{', '.join(primaries)} is primary: there is nothing to fail over ({others}). If it was promoted by hand, "
-            "name the old primary with --old"
+            f"{', '.join(primaries)} is primary: there is nothing to fail over ({others})",
+            remedy=[*helps, Remedy("again", "names the old primary, if this one was promoted by hand", old="NODE")],
         )
     if len(silent) != 1:
         said = ", ".join(f"{node} {role or 'does not answer'}" for node, role in roles.items())
-        raise ClusterError(f"it cannot be told which node was the primary ({said}); name it with --old")
+        helps = [Remedy("again", "names it", old="NODE")]
+        raise ClusterError(f"it cannot be told which node was the primary ({said})", remedy=helps)
     return cluster.node(silent[0])
 
 
@@ -29,9 +31,11 @@ def check(old: Node, *, fenced: bool) -> None:
     """Raises ClusterError if `old` answers: a failover would kill it. One that is `fenced` may run, as a replica."""
     role = role_or_none(old) if old.control.running() else None
     if role == "primary":
-        raise ClusterError("it answers as the primary; stop it first, or it would be killed", node=old.name)
+        helps = advice("stop it first, or it would be killed")
+        raise ClusterError("it answers as the primary", node=old.name, remedy=helps)
     if role == "replica" and not fenced:
-        raise ClusterError("it is a replica, and answers; name the node that was the primary", node=old.name)
+        helps = advice("name the node that was the primary")
+        raise ClusterError("it is a replica, and answers", node=old.name, remedy=helps)
 
 
 def serves_again(cluster: Cluster, old: Node) -> bool:

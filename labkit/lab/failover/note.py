@@ -1,4 +1,4 @@
-"""How far a failover has come, on disk: what `labkit status` says of one that was cut off, and where the next goes on.
+"""How far a failover has come, on disk: what is said of one that was cut off, and where the next goes on.
 
 The note lies in the folder that a purge removes, so a new cluster of the same name knows nothing of it.
 """
@@ -13,7 +13,8 @@ from pathlib import Path
 
 from labkit import files, paths
 from labkit.errors import ClusterError
-from labkit.lab.cluster.cluster import Cluster, command
+from labkit.lab.cluster.cluster import Cluster
+from labkit.remedies import advice
 
 
 @dataclass(frozen=True)
@@ -46,23 +47,23 @@ def remove(cluster: Cluster) -> None:
     _file(cluster).unlink(missing_ok=True)
 
 
-def sentence(cluster: Cluster) -> str | None:
-    """What there is to say about a failover that has begun and not ended; None if there is none."""
+def unfinished(cluster: Cluster) -> ClusterError | None:
+    """What there is to say of a failover that has begun and not ended, not raised; None if there is none."""
     found = read(cluster)
     if found is None:
         return None
     chosen = f", to {found.new}" if found.new else ""
     fenced = f" ({found.old} is fenced: it would start as a replica)" if found.fenced else ""
-    on, off = (command(verb, cluster.name, cluster.provider) for verb in ("failover", "down --purge"))
-    return (
-        f"a failover from {found.old}{chosen} is at, or was cut off in, step {found.step}{fenced}; "
-        f"`{on}` goes on, `{off}` gives up"
+    return ClusterError(
+        f"a failover from {found.old}{chosen} is at, or was cut off in, step {found.step}{fenced}",
+        remedy=[cluster.remedy("failover", "goes on"), cluster.remedy("down", "gives up", purge=True)],
     )
 
 
 def alone_on(cluster: Cluster) -> AbstractContextManager[None]:
     """The right to be the only failover or rejoin of a cluster. Raises ClusterError if another is under way."""
-    busy = ClusterError(f"a failover or rejoin of cluster {cluster.name} is under way already; wait for its end")
+    reason = f"a failover or rejoin of cluster {cluster.name} is under way already"
+    busy = ClusterError(reason, remedy=advice("wait for its end"))
     return files.locked(root(cluster) / f".{cluster.name}.failover.lock", lambda _: busy)
 
 

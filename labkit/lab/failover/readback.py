@@ -12,6 +12,7 @@ from labkit.lab.cluster import sql
 from labkit.lab.cluster.node import Node
 from labkit.lab.cluster.waiting import wait_until
 from labkit.lab.workloads.append_rows import AppendRows
+from labkit.remedies import advice
 from labkit.run.store import Run
 
 Keys = np.ndarray[Any, np.dtype[np.int64]]
@@ -37,8 +38,9 @@ def promoted(node: Node) -> tuple[Keys, Keys]:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         if sql.role(connection) != "primary":
             raise ClusterError(
-                "it is still in recovery: what it has not replayed yet would count as lost; promote it first",
+                "it is still in recovery: what it has not replayed yet would count as lost",
                 node=node.name,
+                remedy=advice("promote it first"),
             )
         return rows(connection)
 

@@ -18,6 +18,7 @@ from labkit.lab.cluster.powers import Isolatable, Repairable
 from labkit.lab.failover import offline_state, readback
 from labkit.lab.failover.readback import Keys
 from labkit.lsn import lsn_text, parse_lsn
+from labkit.remedies import advice
 from labkit.replication import Replication
 from labkit.run import steps
 from labkit.run.store import Run
@@ -113,7 +114,8 @@ def rejoin(
     """
     control = old.control
     if not isinstance(control, Repairable):
-        raise ClusterError("its provider cannot work on its files; rebuild it by hand", node=old.name)
+        helps = advice("rebuild it by hand")
+        raise ClusterError("its provider cannot work on its files", node=old.name, remedy=helps)
     if isinstance(control, Isolatable) and control.running():
         control.rejoin_network()
     control.stop("fast")

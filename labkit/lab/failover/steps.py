@@ -27,11 +27,11 @@ from labkit.lab.cluster.powers import Killable, Repairable
 from labkit.lab.failover import candidates, lost, note, offline_state, survivors
 from labkit.lab.failover.candidates import Decision, Survivor
 from labkit.lab.failover.note import Note
+from labkit.remedies import Remedy, advice
 from labkit.replication import Replication
 from labkit.run import steps
 from labkit.run.steps import Step
 
-OVERRIDE = "--accept-data-loss"
 Log = Callable[..., None]
 
 
@@ -40,10 +40,8 @@ class Refused(ClusterError):
 
     def __init__(self, reasons: list[str], decision: Decision | None, *, overridable: bool) -> None:
         self.reasons, self.decision = reasons, decision
-        text = "nothing was promoted: " + "; ".join(reasons)
-        if overridable:
-            text += f". {OVERRIDE} promotes all the same (accept_data_loss=True)"
-        super().__init__(text)
+        override = Remedy("again", "promotes all the same", accept_data_loss=True)
+        super().__init__("nothing was promoted: " + "; ".join(reasons), remedy=[override] if overridable else [])
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,7 @@ class FailoverSteps:
         """The survivor that an earlier failover, cut off later, had promoted already."""
         self.times_ns: dict[str, int] = {}
         """Step -> when it ended, on the monotonic clock."""
-        self.left_behind: dict[str, str] = {}
+        self.left_behind: dict[str, ClusterError] = {}
         """Survivors that cannot follow the new primary now -> why, and what helps."""
         self._log = log
         self._sessions = dict(sessions or {})
@@ -191,8 +189,8 @@ class FailoverSteps:
                 self._note(steps.PROMOTE_CALLED.kind, node=new.name)
                 promotion.promote(new, self._session(new), self.policy.deadline_s)
             followers = [s for s in self._survivors if s.answers and s.name != new.name]
-            self.left_behind = survivors.cannot_follow(followers, new, self._session(new))
-            details |= {"node": new.name, "left_behind": self.left_behind}
+            self.left_behind = survivors.cannot_follow(self.cluster, followers, new, self._session(new))
+            details |= {"node": new.name, "left_behind": self._left_behind_in_words()}
         return new
 
     def repair(self) -> dict[str, str | None]:
@@ -228,7 +226,7 @@ class FailoverSteps:
             sql.configure(self._session(new), {"primary_conninfo": None, "primary_slot_name": None})
             if not self.policy.hold_writes:
                 sql.configure(self._session(new), synchronize.settings(self._quorum(held=True), self._standbys()))
-            details |= {"followers": followers, "left_behind": self.left_behind}
+            details |= {"followers": followers, "left_behind": self._left_behind_in_words()}
         note.remove(self.cluster)
         return followers
 
@@ -273,12 +271,12 @@ class FailoverSteps:
 
     def _chosen(self) -> Node:
         if self.new is None:
-            raise ClusterError("no candidate is chosen yet: survey() and decide() come first")
+            raise ClusterError("no candidate is chosen yet", remedy=advice("survey() and decide() come first"))
         return self.new
 
     def _wanted(self) -> Replication:
         if self.replication is None:
-            raise ClusterError("what commits waited for is not known yet: survey() comes first")
+            raise ClusterError("what commits waited for is not known yet", remedy=advice("survey() comes first"))
         return self.replication
 
     def _write_note(self, **changes: str | bool | None) -> None:
@@ -305,7 +303,8 @@ class FailoverSteps:
         """The survivor that an earlier failover, cut off later, had promoted already."""
         primaries = [survivor.name for survivor in found if survivor.role == "primary"]
         if len(primaries) > 1:
-            raise ClusterError(f"{' and '.join(primaries)} are both primaries; stop the one that is outdated")
+            helps = advice("stop the one that is outdated")
+            raise ClusterError(f"{' and '.join(primaries)} are both primaries", remedy=helps)
         return self.cluster.node(primaries[0]) if primaries else None
 
     def _promised(self) -> Replication:
@@ -333,6 +332,9 @@ class FailoverSteps:
         """The survivors that can follow the new primary at once."""
         others = [s.name for s in self._survivors if s.answers and s.name != self._chosen().name]
         return [name for name in others if name not in self.left_behind]
+
+    def _left_behind_in_words(self) -> dict[str, str]:
+        return {name: str(error) for name, error in self.left_behind.items()}
 
     def _refuse(self, reasons: list[str], *, overridable: bool) -> None:
         """Undo what survey did, so that the replicas go on as before."""

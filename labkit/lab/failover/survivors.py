@@ -73,19 +73,26 @@ def look_at(node: Node, session: sql.Connection | None, priorities: Mapping[str,
     )
 
 
-def cannot_follow(followers: Sequence[Survivor], new: Node, connection: sql.Connection) -> dict[str, str]:
-    """Which of these replicas cannot follow `new`, just promoted, as they are: name -> why, and what helps."""
+def cannot_follow(
+    cluster: Cluster, followers: Sequence[Survivor], new: Node, connection: sql.Connection
+) -> dict[str, ClusterError]:
+    """Which of these replicas cannot follow `new`, just promoted, as they are.
+
+    Name -> why, and what helps, an error that is not raised.
+    """
     timeline = sql.timeline(connection)
     fork = sql.forked_at(connection, timeline)
     found = {}
     for s in followers:
         if fork is not None and (s.timeline or 0) < timeline and (s.replayed or 0) > fork:
-            found[s.name] = (
-                f"it has replayed {(s.replayed or 0) - fork:,} bytes of WAL that {new.name} never had; "
-                f"`labkit rejoin {s.name}` takes them back"
+            found[s.name] = ClusterError(
+                f"it has replayed {(s.replayed or 0) - fork:,} bytes of WAL that {new.name} never had",
+                node=s.name,
+                remedy=cluster.remedy("rejoin", "takes them back", node=s.name),
             )
         elif s.replay_paused:
-            found[s.name] = f"its WAL replay is paused; it follows {new.name} after SELECT pg_wal_replay_resume()"
+            helps = sql.resume_replay(f"lets it follow {new.name}")
+            found[s.name] = ClusterError("its WAL replay is paused", node=s.name, remedy=helps)
     return found
 
 

@@ -52,7 +52,7 @@ class Watch:
             if (problem := self.probe()) and (refusal := self._refused()):
                 return f"{problem}; {refusal}"
             time.sleep(self.interval_s)
-        raise WaitTimeout(f"waited {deadline_s:g} s for it to fail, but it answers", node=self.node.name)
+        raise WaitTimeout(f"timed out after {deadline_s:g} s waiting for it to fail: it answers", node=self.node.name)
 
     def _refused(self) -> str:
         """Why a new connection cannot be made; empty if it can, which then takes the old one's place."""
@@ -60,7 +60,7 @@ class Watch:
             # libpq takes no deadline below two seconds.
             fresh = self.node.connect(connect_timeout=2)
         except ClusterError as error:
-            return error.message
+            return error.reason
         with contextlib.suppress(psycopg.Error):
             self._connection.close()
         self._connection = fresh

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labkit.errors import LoadError
+from labkit.remedies import advice
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _ROUNDS = 12
@@ -51,7 +52,8 @@ def exchange(executor: Executor, workers: int, read: Callable[[int], tuple[str, 
     for _ in range(_ROUNDS):
         asked = [_Question(executor, read) for _ in range(workers)]
         if concurrent.futures.wait([question.future for question in asked], _TIMEOUT_S).not_done:
-            raise LoadError(f"of {workers} workers not all answered within {_TIMEOUT_S:g} s: are there as many?")
+            reason = f"of {workers} workers not all answered within {_TIMEOUT_S:g} s"
+            raise LoadError(reason, remedy=advice("see whether there are as many"))
         for question in asked:
             host, clock = question.answer()
             if host == here:

@@ -18,6 +18,7 @@ from labkit.errors import LoadError
 from labkit.lab.load.polling import IN, OUT, Poller
 from labkit.lab.load.records import CANNOT_CONNECT
 from labkit.lab.workloads.base import Parameters, Workload
+from labkit.remedies import Remedy, advice
 
 CONNECTING, PREPARING, IDLE, BUSY, DOWN = range(5)
 CONNECT_TIMEOUT_NS = 5_000_000_000
@@ -239,12 +240,18 @@ def open_all(pools: Sequence[NodePool], poller: Poller, by_fd: dict[int, Slot]) 
             pool.expire(now, by_fd)
         refused = [pool for pool in pools if pool.problem]
         if refused or now > deadline:
-            raise LoadError("\n".join(_refusal(pool) for pool in refused or pools))
+            named = refused or pools
+            raise LoadError("\n".join(map(_refusal, named)), remedy=_remedies(named))
 
 
 def _refusal(pool: NodePool) -> str:
     why = pool.problem or f"no answer within {_OPENED_WITHIN_S:g} s"
-    text = f"{pool.name}: connection {pool.live + 1} of {len(pool.slots)} could not be opened: {why}"
-    if "too many clients" in pool.problem or "connection slots are reserved" in pool.problem:
-        text += f"; set max_connections to at least {len(pool.slots) + 20} there, or use fewer connections"
-    return text
+    return f"{pool.name}: connection {pool.live + 1} of {len(pool.slots)} could not be opened: {why}"
+
+
+def _remedies(pools: Sequence[NodePool]) -> list[Remedy]:
+    full = [p for p in pools if "too many clients" in p.problem or "connection slots are reserved" in p.problem]
+    if not full:
+        return []
+    most = max(len(pool.slots) for pool in full) + 20
+    return [advice(f"set max_connections to at least {most} there"), advice("use fewer connections")]

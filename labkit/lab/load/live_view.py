@@ -26,7 +26,7 @@ _EVERY_S = 1.0
 def in_jupyter() -> bool:
     """Whether somebody looks on: this is a kernel that Jupyter's server started for a notebook.
 
-    papermill and `labkit run` start theirs without a session, and a script that a notebook starts is no kernel.
+    papermill and labkit itself start theirs without a session, and a script that a notebook starts is no kernel.
     """
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     session = "JPY_SESSION_NAME" in os.environ and "LABKIT_PROGRESS" not in os.environ

@@ -32,6 +32,7 @@ from labkit.lab.load.clocks import Clock, exchange, host_id
 from labkit.lab.load.engine import run_load
 from labkit.lab.load.spec import LoadResult, LoadSpec
 from labkit.lab.workloads.base import Workload
+from labkit.remedies import advice
 
 _STOPPING_S = 10.0
 _LEAD_NS = 800_000_000  # for a shard to arrive at its worker
@@ -112,7 +113,8 @@ class Generators:
                 while_waiting()
             return [_kept(future.result(), spec) for future, spec in zip(futures, specs, strict=True)]
         except (BrokenExecutor, concurrent.futures.CancelledError) as error:
-            raise LoadError("a load generator process died; its last requests are lost. Is memory short?") from error
+            reason = "a load generator process died; its last requests are lost"
+            raise LoadError(reason, remedy=advice("see whether there is enough memory")) from error
         except KeyboardInterrupt:
             for stop_file in {spec.stop_file for spec in specs}:
                 if stop_file is not None:
@@ -159,7 +161,8 @@ def run_elsewhere(spec: LoadSpec, clocks: Mapping[str, Clock]) -> tuple[LoadResu
     """
     host = host_id()
     if host not in clocks:
-        raise LoadError(f"a shard came to a worker whose clock was not compared ({platform.node()}); run it again")
+        reason = f"a shard came to a worker whose clock was not compared ({platform.node()})"
+        raise LoadError(reason, remedy=advice("run it again"))
     clock = clocks[host]
     with tempfile.TemporaryDirectory(prefix="labkit-shard-") as folder:
         part = Path(folder) / spec.part.name

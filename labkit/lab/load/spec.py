@@ -12,6 +12,7 @@ import numpy as np
 from labkit.errors import LoadError
 from labkit.lab.load.arrivals import Arrivals, share
 from labkit.lab.workloads.base import Workload
+from labkit.remedies import advice
 from labkit.run import layout
 
 
@@ -120,8 +121,8 @@ def merge(shards: Sequence[LoadResult]) -> LoadResult:
     if last.to_ns - first.warm_until_ns < 0.9 * longest and not any(shard.interrupted for shard in shards):
         late_s = (first.from_ns - min(shard.from_ns for shard in shards)) / 1e9
         raise LoadError(
-            f"a shard of the load began {late_s:.1f} s after the first one, so they did not run together; "
-            f"are there {len(shards)} free workers, and does each reach the servers?"
+            f"a shard of the load began {late_s:.1f} s after the first one, so they did not run together",
+            remedy=advice(f"see whether there are {len(shards)} free workers, and each reaches the servers"),
         )
     return LoadResult(
         from_ns=min(shard.from_ns for shard in shards),

@@ -16,6 +16,7 @@ from labkit.lab.load.arrivals import Closed
 from labkit.lab.load.shards import Generators
 from labkit.lab.load.spec import LoadResult, LoadSpec, Target
 from labkit.lab.workloads.append_rows import AppendRows
+from labkit.remedies import Remedy
 from labkit.run import layout, ledger
 from labkit.run.store import Run
 
@@ -67,7 +68,8 @@ class WriteLoad:
         try:
             self.result = self.future.result(self.spec.timeout_s + _ENDING_S)
         except concurrent.futures.process.BrokenProcessPool as error:
-            raise LoadError("the load generator died; its ledger is kept, and `labkit audit` reads it") from error
+            helps = Remedy("audit", "reads it", run=self.run.id)
+            raise LoadError("the load generator died; its ledger is kept", remedy=helps) from error
         finally:
             self.spec.stop_file.unlink(missing_ok=True)
         assert self.spec.route is not None

@@ -7,13 +7,18 @@ import random
 import socket
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
 from labkit import files
 from labkit.errors import BadInput, ClusterError, WaitTimeout
 from labkit.lab.providers.protocol import ClusterSpec
+from labkit.remedies import Remedy, advice, setting
 from labkit.units import MIB
+
+if TYPE_CHECKING:
+    from labkit.lab.cluster.cluster import Cluster
 
 HOST = "127.0.0.1"
 # Below the ports that systems lend to outgoing connections (32768 on Linux, 49152 on macOS): a port from there may
@@ -31,6 +36,9 @@ NODE_FACTS = (
     "data_directory",
 )
 """Settings that stand on each node's command line; an experiment cannot name them."""
+
+
+FREE_DISK = (advice("free some"), setting("LABKIT_DATA", "a folder on a larger disk"))
 
 
 def check_spec(spec: ClusterSpec) -> None:
@@ -74,12 +82,12 @@ FIXED_SETTINGS = (
 )
 
 
-def check_fixed(cluster: str, differing: Collection[str]) -> None:
+def check_fixed(cluster: Cluster, differing: Collection[str]) -> None:
     """Raises ClusterError if a setting that a cluster cannot change is to change."""
     if fixed := sorted(set(differing) & set(FIXED_SETTINGS)):
         raise ClusterError(
-            f"{', '.join(fixed)} cannot change in cluster {cluster}, whose replicas depend on it; "
-            f"`labkit down --purge --name {cluster}`, then up again with the new value"
+            f"{', '.join(fixed)} cannot change in cluster {cluster.name}, whose replicas depend on it",
+            remedy=cluster.remedy("recreate", "with the new value"),
         )
 
 
@@ -91,8 +99,9 @@ def alone_on(folder: Path, cluster: str, deadline_s: float) -> contextlib.Abstra
     return files.locked(
         folder / f".{cluster}.lock",
         lambda holder: WaitTimeout(
-            f"waited {deadline_s:g} s for another labkit (process {holder}) that is working on cluster {cluster}; try "
-            "again when it has ended"
+            f"timed out after {deadline_s:g} s waiting for another labkit (process {holder}) that is working on "
+            f"cluster {cluster}",
+            remedy=advice("try again when it has ended"),
         ),
         deadline_s,
     )
@@ -107,9 +116,9 @@ def check_port(node: str, port: int) -> None:
             probe.bind((HOST, port))
         except OSError as error:
             raise ClusterError(
-                f"port {port} is taken{_holder(port)} ({error.strerror}); end that process, or make the cluster anew "
-                "on other ports: `labkit down --purge`, then `labkit up --base-port` with another or no number",
+                f"port {port} is taken{_holder(port)} ({error.strerror})",
                 node=node,
+                remedy=[advice("end that process"), Remedy("recreate", "on other ports", name="NAME", base_port=0)],
             ) from error
 
 
@@ -123,7 +132,7 @@ def _holder(port: int) -> str:
 
 
 def free_ports(count: int, base_port: int, nodes: Sequence[str], taken: Sequence[int] = ()) -> list[int]:
-    """Ports on 127.0.0.1 that nobody listens on now: from `base_port` on, or any if it is 0. Raises ClusterError."""
+    """Free ports on 127.0.0.1: from `base_port` on, or any if it is 0. Raises ClusterError."""
     if base_port:
         wanted = list(range(base_port, base_port + count))
         for node, port in zip(nodes, wanted, strict=True):
@@ -136,7 +145,8 @@ def free_ports(count: int, base_port: int, nodes: Sequence[str], taken: Sequence
         if port not in taken and _is_free(port):
             found.append(port)
     if len(found) < count:
-        raise ClusterError(f"no {count} free ports between {PORTS[0]} and {PORTS[-1]}; give --base-port")
+        helps = advice("choose a base port outside of them")
+        raise ClusterError(f"no {count} free ports between {PORTS[0]} and {PORTS[-1]}", remedy=helps)
     return found
 
 
@@ -157,5 +167,6 @@ def check_disk(folder: Path, needed_bytes: int, what: str) -> None:
     if free < needed_bytes:
         raise ClusterError(
             f"not enough disk for {what}: about {needed_bytes / MIB:,.0f} MB needed, {free / MIB:,.0f} MB free at "
-            f"{folder}; free some, or point LABKIT_DATA at a larger disk"
+            f"{folder}",
+            remedy=FREE_DISK,
         )

@@ -21,7 +21,8 @@ def nodes_for(arm: Arm, cluster: Cluster) -> list[Node]:
     """The nodes that serve reads in an arm, as their roles are at this moment. Raises BadInput."""
     replicas = cluster.replicas() if arm.replicas else []
     if not replicas and arm.least_replicas:
-        raise BadInput(f"arm {arm}: cluster {cluster.name} has no replica; `labkit up --replicas 2` adds them")
+        helps = cluster.remedy("up", "adds them", replicas=arm.least_replicas)
+        raise BadInput(f"arm {arm}: cluster {cluster.name} has no replica", remedy=helps)
     if len(replicas) < arm.least_replicas:
         raise BadInput(f"arm {arm}: cluster {cluster.name} has {len(replicas)} replicas that answer")
     chosen = replicas if arm.replicas == "all" else replicas[: arm.replicas]

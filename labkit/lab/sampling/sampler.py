@@ -179,7 +179,7 @@ class Sampler:
     def _take(self, probe: Probe, t_ns: int, answer: list[Reading] | Exception) -> None:
         if isinstance(answer, Exception):
             # Without the tail of the server's log that a ClusterError shows: that file is kept anyway.
-            reason = answer.message if isinstance(answer, ClusterError) else str(answer).strip()
+            reason = answer.reason if isinstance(answer, ClusterError) else str(answer).strip()
             self._failed(probe, reason or type(answer).__name__)
             return
         if probe in self._failing:

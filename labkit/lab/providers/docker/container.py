@@ -9,6 +9,7 @@ from labkit.errors import ClusterError, WaitTimeout
 from labkit.lab.cluster.powers import KillScope, StopMode, Usage
 from labkit.lab.providers.docker import engine, stats
 from labkit.lab.providers.docker.engine import Container, Engine
+from labkit.remedies import advice
 from labkit.units import MIB
 
 VOLUME = "/var/lib/postgresql"
@@ -17,7 +18,7 @@ PASSFILE = "/run/labkit/pgpass"
 """Where configs/postgresql/node.sh puts the passwords that the node gets as a secret."""
 EXPERIMENT_FILE = "experiment.conf"
 REBUILD_FILE = "rebuild"
-"""Its presence tells configs/postgresql/node.sh to make the data anew."""
+"""Its presence tells configs/postgresql/node.sh to copy the data from the primary again."""
 STOP_DEADLINE_S = 60.0
 _SIGNALS = {"smart": "SIGTERM", "fast": "SIGINT", "immediate": "SIGQUIT"}
 _POSTGRES = 999  # user and group of the server in the official image
@@ -199,7 +200,7 @@ class ContainerServer:
     def clear(self) -> None:
         """Delete the data directory. Raises ClusterError if the server runs."""
         if self.running():
-            raise ClusterError("the server runs; stop it before its data is deleted", node=self.name)
+            raise ClusterError("the server runs", node=self.name, remedy=advice("stop it before its data is deleted"))
         engine.execute_beside(self.container(), self.network, ["rm", "-rf", DATA], {})
 
     # --- Damageable -----------------------------------------------------------------------------------------------
@@ -251,7 +252,9 @@ class ContainerServer:
         give_up = time.monotonic() + deadline_s
         while self.running():
             if time.monotonic() >= give_up:
-                raise WaitTimeout(f"waited {deadline_s:g} s for {what}", node=self.name, log_tail=self.log_tail())
+                raise WaitTimeout(
+                    f"timed out after {deadline_s:g} s waiting for {what}", node=self.name, log_tail=self.log_tail()
+                )
             time.sleep(0.02)
 
 
@@ -263,7 +266,6 @@ def _end(container: Container) -> list[str]:
     limit = int(container.attrs["HostConfig"].get("Memory") or 0)
     if state.get("OOMKilled"):
         of = f" of {limit // MIB}m" if limit else ""
-        return [
-            f"the kernel killed it: out of memory, beyond its limit{of}; raise LABKIT_NODE_MEMORY, then `labkit up`"
-        ]
+        again = "raise LABKIT_NODE_MEMORY and bring the cluster up again"
+        return [f"the kernel killed it: out of memory, beyond its limit{of}; {again}"]
     return ["the container was killed (exit 137)"] if state["ExitCode"] == _SIGKILLED else []

@@ -26,8 +26,12 @@ from docker.tls import TLSConfig
 
 from labkit.errors import ClusterError, ProviderUnavailable
 from labkit.lab.providers.docker.limits import Capacity
+from labkit.remedies import Remedy, advice, setting
 
-__all__ = ["LABEL", "Container", "Engine", "refusals"]
+__all__ = ["EMBEDDED", "LABEL", "Container", "Engine", "refusals"]
+
+EMBEDDED = advice("use the provider embedded, which needs no Docker")
+"""What helps wherever Docker is what is missing."""
 
 LABEL = "labkit"
 """Its value is the name of the cluster."""
@@ -51,7 +55,8 @@ class Engine:
         if tuple(int(part) for part in version.split(".")) < LEAST_API:
             raise ProviderUnavailable(
                 f"the Docker engine speaks API {version}, labkit needs {'.'.join(map(str, LEAST_API))} "
-                f"(Docker {LEAST_ENGINE}) or later; upgrade it, or use the provider embedded"
+                f"(Docker {LEAST_ENGINE}) or later",
+                remedy=[advice("upgrade it"), EMBEDDED],
             )
 
     def containers(self, cluster: str) -> dict[str, Container]:
@@ -66,9 +71,9 @@ class Engine:
         found = self.containers(cluster).get(node)
         if found is None:
             raise ClusterError(
-                f"its container is gone: somebody removed it; `labkit up --provider docker --name {cluster}` makes it "
-                "again, its data is in its volume",
+                "its container is gone: somebody removed it",
                 node=node,
+                remedy=Remedy("up", "makes it again, its data is in its volume", name=cluster, provider="docker"),
             )
         return found
 
@@ -106,7 +111,7 @@ class Engine:
                 left.remove(force=True, v=True)
 
     def ensure_image(self, image: str) -> None:
-        """Pull an image that is not here. Raises ProviderUnavailable if it cannot be had."""
+        """Pull an image that is not here. Raises ProviderUnavailable if that fails."""
         with refusals():
             try:
                 self._client.images.get(image)
@@ -115,8 +120,11 @@ class Engine:
                     self._client.images.pull(image)
                 except APIError as error:
                     raise ProviderUnavailable(
-                        f"the image {image} is not on this machine and cannot be pulled: {_words(error)}; "
-                        "check the network, or set LABKIT_PG_IMAGE to an image that is here (`docker image ls`)"
+                        f"the image {image} is not on this machine and cannot be pulled: {_words(error)}",
+                        remedy=[
+                            advice("check the network"),
+                            setting("LABKIT_PG_IMAGE", "an image that is on this machine"),
+                        ],
                     ) from error
 
     def capacity(self) -> Capacity:
@@ -270,12 +278,16 @@ def refusals(node: str | None = None) -> Iterator[None]:
     try:
         yield
     except NotFound as error:
-        raise ClusterError(f"{_words(error)}: somebody removed it; `labkit up` makes it again", node=node) from error
+        helps = advice("bring the cluster up again")
+        raise ClusterError(f"{_words(error)}: somebody removed it", node=node, remedy=helps) from error
     except APIError as error:
-        raise ClusterError(f"the Docker engine refuses: {_words(error)}{_advice(error)}", node=node) from error
+        reason = f"the Docker engine refuses: {_words(error)}"
+        raise ClusterError(reason, node=node, remedy=_remedies(error)) from error
     except (DockerException, requests.exceptions.RequestException) as error:
         raise ProviderUnavailable(
-            f"the Docker engine does not answer any more ({error}); start it and try again", node=node
+            f"the Docker engine does not answer any more ({error})",
+            node=node,
+            remedy=advice("start it and try again"),
         ) from error
 
 
@@ -296,7 +308,7 @@ def _connect() -> docker.DockerClient:
             return docker.DockerClient.from_env(timeout=TIMEOUT_S)
         return docker.DockerClient(base_url=endpoint.host, tls=endpoint.tls, version="auto", timeout=TIMEOUT_S)
     except (DockerException, requests.exceptions.RequestException) as error:
-        raise _nobody_answers(f"{endpoint.named_by}, {endpoint.host}: {' '.join(str(error).split())}") from error
+        raise _no_engine(f"{endpoint.named_by}, {endpoint.host}: {' '.join(str(error).split())}") from error
 
 
 def _endpoint() -> _Endpoint:
@@ -307,7 +319,7 @@ def _endpoint() -> _Endpoint:
         name = os.environ.get("DOCKER_CONTEXT") or get_current_context_name()
         context = docker.ContextAPI.get_context(name)
     except (DockerException, ValueError) as error:
-        raise _nobody_answers(f"the context in use cannot be read: {error}") from error
+        raise _no_engine(f"the context in use cannot be read: {error}") from error
     if context is not None and context.Host:
         tls = context.TLSConfig
         return _Endpoint(str(context.Host), f"context {name}", tls if isinstance(tls, TLSConfig) else False)
@@ -315,7 +327,8 @@ def _endpoint() -> _Endpoint:
     folder = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
     kept = folder / "contexts" / "meta" / hashlib.sha256(name.encode()).hexdigest() / "meta.json"
     if not kept.exists():
-        raise _nobody_answers(f"there is no context {name}, `docker context ls` lists those there are")
+        known = Remedy("command", "lists those there are", line="docker context ls")
+        raise _no_engine(f"there is no context {name}", known)
     return _Endpoint(json.loads(kept.read_text(encoding="utf-8"))["Endpoints"]["docker"]["Host"], f"context {name}")
 
 
@@ -327,15 +340,25 @@ def _check_near(endpoint: _Endpoint) -> None:
     if parts.scheme in ("ssh", "tcp", "http", "https"):
         raise ProviderUnavailable(
             f"the Docker engine at {endpoint.host} ({endpoint.named_by}) is on another machine, where neither "
-            "configs/postgresql/ nor the nodes' ports on 127.0.0.1 can be reached; take an engine on this machine, run "
-            "labkit on that one, or use the provider attach for servers that run there"
+            "configs/postgresql/ nor the nodes' ports on 127.0.0.1 can be reached",
+            remedy=[
+                advice("take an engine on this machine"),
+                advice("run labkit on that one"),
+                advice("use the provider attach for servers that run there"),
+            ],
         )
 
 
-def _nobody_answers(why: str) -> ProviderUnavailable:
+def _no_engine(why: str, *remedies: Remedy) -> ProviderUnavailable:
     return ProviderUnavailable(
-        f"no Docker engine answers ({why}); start Docker, point DOCKER_HOST or `docker context use` at one that runs, "
-        "or use the provider embedded, which needs none"
+        f"no Docker engine answers ({why})",
+        remedy=[
+            *remedies,
+            advice("start Docker"),
+            setting("DOCKER_HOST", "the address of an engine that runs"),
+            Remedy("command", "chooses one by its context", line="docker context use CONTEXT"),
+            EMBEDDED,
+        ],
     )
 
 
@@ -349,7 +372,8 @@ def _words(error: APIError) -> str:
     return str(error.explanation or error).strip()
 
 
-def _advice(error: APIError) -> str:
+def _remedies(error: APIError) -> list[Remedy]:
     if "port is already allocated" in _words(error) or "address already in use" in _words(error):
-        return "; end whoever holds the port, or make the cluster anew on other ports (`labkit down --purge` first)"
-    return ""
+        others = Remedy("recreate", "on other ports", name="NAME", provider="docker", base_port=0)
+        return [advice("end the process that holds the port"), others]
+    return []

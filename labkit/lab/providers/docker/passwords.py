@@ -8,6 +8,7 @@ from pathlib import Path
 from labkit import paths
 from labkit.errors import ClusterError
 from labkit.lab.cluster.node import USERS
+from labkit.remedies import Remedy, advice
 
 
 def folder() -> Path:
@@ -23,8 +24,8 @@ def make(name: str, is_new: bool) -> None:
     file = path(name)
     if not is_new and not file.exists():
         raise ClusterError(
-            f"the passwords of cluster {name} are gone: {file} does not exist, but its volumes do; put the file back, "
-            f"or begin anew: `labkit down --provider docker --purge --name {name}`, then `labkit up` again"
+            f"the passwords of cluster {name} are gone: {file} does not exist, but its volumes do",
+            remedy=_without(name),
         )
     script = paths.configs() / "postgresql" / "passwords.sh"
     subprocess.run(["sh", str(script), str(file)], check=True)
@@ -38,9 +39,13 @@ def read(name: str) -> dict[str, str]:
         passwords = {line[3]: line[4] for line in lines}
     except (OSError, IndexError) as error:
         raise ClusterError(
-            f"the passwords of cluster {name} cannot be read from {file} ({error}); put the file back, or begin anew: "
-            f"`labkit down --provider docker --purge --name {name}`"
+            f"the passwords of cluster {name} cannot be read from {file} ({error})", remedy=_without(name)
         ) from error
     if missing := [user for user in USERS.values() if user not in passwords]:
-        raise ClusterError(f"{file} has no password of {', '.join(missing)}; put the line back")
+        raise ClusterError(f"{file} has no password of {', '.join(missing)}", remedy=advice("put the line back"))
     return passwords
+
+
+def _without(name: str) -> list[Remedy]:
+    recreate = Remedy("recreate", "begins again without its rows", name=name, provider="docker")
+    return [advice("put the file back"), recreate]

@@ -21,6 +21,7 @@ from labkit.lab.providers.docker.container import PASSFILE, ContainerServer
 from labkit.lab.providers.docker.engine import Container, Engine
 from labkit.lab.providers.embedded.server import quoted
 from labkit.lab.providers.protocol import ClusterSpec
+from labkit.remedies import Remedy, advice
 
 IMAGE, DEFAULT_IMAGE = "LABKIT_PG_IMAGE", "postgres:18"
 READY_DEADLINE_S = 120.0
@@ -39,8 +40,8 @@ class ComposeProvider:
     def up(self, spec: ClusterSpec) -> Cluster:
         """Bring the cluster up, or find it and start and add what is missing; idempotent.
 
-        Image and limits come from LABKIT_PG_IMAGE, LABKIT_NODE_CPUS and LABKIT_NODE_MEMORY; a change of them makes the
-        containers anew, on the same data. Raises BadInput, ProviderUnavailable or ClusterError. A new cluster that
+        Image and limits come from LABKIT_PG_IMAGE, LABKIT_NODE_CPUS and LABKIT_NODE_MEMORY; a change of them recreates
+        the containers, on the same data. Raises BadInput, ProviderUnavailable or ClusterError. A new cluster that
         fails on the way is removed again; of an existing one whatever runs keeps running.
         """
         checks.check_spec(spec)
@@ -52,8 +53,12 @@ class ComposeProvider:
             is_new = not before and not engine.volumes(spec.name)
             if len(before) > len(spec.node_names):
                 raise ClusterError(
-                    f"cluster {spec.name} has {len(before) - 1} replicas, asked for are {spec.replicas}; ask for "
-                    f"{len(before) - 1}, take another name, or remove replicas: `labkit replicas clean --purge`"
+                    f"cluster {spec.name} has {len(before) - 1} replicas, asked for are {spec.replicas}",
+                    remedy=[
+                        advice(f"ask for {len(before) - 1}"),
+                        advice("take another name"),
+                        Remedy("clean", "removes the replicas", purge=True, name=spec.name, provider="docker"),
+                    ],
                 )
             ports = _ports(spec, before)
             engine.ensure_image(os.environ.get(IMAGE) or DEFAULT_IMAGE)
@@ -95,7 +100,7 @@ class ComposeProvider:
     # --- replicas -------------------------------------------------------------------------------------------------
 
     def rebuild(self, name: str, node: str) -> None:
-        """Make a node anew as a replica of the current primary, whatever its data was.
+        """Replace a node's data, whatever it was, by a copy of the current primary's; the node is a replica then.
 
         Raises ClusterError if the node is the primary, or there is none to copy.
         """
@@ -184,8 +189,11 @@ def _ports(spec: ClusterSpec, containers: Mapping[str, Container]) -> dict[str, 
         if moved := [node for node in known if known[node] != wanted[node]]:
             raise ClusterError(
                 f"cluster {spec.name} listens on {', '.join(map(str, known.values()))}, asked for is base port "
-                f"{spec.base_port}, which would move {', '.join(moved)}; leave it out, or make the cluster anew: "
-                f"`labkit down --provider docker --purge --name {spec.name}`, then `labkit up` again"
+                f"{spec.base_port}, which would move {', '.join(moved)}",
+                remedy=[
+                    advice("leave it out"),
+                    Remedy("recreate", "begins again without its rows", name=spec.name, provider="docker"),
+                ],
             )
     else:
         missing = [node for node in spec.node_names if node not in known]
@@ -216,7 +224,7 @@ def _give_settings(cluster: Cluster, settings: Mapping[str, str]) -> dict[str, s
     differing = {line for old in before.values() for line in set(old.splitlines()) ^ set(text.splitlines())}
     names = {line.split(" = ")[0] for line in differing}
     if any(_server(cluster.node(name)).is_primary_by_data() is not None for name in before):
-        checks.check_fixed(cluster.name, names)
+        checks.check_fixed(cluster, names)
     for name in before:
         _server(cluster.node(name)).write_settings(text)
     running = [node for node in cluster.nodes if node.name in before and node.control.running()]
@@ -242,8 +250,10 @@ def _check_one_primary(cluster: Cluster) -> None:
     if len(primaries) > 1:
         raise ClusterError(
             f"{' and '.join(primaries)} are each a primary by their data: one was promoted while the other was down. "
-            "Running both would split the cluster; rebuild the outdated one while the other runs: "
-            f"`labkit replicas rebuild NODE --provider docker --name {cluster.name}`"
+            "Running both would split the cluster",
+            remedy=cluster.remedy(
+                "rebuild", "makes NODE, the outdated one, a replica while the other runs", node="NODE"
+            ),
         )
 
 

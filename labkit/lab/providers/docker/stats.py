@@ -59,7 +59,7 @@ def _sum(memory: Mapping[str, int], *names: str) -> int | None:
 class StatsStream:
     """The newest reading of a container: asked once, then kept by a thread that reads the engine's stream.
 
-    The thread ends with the container, or when nobody has asked for a while.
+    The thread ends with the container, or when nothing was asked for a while.
     """
 
     def __init__(self, ask: Callable[[], Reading], stream: Callable[[], Generator[Reading, None, None]]) -> None:

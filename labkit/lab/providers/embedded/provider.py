@@ -20,6 +20,7 @@ from labkit.lab.providers.embedded import account, binaries, creation, state
 from labkit.lab.providers.embedded.server import EmbeddedServer
 from labkit.lab.providers.embedded.state import ClusterState, NodeState
 from labkit.lab.providers.protocol import ClusterSpec
+from labkit.remedies import Remedy, advice, setting
 
 READY_DEADLINE_S = 60.0
 # Loopback needs no encryption, and asking a server about TLS and GSSAPI first costs two round trips a connection.
@@ -87,7 +88,7 @@ class EmbeddedProvider:
     # --- replicas -------------------------------------------------------------------------------------------------
 
     def rebuild(self, name: str, node: str) -> None:
-        """Make a node's data anew as a replica of the current primary, whatever it was.
+        """Replace a node's data, whatever it was, by a copy of the current primary's; the node is a replica then.
 
         Raises ClusterError if the node is the only primary, or there is none to copy.
         """
@@ -129,7 +130,7 @@ class EmbeddedProvider:
     def _recorded(self, name: str) -> ClusterState:
         recorded = state.read(paths.clusters(), name)
         if recorded is None or recorded.phase == "creating":
-            raise ClusterError(f"there is no cluster {name}; `labkit up --name {name}` makes one")
+            raise ClusterError(f"there is no cluster {name}", remedy=Remedy("up", "makes one", name=name))
         return recorded
 
     # --- making ---------------------------------------------------------------------------------------------------
@@ -253,7 +254,8 @@ class EmbeddedProvider:
         """
         before, after = recorded.settings, {key: str(value) for key, value in spec.settings.items()}
         differing = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
-        checks.check_fixed(recorded.name, differing)
+        cluster = self._cluster(recorded, recorded.nodes)
+        checks.check_fixed(cluster, differing)
         recorded.settings = after
         nodes = self._cluster(recorded, recorded.nodes).nodes
         try:
@@ -325,28 +327,30 @@ def _server(node: Node) -> EmbeddedServer:
 
 def _check_same(recorded: ClusterState, spec: ClusterSpec, chosen: binaries.Binaries) -> None:
     """Raises ClusterError if the cluster on disk cannot become what is asked for."""
-    anew = f"`labkit down --purge --name {recorded.name}`, then `labkit up` again"
+    recreate = Remedy("recreate", "begins again without its rows", name=recorded.name)
     ready = [node for node in recorded.nodes if node.ready]
     for node in ready:
         try:
             major = (node.data / "PG_VERSION").read_text(encoding="utf-8").strip()
         except OSError as error:
-            raise ClusterError(f"its data directory is gone or damaged ({error}); {anew}", node=node.name) from error
+            reason = f"its data directory is gone or damaged ({error})"
+            raise ClusterError(reason, node=node.name, remedy=recreate) from error
         if major != str(chosen.major):
             raise ClusterError(
-                f"its data directory is of PostgreSQL {major}, the binaries ({chosen.source}) are {chosen.version}; "
-                f"point LABKIT_PG_BIN at PostgreSQL {major}, or begin anew: {anew}",
+                f"its data directory is of PostgreSQL {major}, the binaries ({chosen.source}) are {chosen.version}",
                 node=node.name,
+                remedy=[setting("LABKIT_PG_BIN", f"the folder of PostgreSQL {major}'s programs"), recreate],
             )
     if len(ready) > len(spec.node_names):
         raise ClusterError(
-            f"cluster {recorded.name} has {len(ready) - 1} replicas, asked for are {spec.replicas}; ask for "
-            f"{len(ready) - 1}, take another name, or make it anew: {anew}"
+            f"cluster {recorded.name} has {len(ready) - 1} replicas, asked for are {spec.replicas}",
+            remedy=[advice(f"ask for {len(ready) - 1}"), advice("take another name"), recreate],
         )
     if spec.base_port and spec.base_port != recorded.base_port:
         raise ClusterError(
             f"cluster {recorded.name} listens on {', '.join(str(node.port) for node in ready)}, asked for is base port "
-            f"{spec.base_port}; leave it out, or make the cluster anew: {anew}"
+            f"{spec.base_port}",
+            remedy=[advice("leave it out"), recreate],
         )
 
 
@@ -356,6 +360,9 @@ def _check_one_primary(cluster: Cluster) -> None:
     if len(primaries) > 1:
         raise ClusterError(
             f"{' and '.join(primaries)} are each a primary by their data: one was promoted while the other was down. "
-            "Running both would split the cluster; rebuild the outdated one as a replica, or make the cluster anew: "
-            f"`labkit down --purge --name {cluster.name}`, then `labkit up`"
+            "Running both would split the cluster",
+            remedy=[
+                advice("rebuild the outdated one as a replica"),
+                cluster.remedy("recreate", "begins again without its rows"),
+            ],
         )

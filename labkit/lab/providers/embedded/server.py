@@ -18,6 +18,7 @@ from labkit.lab.providers.checks import HOST, check_port
 from labkit.lab.providers.embedded import processes, usage
 from labkit.lab.providers.embedded.account import Account
 from labkit.lab.providers.embedded.state import NodeState
+from labkit.remedies import advice
 
 STOP_DEADLINE_S = 60.0
 _SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
@@ -219,7 +220,9 @@ class EmbeddedServer:
     def clear(self) -> None:
         """Delete the data directory. Raises ClusterError if the server runs."""
         if self.running():
-            raise ClusterError("the server runs; stop it before its data is deleted", node=self.state.name)
+            raise ClusterError(
+                "the server runs", node=self.state.name, remedy=advice("stop it before its data is deleted")
+            )
         processes.end_within(self.state.data)
         if self.state.data.exists():
             shutil.rmtree(self.state.data)

@@ -11,6 +11,7 @@ from typing import Any
 
 from labkit import files
 from labkit.errors import ClusterError
+from labkit.remedies import Remedy
 
 SCHEMA_VERSION = 1
 
@@ -101,6 +102,6 @@ def make_passwords(clusters: Path, name: str, roles: Iterator[str] | list[str]) 
 
 def _unreadable(file: Path, error: Exception) -> ClusterError:
     return ClusterError(
-        f"{file} cannot be read ({type(error).__name__}: {error}); "
-        f"`labkit down --purge --name {file.parent.name}` removes what is left of this cluster"
+        f"{file} cannot be read ({type(error).__name__}: {error})",
+        remedy=Remedy("down", "removes what is left of this cluster", name=file.parent.name, purge=True),
     )

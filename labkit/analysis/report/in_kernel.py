@@ -1,0 +1,22 @@
+"""Loaded into the kernel of an executed notebook: an error of labkit's leaves it as a value, beside its text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from IPython.display import publish_display_data
+
+from labkit.errors import LabkitError
+
+ERROR_MIME = "application/vnd.labkit.error+json"
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """What IPython calls for `--ext`."""
+    shell.events.register("post_run_cell", _send)
+
+
+def _send(result: Any) -> None:
+    error = result.error_in_exec
+    if isinstance(error, LabkitError):
+        publish_display_data({ERROR_MIME: error.as_dict()})  # type: ignore[no-untyped-call]
