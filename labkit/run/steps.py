@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from labkit.lsn import lsn_text
-from labkit.run.schema import Event, events
+from labkit.run.schema import VERDICT_WORDS, Event, events
 
 Text = str | Callable[[Any], str]
 """A format of what an event carries, or a function of the event, which has the type that its moment names."""
@@ -160,8 +160,7 @@ def _written(event: events.Written) -> str:
 
 
 def _audit(event: events.Audited) -> str:
-    came = {"true": "passed", "false": "failed"}.get(event.verdict, "without a verdict")
-    return f"audit {came}: {event.reason}"
+    return f"audit {VERDICT_WORDS[event.verdict]}: {event.reason}"
 
 
 def _lsn(lsn: int | None) -> str:

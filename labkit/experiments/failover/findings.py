@@ -12,7 +12,7 @@ from labkit.checkers import audit
 from labkit.errors import RunUnreadable
 from labkit.lsn import lsn_text
 from labkit.run import ledger
-from labkit.run.schema import Event, Standing, TrialBlock
+from labkit.run.schema import VERDICT_WORDS, Event, Standing, TrialBlock
 from labkit.run.schema import events as happened
 from labkit.run.steps import DECIDE, DETECTED, Moment, at_ns, label, moments
 from labkit.run.store import Run
@@ -152,7 +152,7 @@ def table(run: Run) -> pd.DataFrame:
     found = audits(run)
     table = {VIEW_WORDS[view]: {CLASS_WORDS[c]: whole(n) for c, n in a.counts.items()} for view, a in found.items()}
     frame = pd.DataFrame(table)
-    frame.loc["nothing lost, nothing wrong"] = {VIEW_WORDS[view]: a.verdict for view, a in found.items()}
+    frame.loc["audit"] = {VIEW_WORDS[view]: VERDICT_WORDS[a.verdict] for view, a in found.items()}
     return Words(frame)
 
 
@@ -295,7 +295,7 @@ def validity(run: Run) -> list[str]:
     block = facts(run)
     judged = audit.of_run(run, block.block)
     fine = judged.verdict == "true" or audit.allowed(judged, block.mode, block.level)
-    return [] if fine else [f"the audit says {judged.verdict}: {judged.reason}"]
+    return [] if fine else [f"the audit {VERDICT_WORDS[judged.verdict]}: {judged.reason}"]
 
 
 def _lsn(lsn: int | None) -> str:

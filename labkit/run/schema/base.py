@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
@@ -13,6 +14,8 @@ Status = Literal["started", "measured", "complete", "failed"]
 STATUSES: tuple[Status, ...] = ("started", "measured", "complete", "failed")
 
 Verdict = Literal["true", "false", "unknown"]
+VERDICT_WORDS: Mapping[Verdict, str] = {"true": "passed", "false": "failed", "unknown": "has no verdict"}
+"""What is said of an audit with that verdict."""
 
 OUTCOMES = ("ok", "fail", "unknown")
 """How a request ended for whoever asked. unknown: the connection died, or the deadline passed, before the answer."""
