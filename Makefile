@@ -5,19 +5,23 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 UV     := $(shell command -v uv 2>/dev/null)
 
+# Processes that run tests: they wait for servers half of the time, so one more than there are cores.
+WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
+
 # Parameters of `make report`, by the names that the course used; empty leaves the default of notebooks/read_scaling.ipynb.
 USERS    ?=
 VUS      ?=
 DURATION ?=
 PARAMS   := $(if $(USERS),-p users=$(USERS)) $(if $(VUS),-p vus=$(VUS)) $(if $(DURATION),-p duration_s=$(DURATION))
 
-.PHONY: help report docker-report lab test check bench clean install install-dev
+.PHONY: help report docker-report lab unit test check bench clean install install-dev
 
 help:
 	@echo "make report   measure, and write one HTML file   (USERS=1000000 VUS=1000 DURATION=300 is the original experiment)"
 	@echo "make docker-report   the same in containers; needs Docker with Compose"
 	@echo "make lab      JupyterLab on this machine only, its address with the token is printed"
-	@echo "make test     all tests, on real servers"
+	@echo "make unit     the tests that need no server, in a minute"
+	@echo "make test     all tests, on real servers: most of them side by side, then alone what measures time"
 	@echo "make check    ruff, mypy, import contracts, notebook rules"
 	@echo "make bench    labkit's load generator beside pgbench and other clients"
 	@echo "make clean    stop the clusters, delete them, .venv and caches; runs in data/runs stay"
@@ -31,8 +35,15 @@ docker-report: install
 lab: install
 	$(BIN)/jupyter lab --ip=127.0.0.1 --no-browser --notebook-dir=notebooks
 
+unit: install-dev
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup -m 'not alone' tests/unit tests/notebooks/test_rules.py
+
+# The tests marked `alone` run even if others have failed; the exit code is that of the first failure.
 test: install-dev
-	$(BIN)/python -m pytest
+	@failed=0; \
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder -m 'not alone' || failed=$$?; \
+	$(BIN)/python -m pytest -m alone || failed=$$(($$failed ? $$failed : $$?)); \
+	exit $$failed
 
 check: install-dev
 	$(BIN)/ruff check .

@@ -11,18 +11,22 @@ import os
 import threading
 import time
 from pathlib import Path
-from typing import Any, Self
-
-from tqdm.auto import tqdm
-from tqdm.notebook import tqdm_notebook
+from typing import TYPE_CHECKING, Any, Self
 
 from labkit import files
+
+if TYPE_CHECKING:
+    from tqdm.auto import tqdm
 
 DELAY_S = 2.0
 _BETWEEN_WRITES_S = 0.2
 
 
 def _bar(label: str, total: float, unit: str) -> tqdm[Any]:
+    # Loaded with the first bar: they bring IPython along, which neither a load generator nor a short command needs.
+    from tqdm.auto import tqdm
+    from tqdm.notebook import tqdm_notebook
+
     return tqdm(
         total=total,
         desc=label,

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fix_cluster import Prepared, folder_for_servers, in_memory
 
 
 def command(*words: str) -> list[str]:
@@ -22,10 +23,24 @@ def with_parameters(*pairs: str) -> list[str]:
 
 
 @pytest.fixture
-def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
-    found = os.environ | {"LABKIT_DATA": str(tmp_path)}
+def data() -> Iterator[Path]:
+    """The data folder of these processes."""
+    with folder_for_servers(in_memory()) as folder:
+        yield folder
+
+
+@pytest.fixture
+def environment(data: Path) -> Iterator[dict[str, str]]:
+    found = os.environ | {"LABKIT_DATA": str(data)}
     yield found
     subprocess.run(command("down", "--all", "--purge"), env=found, capture_output=True, timeout=60, check=True)
+
+
+@pytest.fixture
+def driven(environment: dict[str, str], prepared: Prepared, data: Path) -> dict[str, str]:
+    """The same, where a cluster named `driven` was up before, and is stopped."""
+    prepared.copy(data / "clusters", "driven")
+    return environment
 
 
 def nodes_running(environment: dict[str, str]) -> list[bool]:

@@ -14,7 +14,7 @@ from labkit.errors import BadInput, ClusterError
 from labkit.lab.cluster import sql, synchronize
 from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.cluster.node import Node
-from labkit.lab.failover import FailoverSteps, Policy, note, rejoining
+from labkit.lab.failover import FailoverSteps, Policy, note
 from labkit.remedies import advice
 from labkit.run import steps
 from labkit.run.kinds import event
@@ -100,6 +100,8 @@ def rejoin(node: str, name: str, provider_name: str, as_json: bool) -> None:
 
 
 def _rejoin(cluster: Cluster, old: Node, new: Node, as_json: bool) -> None:
+    from labkit.lab.failover import rejoining  # brings numpy and Parquet along; no other command needs them
+
     node = old.name
     with new.session() as connection:
         before = synchronize.current(connection)

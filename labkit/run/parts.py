@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from labkit.errors import RunUnreadable
 from labkit.run import layout
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 

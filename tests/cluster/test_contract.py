@@ -20,6 +20,11 @@ from labkit.lab.providers.protocol import ClusterSpec, Provider
 MB = 2**20
 
 
+@pytest.fixture(scope="module")
+def lab_data(disk_data: Path) -> Path:
+    return disk_data  # for what is said of bytes written
+
+
 def test_up_gives_one_primary_and_replicas_that_stream(each_cluster: Cluster) -> None:
     assert each_cluster.roles() == {"pg1": "primary", "pg2": "replica", "pg3": "replica"}
     streaming = {row["application_name"]: row["state"] for row in each_cluster.replication()}

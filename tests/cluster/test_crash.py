@@ -65,6 +65,7 @@ def cut_off(labkit: Labkit, moment: str, number: signal.Signals) -> subprocess.P
     while not sign.exists():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < give_up, f"{sign} did not appear within 60 s"
+        time.sleep(0.001)  # each moment lasts for several of these; without a pause the wait takes a core from it
     process.send_signal(number)
     process.wait(30)
     return process
@@ -109,6 +110,7 @@ def test_a_replica_that_was_being_added_when_killed_is_added_again(
     while not sign.exists():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < give_up
+        time.sleep(0.001)
     process.kill()
     process.wait(30)
     found = provider.find("own")

@@ -47,6 +47,7 @@ def dask_executor(tmp_path: Path) -> Iterator[Executor]:
             process.wait(timeout=20)
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_two_workers_of_a_distributed_engine_make_one_run(dask_executor: Executor, load: LoadSpec) -> None:
     """Within a minute: shards begin together, all records come back, and every user was there."""

@@ -18,7 +18,7 @@ from labkit.lab.providers.docker.container import ContainerServer
 from labkit.lab.providers.docker.provider import ComposeProvider
 from labkit.lab.providers.protocol import ClusterSpec
 
-pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("docker_engine", "lab_data")]
+pytestmark = [pytest.mark.alone, pytest.mark.docker, pytest.mark.usefixtures("docker_engine", "lab_data")]
 NAME = f"stats-{os.getpid()}"
 CPUS = 0.5
 CPU_TOLERANCE = 8  # % of a core: the windows of the two do not fall together

@@ -32,6 +32,8 @@ from labkit.lab.load.spec import LoadSpec
 from labkit.lab.workloads.get_user import GetUserByNumber
 from labkit.run.parts import Tables
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture
 def load(load: LoadSpec) -> LoadSpec:

@@ -31,6 +31,8 @@ from labkit.lab.workloads.search_users import SearchUsers
 from labkit.run import layout
 from labkit.run.parts import Tables
 
+pytestmark = pytest.mark.alone
+
 INT4_OID = 23
 
 

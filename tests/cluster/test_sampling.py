@@ -5,6 +5,7 @@ import time
 
 import psutil
 import pytest
+from fix_cluster import shared_cluster
 
 from labkit.lab.cluster.powers import Killable
 from labkit.lab.cluster.waiting import wait_until
@@ -25,6 +26,18 @@ NOT_BY_PROCESS = {
 DISK = {"data_directory_bytes", "pg_wal_bytes"}
 CONNECTIONS = {f"connections_{state}" for state in ("active", "idle", "idle_in_transaction", "other")}
 LAG = {"lag_bytes", "lag_s"}
+
+
+@pytest.fixture(scope="module")
+def lab_data(disk_data):
+    return disk_data  # for what is said of bytes written
+
+
+@pytest.fixture(scope="module")
+def cluster(lab_data):
+    assert lab_data
+    with shared_cluster() as made:
+        yield made
 
 
 @pytest.fixture
@@ -221,6 +234,7 @@ def test_a_server_that_hangs_keeps_only_its_own_probe_waiting(cluster, run, prim
     assert ((others > paused_ns) & (others < resumed_ns)).sum() >= 0.7 * ticks_meant
 
 
+@pytest.mark.alone
 def test_sampling_three_nodes_with_sixty_backends_costs_less_than_a_hundredth_of_a_core(cluster, run):
     opened = [node.connect("app") for node in cluster.nodes for _ in range(20)]
     try:

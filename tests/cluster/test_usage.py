@@ -6,13 +6,13 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 
 import psutil
 import pytest
-from fix_cluster import MakeCluster
+from fix_cluster import MakeCluster, shared_cluster
 
 from labkit.errors import ClusterError
 from labkit.lab.cluster.cluster import Cluster
@@ -20,6 +20,18 @@ from labkit.lab.cluster.powers import Usage
 from labkit.lab.providers.embedded.server import EmbeddedServer
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /proc")
+
+
+@pytest.fixture(scope="module")
+def lab_data(disk_data: Path) -> Path:
+    return disk_data  # for what is said of bytes written
+
+
+@pytest.fixture(scope="module")
+def cluster(lab_data: Path) -> Iterator[Cluster]:
+    assert lab_data
+    with shared_cluster() as made:
+        yield made
 
 
 def control(cluster: Cluster, name: str = "pg1") -> EmbeddedServer:

@@ -11,6 +11,12 @@ from labkit.errors import ClusterError
 from labkit.lab.providers.embedded import binaries
 
 
+@pytest.fixture
+def make_cluster(initdb_cluster: MakeCluster) -> MakeCluster:
+    """No prepared one: how clusters are made is what these tests are about."""
+    return initdb_cluster
+
+
 def others() -> list[Path]:
     return [folder for folder, source in binaries._candidates() if source == "system folder"]
 

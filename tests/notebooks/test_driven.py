@@ -22,7 +22,7 @@ END_S = 90
 SMALL = ("users=2000", "vus=20", "connections=4", "warmup_s=0.2", "sample_interval_s=0.2", "cluster=driven")
 
 
-def test_a_run_is_driven_reported_and_leaves_no_server_behind(environment: dict[str, str], tmp_path: Path) -> None:
+def test_a_run_is_driven_reported_and_leaves_no_server_behind(environment: dict[str, str], data: Path) -> None:
     words = command("run", "read-scaling", "--json", *with_parameters(*SMALL, "duration_s=2", "rounds=2"))
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=RUN_S, check=False)
     assert done.returncode == 0, done.stderr
@@ -32,18 +32,18 @@ def test_a_run_is_driven_reported_and_leaves_no_server_behind(environment: dict[
         (workload, arm) for workload in ("get-user", "search-users") for arm in ("primary-only", "replicas-round-robin")
     }
     assert all(row["requests_per_s"] > 100 and row["errors"] == 0 for row in summary["headline"])
-    run = RunStore(tmp_path / "runs").latest()
+    run = RunStore(data / "runs").latest()
     assert run.status == "complete"
     assert Path(summary["report"]).read_text(encoding="utf-8").count("<figure>") >= 14
     assert {path.name for path in run.derived.iterdir()} >= {"notebook.ipynb", "report.html", "summary.json"}
     assert nodes_running(environment) == [False, False, False]
 
 
-def test_ctrl_c_keeps_what_was_measured_and_stops_the_servers(environment: dict[str, str], tmp_path: Path) -> None:
+def test_ctrl_c_keeps_what_was_measured_and_stops_the_servers(driven: dict[str, str], data: Path) -> None:
     words = command("run", "read-scaling", *with_parameters(*SMALL, "duration_s=600", "rounds=1000"))
-    process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(words, env=driven, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        run = _measuring(tmp_path / "runs", process)
+        run = _measuring(data / "runs", process)
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=END_S)
     finally:
@@ -52,10 +52,10 @@ def test_ctrl_c_keeps_what_was_measured_and_stops_the_servers(environment: dict[
     assert process.returncode == 130, stderr
     assert "interrupted" in stderr
     assert "Traceback" not in stderr
-    run = RunStore(tmp_path / "runs").open(run.path)
+    run = RunStore(data / "runs").open(run.path)
     assert run.status == "failed"
     assert frames.headline(run)["requests"].sum() > 0
-    assert nodes_running(environment) == [False, False, False]
+    assert nodes_running(driven) == [False, False, False]
 
 
 def _measuring(root: Path, process: subprocess.Popen[str]) -> Run:
@@ -71,26 +71,26 @@ def _measuring(root: Path, process: subprocess.Popen[str]) -> Run:
 
 
 @pytest.fixture
-def full_disk(tmp_path: Path) -> Iterator[Path]:
+def full_disk(data: Path) -> Iterator[Path]:
     """The runs' folder on a disk of 900 kB."""
     if os.geteuid():
         pytest.skip("mounting a small disk needs root")
-    runs = tmp_path / "runs"
+    runs = data / "runs"
     runs.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=900k", "tmpfs", str(runs)], check=True)
     yield runs
     subprocess.run(["umount", str(runs)], check=True)
 
 
-def test_a_full_disk_ends_the_run_with_one_clear_error(environment: dict[str, str], full_disk: Path) -> None:
+def test_a_full_disk_ends_the_run_with_one_clear_error(driven: dict[str, str], full_disk: Path) -> None:
     words = command(
         "run", "read-scaling", *with_parameters(*SMALL, "duration_s=50", "rounds=100", "vus=0", "rate=16000")
     )
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=RUN_S, check=False)
+    done = subprocess.run(words, env=driven, capture_output=True, text=True, timeout=RUN_S, check=False)
     assert done.returncode == 2
     assert "is full" in done.stderr, done.stderr
     assert "Traceback" not in done.stderr
     run = RunStore(full_disk).latest()
     assert run.status == "failed"
     assert len(run.table("ops")) > 0
-    assert nodes_running(environment) == [False, False, False]
+    assert nodes_running(driven) == [False, False, False]

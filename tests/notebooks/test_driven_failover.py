@@ -25,11 +25,11 @@ def failover(*pairs: str) -> list[str]:
 
 
 @pytest.mark.parametrize("by_hand", [True, False])
-def test_each_cell_shows_its_step(environment: dict[str, str], tmp_path: Path, by_hand: bool) -> None:
+def test_each_cell_shows_its_step(driven: dict[str, str], data: Path, by_hand: bool) -> None:
     words = failover(f"by_hand={by_hand}")
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=RUN_S, check=False)
+    done = subprocess.run(words, env=driven, capture_output=True, text=True, timeout=RUN_S, check=False)
     assert done.returncode == 0, done.stderr
-    run = RunStore(tmp_path / "runs").latest()
+    run = RunStore(data / "runs").latest()
     assert (run.status, run.blocks[0].verdict) == ("complete", "true")
     executed = nbformat.read(run.derived / "notebook.ipynb", as_version=4)
     shown = {cell.source: str(cell.outputs) for cell in executed.cells if cell.cell_type == "code"}
@@ -37,35 +37,35 @@ def test_each_cell_shows_its_step(environment: dict[str, str], tmp_path: Path, b
     assert "rows read back" in shown["drill.read_back()"]
     assert "no note of it" not in str(shown)
     assert ("taken by hand" in shown["findings.verdicts(run)"]) == by_hand
-    assert nodes_running(environment) == [False, False, False]
+    assert nodes_running(driven) == [False, False, False]
 
 
-def test_a_cell_that_is_refused_ends_the_drill_and_its_servers(environment: dict[str, str], tmp_path: Path) -> None:
+def test_a_cell_that_is_refused_ends_the_drill_and_its_servers(driven: dict[str, str], data: Path) -> None:
     words = failover("by_hand=true", *REFUSED)
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=RUN_S, check=False)
+    done = subprocess.run(words, env=driven, capture_output=True, text=True, timeout=RUN_S, check=False)
     assert done.returncode == 2
     assert "nothing was promoted" in done.stderr
     assert "Traceback" not in done.stderr
-    run = RunStore(tmp_path / "runs").latest()
+    run = RunStore(data / "runs").latest()
     assert run.status == "failed"
     assert "decide() ended with Refused" in run.problem
-    assert nodes_running(environment) == [False, False, False]
+    assert nodes_running(driven) == [False, False, False]
 
 
-def test_ctrl_c_in_a_cell_by_hand_ends_the_drill_and_its_servers(environment: dict[str, str], tmp_path: Path) -> None:
-    process = subprocess.Popen(failover("by_hand=true", "after_s=600"), env=environment, stderr=subprocess.PIPE)
+def test_ctrl_c_in_a_cell_by_hand_ends_the_drill_and_its_servers(driven: dict[str, str], data: Path) -> None:
+    process = subprocess.Popen(failover("by_hand=true", "after_s=600"), env=driven, stderr=subprocess.PIPE)
     try:
-        run = _writing_again(tmp_path / "runs", process)
+        run = _writing_again(data / "runs", process)
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=END_S)
     finally:
         process.kill()
         process.wait()
     assert process.returncode == 130
-    run = RunStore(tmp_path / "runs").open(run.path)
+    run = RunStore(data / "runs").open(run.path)
     assert run.status == "failed"
     assert "the drill was left after repoint(), before its end" in run.problem
-    assert nodes_running(environment) == [False, False, False]
+    assert nodes_running(driven) == [False, False, False]
 
 
 def _writing_again(root: Path, process: subprocess.Popen[bytes]) -> Run:

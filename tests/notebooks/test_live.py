@@ -91,6 +91,7 @@ def test_without_a_session_there_is_only_the_bar(cluster: Cluster) -> None:
     assert not figures(found, "display_data")
 
 
+@pytest.mark.alone
 def test_the_live_view_costs_less_than_two_percent_of_a_core(tmp_path: Path) -> None:
     """A second of 40,000 requests, written by the generator, read and drawn by the kernel: under 20 ms of CPU."""
     rng = np.random.default_rng(0)

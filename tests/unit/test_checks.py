@@ -57,10 +57,19 @@ def test_a_taken_port_names_the_node_and_the_process() -> None:
 
 
 def test_free_ports_are_distinct_and_avoid_those_of_other_nodes() -> None:
-    taken = list(checks.PORTS)[: len(checks.PORTS) - 40]
+    taken = list(checks.ports())[: len(checks.ports()) - 40]
     ports = checks.free_ports(8, 0, [], taken)
     assert len(set(ports)) == 8
     assert not set(ports) & set(taken)
+
+
+def test_free_ports_come_from_the_range_that_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABKIT_PORTS", "20500-20599")
+    assert set(checks.free_ports(8, 0, [])) <= set(range(20500, 20600))
+    for wrong in ("20500", "20599-20500", "80-90", "some"):
+        monkeypatch.setenv("LABKIT_PORTS", wrong)
+        with pytest.raises(BadInput, match="LABKIT_PORTS"):
+            checks.free_ports(1, 0, [])
 
 
 def test_too_little_disk_names_what_is_needed_and_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,8 @@ import sys
 import threading
 import time
 
+import pytest
+
 from labkit import progress
 from labkit.progress import Progress, follow
 
@@ -90,3 +92,10 @@ def test_another_process_is_followed_from_one_bar_to_the_next(tmp_path, monkeypa
 def test_progress_does_not_bring_the_reading_side_along():
     script = "import sys, labkit.progress, labkit.lab.dataset; print({'pandas', 'matplotlib'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", script], text=True, timeout=60).strip() == "set()"
+
+
+@pytest.mark.parametrize("module", ["labkit.cli", "labkit.lab.load.shards"])
+def test_a_command_and_a_load_generator_start_without_what_only_some_need(module):
+    heavy = ["pandas", "matplotlib", "scipy", "IPython", "faker", "docker"]
+    script = f"import sys, {module}; print(sorted(set({heavy}) & set(sys.modules)))"
+    assert subprocess.check_output([sys.executable, "-c", script], text=True, timeout=60).strip() == "[]"

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from faker import Faker
 
 from labkit.errors import BadInput
 from labkit.lab.dataset.locales import LOCALES
@@ -163,6 +162,8 @@ def _draw_names(rng: np.random.Generator) -> tuple[npt.NDArray[np.int32], npt.ND
 
 @functools.lru_cache(maxsize=1)
 def _pools(locale: str, seed: int) -> _Pools:
+    from faker import Faker  # needed once in a process, and by few: a load generator of plain look-ups knows no names
+
     fake = Faker(locale)
     fake.seed_instance(seed)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
+import re
 import socket
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -131,22 +133,42 @@ def _holder(port: int) -> str:
     return ""
 
 
+def ports() -> range:
+    """Where free ports are looked for: PORTS, or what $LABKIT_PORTS names as FIRST-LAST. Raises BadInput.
+
+    A free port is found before its server listens there, so two labs that start at the same time may find the same one.
+    Where many share a machine, a range for each keeps them apart.
+    """
+    asked = os.environ.get("LABKIT_PORTS")
+    if not asked:
+        return PORTS
+    match = re.fullmatch(r"(\d+)-(\d+)", asked)
+    first, last = (int(text) for text in match.groups()) if match else (0, 0)
+    if not 1024 <= first <= last <= 65535:
+        raise BadInput([f"LABKIT_PORTS: {asked!r} is no range of ports; write FIRST-LAST, such as 20000-20999"])
+    return range(first, last + 1)
+
+
 def free_ports(count: int, base_port: int, nodes: Sequence[str], taken: Sequence[int] = ()) -> list[int]:
-    """Free ports on 127.0.0.1: from `base_port` on, or any if it is 0. Raises ClusterError."""
+    """Ports on 127.0.0.1 that nothing listens on now: from `base_port` on, or any of `ports` if it is 0.
+
+    Raises ClusterError, BadInput.
+    """
     if base_port:
         wanted = list(range(base_port, base_port + count))
         for node, port in zip(nodes, wanted, strict=True):
             check_port(node, port)
         return wanted
     found: list[int] = []
-    for port in random.sample(PORTS, len(PORTS)):
+    among = ports()
+    for port in random.sample(among, len(among)):
         if len(found) == count:
             break
         if port not in taken and _is_free(port):
             found.append(port)
     if len(found) < count:
         helps = advice("choose a base port outside of them")
-        raise ClusterError(f"no {count} free ports between {PORTS[0]} and {PORTS[-1]}", remedy=helps)
+        raise ClusterError(f"no {count} free ports between {among[0]} and {among[-1]}", remedy=helps)
     return found
 
 

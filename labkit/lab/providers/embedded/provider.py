@@ -6,6 +6,7 @@ process that started them, and another one finds them again.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Sequence
 
@@ -14,6 +15,7 @@ from labkit.errors import ClusterError, WaitTimeout
 from labkit.lab.cluster import sql
 from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.cluster.node import USERS, Node
+from labkit.lab.cluster.powers import StopMode
 from labkit.lab.providers import checks
 from labkit.lab.providers.declared import EMBEDDED
 from labkit.lab.providers.embedded import account, binaries, creation, state
@@ -80,7 +82,7 @@ class EmbeddedProvider:
                 # From here on it is not whole: if this is cut off, the next up or down goes on with it.
                 recorded.phase = "creating"
                 state.write(paths.clusters(), recorded)
-                self._stop(recorded)
+                self._stop(recorded, "immediate")  # what a clean shutdown would write is deleted next
                 self._remove(recorded)
             else:
                 self._stop(recorded)
@@ -298,13 +300,16 @@ class EmbeddedProvider:
 
     # --- taking away ----------------------------------------------------------------------------------------------
 
-    def _stop(self, recorded: ClusterState) -> None:
-        """Stop every server, primaries first: they send their last WAL before they end."""
+    def _stop(self, recorded: ClusterState, mode: StopMode = "fast") -> None:
+        """Stop every server, primaries first: in mode `fast` they send their last WAL before they end."""
         user = account.choose()
         servers = [EmbeddedServer(node, recorded.binaries, user, recorded.settings) for node in recorded.nodes]
+        for server in servers:
+            with contextlib.suppress(ClusterError):  # not running
+                server.resume()  # a primary waits for a paused replica until wal_sender_timeout
         for server in sorted(servers, key=lambda server: not server.is_primary_by_data):
             try:
-                server.stop()
+                server.stop(mode)
             except WaitTimeout:  # it does not react any more; its WAL recovers what is committed
                 server.kill()
 
