@@ -1,4 +1,4 @@
-"""What helps after an error, as a value: a verb and its arguments. How it reads is up to whoever shows it."""
+"""What helps after an error, as a value: a verb and its arguments. How it reads is decided where it is shown."""
 
 from __future__ import annotations
 

@@ -26,8 +26,10 @@ REMOTE_LEVELS = LEVELS[2:]
 
 @dataclass(frozen=True)
 class Replication:
-    """Who a commit waits for: nobody (`off`), the first `k` replicas that are connected (`FIRST`), or any `k` of them
-    (`ANY`); `level` is synchronous_commit, how far they must have come."""
+    """Which replicas a commit waits for: none (`off`), the first `k` that are connected (`FIRST`), or any `k` (`ANY`).
+
+    `level` is synchronous_commit, how far they must have come.
+    """
 
     mode: Mode = "off"
     k: int = 1
@@ -44,7 +46,7 @@ class Replication:
 
     @classmethod
     def from_setting(cls, names: str, level: str = "on") -> Replication:
-        """What a value of synchronous_standby_names means, whoever wrote it. Raises BadInput.
+        """What a value of synchronous_standby_names means, labkit's or not. Raises BadInput.
 
         A bare list is FIRST 1, and `2 (…)` is FIRST 2 (PostgreSQL's documentation of the setting).
         """
@@ -92,9 +94,7 @@ class Replication:
         elif self.mode != "off" and self.k > replicas:
             there = f"than the {replicas} replicas there are" if not down else f"than the {replicas} replicas that run"
             more = f"start {', '.join(down)}" if down else "add replicas"
-            problems.append(
-                f"k: {self.mode} {self.k} asks for more {there}; every commit would wait for ever. Lower k, or {more}"
-            )
+            problems.append(f"k: {self.mode} {self.k} asks for more {there}; no commit would end. Lower k, or {more}")
         if problems:
             raise BadInput(problems, subject="synchronous replication")
 

@@ -5,7 +5,7 @@ Every row of the ledger falls into one class, by how its transaction ended for t
     acknowledged, there       kept
     acknowledged, not there   LOST
     unknown, there            recovered: the connection died before the answer, the commit had succeeded
-    unknown, not there        gone; nobody was told that it was kept
+    unknown, not there        gone; it was not acknowledged
     failed, there             CONTRADICTED: the server had refused it
     failed, not there         refused
 
@@ -48,7 +48,7 @@ class Audit:
     duplicated: Keys
     unexpected: Keys
     was_read: bool = True
-    """Without that nobody knows a row's class: all of them are empty."""
+    """Without that the class of a row is unknown: all of them are empty."""
 
     @property
     def counts(self) -> dict[str, int | None]:
@@ -97,13 +97,13 @@ def judge(writes: pd.DataFrame, present: Keys | None, read_ns: int | None = None
 
 
 def unread(reason: str) -> Audit:
-    """The audit of rows that nobody looked up, and why."""
+    """The audit of rows that were not looked up, and why."""
     nothing: dict[str, Any] = dict.fromkeys(CLASSES, _none())
     return Audit("unknown", reason, **nothing, was_read=False)
 
 
 def of_run(run: Run, block: int | None = None, view: str = "promoted") -> Audit:
-    """Judge a recorded run anew, or one block of it. Raises RunUnreadable if it holds no ledger.
+    """Judge a recorded run again, or one block of it. Raises RunUnreadable if it holds no ledger.
 
     `view` is what is judged: `promoted`, what the new primary had; `other`, what promoting the other replica would
     have kept; `old`, what the dead primary itself had.
@@ -119,7 +119,7 @@ def _trials(run: Run, block: int | None) -> list[TrialBlock]:
 
 
 def left_open(run: Run) -> int:
-    """Transactions whose outcome nobody noted: the lab was killed while they were under way."""
+    """Transactions whose outcome was not noted: the lab was killed while they were under way."""
     writes = ledger.written(run)
     return int((writes["sqlstate"] == LAB_KILLED).sum())
 
@@ -136,7 +136,7 @@ def present_keys(run: Run, view: str, block: int | None = None) -> Keys | None:
 
 
 def lost_rows(run: Run, found: Audit, block: int | None = None) -> pd.DataFrame:
-    """One row a lost key: key, node, intent_ms and acknowledged_ms since the run began, and where the dead primary's
+    """One row per lost key: key, node, intent_ms and acknowledged_ms since the run began, and where the dead primary's
     own rows were read: xid, commit_lsn, commit_utc."""
     writes = ledger.written(run, block)
     writes = writes[writes["outcome"] == "ok"]
@@ -165,7 +165,7 @@ def promised(mode: str, level: str) -> bool:
 
 
 def allowed(judged: Audit, mode: str, level: str) -> bool:
-    """Whether all that is wrong is lost rows, and nobody was promised that they survive: a finding, no failure."""
+    """Whether all that is wrong is lost rows, and the replication did not promise them: a finding, no failure."""
     wrong = [name for name in WRONG if len(getattr(judged, name))]
     return judged.verdict == "false" and wrong == ["lost"] and not promised(mode, level)
 

@@ -1,4 +1,4 @@
-"""How long nobody could write, from the ledger. Pure."""
+"""How long writes were interrupted, from the ledger. Pure."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ class Parameters(BaseModel):
 
     @classmethod
     def table(cls) -> list[dict[str, Any]]:
-        """One row a parameter: name, default, range, meaning."""
+        """One row per parameter: name, default, range, meaning."""
         rows, choices = [], cls.choices()
         for name, field in cls.model_fields.items():
             limits = ", ".join(choices.get(name, ())) or " … ".join(

@@ -26,7 +26,7 @@ AnyFault = Annotated[Fault, one_of(*FAULTS)]
 Mode = Annotated[Replication, one_of(*map(Replication.parse, ("async", "FIRST 1", "ANY 1", "ANY 2")))]
 """Who commits wait for; the level is a parameter of its own."""
 
-SPARE_CONNECTIONS = 10  # for the sampler, replication and whoever looks on
+SPARE_CONNECTIONS = 10  # for the sampler, replication and a reader
 
 
 class OnServers(Parameters):

@@ -154,7 +154,7 @@ class Run:
 
     @property
     def abandoned(self) -> bool:
-        """Whether the process that drove it was killed: it has not ended, and nobody drives it."""
+        """Whether the process that drove it was killed: it has not ended, and no process drives it."""
         driven = self.path / layout.DRIVEN
         return self.status not in ("complete", "failed") and driven.exists() and not files.is_locked(driven)
 
@@ -171,7 +171,7 @@ class Run:
         return [event for event in self._events() if isinstance(event, kind)]
 
     def events(self) -> pd.DataFrame:
-        """One row an event: t_ns, kind and what it carried. Empty with those two columns if none was recorded."""
+        """One row per event: t_ns, kind and what it carried. Empty with those two columns if none was recorded."""
         import pandas as pd  # for readers: what only writes, a load generator, starts in half the time without
 
         found = self._events()

@@ -28,7 +28,7 @@ def bottleneck(run: Run) -> pd.DataFrame:
 
     workload, arm: str. client_cpu_percent: float, the load generator, percent of one core. <node>_cpu_percent: float,
     each server, percent of one core; servers_cpu_percent: their sum. host_cpu_percent: float, percent of all cores,
-    whoever used them. throttled_percent: float, the largest share of time a CPU limit held a server back.
+    whichever process used them. throttled_percent: float, the largest share of time a CPU limit held a server back.
     pool_busy: float, share of connection time in use, 0 to 1. wait_share: float, waiting for a connection as a share
     of latency, 0 to 1. limit: str. reason: str, a sentence. What was not measured is NaN.
 

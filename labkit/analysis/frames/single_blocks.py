@@ -1,4 +1,4 @@
-"""One row a block, for experiments whose blocks differ in how much was asked of the servers."""
+"""One row per block, for experiments whose blocks differ in how much was asked of the servers."""
 
 from __future__ import annotations
 

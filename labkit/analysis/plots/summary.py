@@ -39,7 +39,7 @@ def rate_bars(frame: pd.DataFrame, ax: Axes) -> Axes:
 
 
 def headline(rounds: pd.DataFrame, reference: pd.DataFrame) -> Sheet:
-    """Throughput of each arm in this run, beside the original report's; one row a workload, each with its own scale."""
+    """Throughput of each arm in this run, beside the original report's; one row per workload, with its own scale."""
     workloads = list(dict.fromkeys(rounds["workload"]))
     sides = {"this run": rounds, "original report": reference}
     with drawing():

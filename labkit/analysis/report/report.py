@@ -177,7 +177,7 @@ def _displayed(document: nbformat.NotebookNode) -> Run | None:
 
 
 def _begun(known: set[Path]) -> Run | None:
-    """The run that was begun since; None if there is none, or several and nobody can tell whose."""
+    """The run that was begun since; None if there is none, or several and it is not known whose."""
     fresh = [path for path in RunStore(paths.runs()).paths() if path not in known]
     return read_run(fresh[0]) if len(fresh) == 1 else None
 

@@ -163,7 +163,7 @@ def errors(run: Run) -> pd.DataFrame:
 
 
 def disk_space(run: Run) -> pd.DataFrame:
-    """MiB on disk at the first and the last sample; one row a server."""
+    """MiB on disk at the first and the last sample; one row per server."""
     found = frames.disk_space(run)
     words = {"data_directory_bytes": "data directory", "pg_wal_bytes": "of it pg_wal"}
     columns = {
@@ -178,7 +178,7 @@ _REPLICATION = ("application_name", "state", "sync_state", "sent_lsn", "write_ls
 
 
 def replication(run: Run) -> pd.DataFrame:
-    """`pg_stat_replication` on the primary before and after the load: one row a replica and moment."""
+    """`pg_stat_replication` on the primary before and after the load: one row per replica and moment."""
     rows = [
         {"when": when} | {name: getattr(row, name) for name in _REPLICATION if name in row.model_fields_set}
         for when, recorded in (("before", run.record.replication), ("after", run.record.replication_after))
@@ -188,7 +188,7 @@ def replication(run: Run) -> pd.DataFrame:
 
 
 def conditions(run: Run, *others: Run) -> pd.DataFrame:
-    """Where and with what runs were made: one row a fact, one column a run."""
+    """Where and with what runs were made: one row per fact, one column per run."""
     columns = [_conditions(each_run) for each_run in (run, *others)]
     names = ["value"] if not others else [chr(ord("A") + place) for place in range(len(columns))]
     return Words(dict(zip(names, (pd.Series(column) for column in columns), strict=True)), index=list(columns[0]))

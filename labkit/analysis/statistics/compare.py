@@ -88,7 +88,7 @@ class _Rounds:
 def _compared(
     before: Sequence[Block], after: Sequence[Block], metrics: Sequence[str], *, as_pairs: bool
 ) -> list[dict[str, Any]]:
-    """One row a metric: `after` against `before`, rounds drawn together if they are pairs."""
+    """One row per metric: `after` against `before`, rounds drawn together if they are pairs."""
     latencies = np.concatenate([block.latency_ms[block.ok] for block in (*before, *after)])
     span_ms = (max(float(latencies.min()), 1e-3), max(float(latencies.max()), 2e-3)) if len(latencies) else (1.0, 2.0)
     sides = [_Rounds.of(side, span_ms) for side in (before, after)]

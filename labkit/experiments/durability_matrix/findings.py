@@ -156,7 +156,7 @@ def lead(run: Run) -> Sentences:
 
 
 def validity(run: Run) -> list[str]:
-    """What makes the matrix worthless: rows that nobody wrote, or trials without a verdict."""
+    """What makes the matrix worthless: rows that were never written, or trials without a verdict."""
     every = trials(run)
     problems = []
     if wrong := int(every["wrong"].sum()):

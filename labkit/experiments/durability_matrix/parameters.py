@@ -17,7 +17,7 @@ class DurabilityMatrix(OnServers):
     experiment = "durability-matrix"
 
     resume: str = param("", "a run that was cut off: go on with it, its own parameters count")
-    cluster: str = param("matrix", "name of the cluster that is made anew for every trial")
+    cluster: str = param("matrix", "name of the cluster that is recreated for every trial")
     replicas: int = param(2, "streaming replicas beside the primary", low=1, high=8)
     modes: Several[Mode] = param("async,FIRST 1,ANY 1,ANY 2", "who commits wait for")
     levels: Several[Level] = param("local,remote_write,on,remote_apply", "how far a replica must have come")

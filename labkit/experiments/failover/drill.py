@@ -130,7 +130,7 @@ class FailoverDrill:
             assert self.cluster is not None
             helps = self.cluster.remedy("down", "clears it away", purge=True)
             left = RunError(f"{left.reason}. Its cluster is not whole", remedy=helps)
-        # At once: whoever ends this process may not wait for the servers to stop.
+        # At once: what ends this process may not wait for the servers to stop.
         self.run.mark("failed", str(left))
         try:
             self._end(left)

@@ -11,7 +11,7 @@ from labkit.run.steps import moments
 
 
 def outage(rows: pd.DataFrame, steps: pd.DataFrame) -> Sheet:
-    """Acknowledged rows a second around the fault, a line a node, the main steps marked.
+    """Acknowledged rows per second around the fault, a line per node, the main steps marked.
 
     `rows`: of `findings.acknowledged`; `steps`: of `findings.steps`.
     """
@@ -42,5 +42,5 @@ def outage(rows: pd.DataFrame, steps: pd.DataFrame) -> Sheet:
         ax.set_ylabel("acknowledged rows/s")
         ax.yaxis.set_major_formatter(counts())
         sheet.legend(loc="outside upper right", title="acknowledged by", ncols=3)
-    sheet.alt = "Acknowledged rows a second around the loss of the primary, with the steps of the failover"
+    sheet.alt = "Acknowledged rows per second around the loss of the primary, with the steps of the failover"
     return sheet

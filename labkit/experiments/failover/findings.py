@@ -45,7 +45,7 @@ def facts(run: Run) -> TrialBlock:
 
 
 def steps(run: Run) -> pd.DataFrame:
-    """One row a step, in order of time: step, words, at_ms since the primary was lost, took_ms (NaN if not timed).
+    """One row per step, in order of time: step, words, at_ms since the primary was lost, took_ms (NaN if not timed).
 
     Of a failover that is under way, the steps up to now. Raises RunUnreadable if the primary is not lost yet.
     """
@@ -128,7 +128,7 @@ def written(run: Run) -> pd.DataFrame:
     }
     turned_away = facts(run).sqlstates.get("08001", 0)
     rows["not sent: no connection"] = {"transactions": whole(turned_away), "rows": UNKNOWN}
-    rows["acknowledged rows a second before the fault"] = {"transactions": "", "rows": number(facts(run).rate_per_s)}
+    rows["acknowledged rows per second before the fault"] = {"transactions": "", "rows": number(facts(run).rate_per_s)}
     rows["original: successful_tx_count"] = {"transactions": whole(ORIGINAL["successful_tx_count"]), "rows": ""}
     rows["original: failed_tx_count"] = {"transactions": whole(ORIGINAL["failed_tx_count"]), "rows": ""}
     return Words(pd.DataFrame.from_dict(rows, orient="index"))
@@ -169,7 +169,7 @@ def lost(run: Run, most: int = 20) -> pd.DataFrame:
 
 
 def ghosts(run: Run) -> pd.DataFrame:
-    """One row a transaction that only the old primary has: xid, commit_lsn, commit_utc, rows, first and last key."""
+    """One row per transaction that only the old primary has: xid, commit_lsn, commit_utc, rows, first and last key."""
     if not run.has("ghosts"):
         return pd.DataFrame(columns=["commit LSN", "committed", "rows", "first key", "last key"])
     found = run.table("ghosts")
@@ -242,7 +242,7 @@ def verdicts(run: Run) -> Sentences:
     repointed = run.events_of(happened.Repoint)
     if repointed and not any(event.followers for event in repointed):
         found.append(
-            f"No replica was left to follow {block.new}, so its commits waited for nobody: until another is back, "
+            f"No replica was left to follow {block.new}, so its commits waited for none: until another is back, "
             "its rows are on one server only."
         )
     if block.ghosts:

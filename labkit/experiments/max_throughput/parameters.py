@@ -14,8 +14,8 @@ class MaxThroughput(OneWorkload):
 
     arm: ReadArm = param("primary-only", "where reads go")
     p99_limit_ms: float = param(20.0, "a rate holds if the p99 latency is at most this", low=0.1, high=60_000)
-    rate_low: float = param(500.0, "requests a second to begin with", low=1, high=1e6)
-    rate_high: float = param(200_000.0, "requests a second that are not exceeded", low=1, high=1e6)
+    rate_low: float = param(500.0, "requests per second to begin with", low=1, high=1e6)
+    rate_high: float = param(200_000.0, "requests per second that are not exceeded", low=1, high=1e6)
     precision: float = param(0.05, "the search ends when the limits are this share apart", low=0.005, high=0.5)
     confirm: int = param(3, "repetitions of the rate that was found; most of them must hold", low=1, high=100)
     trial_s: float = param(4.0, "measured seconds of one trial", low=0.5, high=3600)

@@ -25,7 +25,7 @@ def _tried(run: Run) -> list[AttemptBlock]:
 
 
 def table(run: Run) -> pd.DataFrame:
-    """One row a set-up: whether preflight warned, what came of pg_promote, and what repairing it led to."""
+    """One row per set-up: whether preflight warned, what came of pg_promote, and what repairing it led to."""
     rows = {}
     for block in run.blocks_of(AttemptBlock):
         if not block.tried:

@@ -19,7 +19,7 @@ class PromotionCrash(OnServers):
 
     experiment = "promotion-crash"
 
-    cluster: str = param("crash", "name of the cluster that is made anew for every set-up")
+    cluster: str = param("crash", "name of the cluster that is recreated for every set-up")
     causes: Several[Cause] = param(",".join(CAUSES), "which set-ups to try")
 
     def needs(self) -> Mapping[type, str]:

@@ -10,7 +10,7 @@ from labkit.analysis.plots.style import WIDTH_IN, Sheet, counts, drawing, mode_c
 
 
 def quorum(costs: pd.DataFrame) -> Sheet:
-    """Commit latency and rows a second of each mode and level, with 95 % intervals of the mean over rounds.
+    """Commit latency and rows per second of each mode and level, with 95 % intervals of the mean over rounds.
 
     `costs`: of `findings.quorum.costs`.
     """

@@ -31,7 +31,7 @@ _FAILURES = (
 
 
 def rounds(run: Run) -> pd.DataFrame:
-    """One row a block: label (mode/level), mode, level, round, commit_p50_ms, commit_p99_ms, rate_per_s."""
+    """One row per block: label (mode/level), mode, level, round, commit_p50_ms, commit_p99_ms, rate_per_s."""
     names = ("mode", "level", "round", "commit_p50_ms", "commit_p99_ms", "rate_per_s")
     return pd.DataFrame(
         [
@@ -42,7 +42,7 @@ def rounds(run: Run) -> pd.DataFrame:
 
 
 def costs(run: Run) -> pd.DataFrame:
-    """One row a mode and level: means over rounds with their 95 % intervals (low, high; NaN with one round).
+    """One row per mode and level: means over rounds with their 95 % intervals (low, high; NaN with one round).
 
     commit_p99_ms is the median of the rounds' p99s: one slow moment must not stand for all of them.
     """
@@ -119,7 +119,7 @@ def table(run: Run) -> pd.DataFrame:
 
 
 def stopped(run: Run) -> pd.DataFrame:
-    """One row a mode and number of stopped replicas: what the primary's view says, and how a commit fares."""
+    """One row per mode and number of stopped replicas: what the primary's view says, and how a commit fares."""
     rows = []
     for shown in run.record.demonstrations:
         rows.append(

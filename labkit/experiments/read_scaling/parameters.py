@@ -23,7 +23,7 @@ class ReadScaling(ReadingUsers):
     )
     think_s: float = param(0.0, "seconds that a user thinks between an answer and the next request", low=0, high=600)
     rate: float = param(
-        0.0, "requests a second, asked for whether or not earlier ones were answered; 0 with users", low=0, high=1e6
+        0.0, "requests per second, asked for whether or not earlier ones were answered; 0 with users", low=0, high=1e6
     )
     arrival: ArrivalKind = param("poisson", "how the requests of a rate are spaced")
     max_in_flight: int = param(
@@ -54,11 +54,11 @@ class ReadScaling(ReadingUsers):
         found = []
         if self.rate and self.vus:
             found.append(
-                f"rate: {self.rate:g} requests a second and vus: {self.vus} users exclude each other; "
+                f"rate: {self.rate:g} requests per second and vus: {self.vus} users exclude each other; "
                 "set vus to 0 for an open workload, or rate to 0 for a closed one"
             )
         if not self.rate and not self.vus:
-            found.append("vus: 0 users and rate: 0 requests a second ask for nothing; set one of them")
+            found.append("vus: 0 users and rate: 0 requests per second ask for nothing; set one of them")
         if self.rate and self.think_s:
             found.append(f"think_s: {self.think_s:g} s, but at a rate there are no users who think; set it to 0")
         among = {"max_in_flight": self.max_in_flight} if self.rate else {"vus": self.vus}

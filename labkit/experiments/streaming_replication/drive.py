@@ -268,7 +268,7 @@ def _provoke_conflict(run: Run, cluster: Cluster) -> None:
 
 
 def _lose_slot(run: Run, cluster: Cluster, p: StreamingReplication) -> None:
-    """Stop a replica and write until its slot is lost; start it, see what it says, and make it anew."""
+    """Stop a replica and write until its slot is lost; start it, see what it says, and rebuild it."""
     primary = cluster.primary()
     replica = cluster.nodes[-1] if cluster.nodes[-1] is not primary else cluster.nodes[0]
     keeper = providers.provider(p.provider)

@@ -30,7 +30,7 @@ _STATUS = {
     "reserved": "within max_wal_size",
     "extended": "beyond max_wal_size, still kept",
     "unreserved": "may go at the next checkpoint",
-    "lost": "gone: the replica must be made anew",
+    "lost": "gone: the replica must be rebuilt",
 }
 
 
@@ -64,7 +64,7 @@ def differences(run: Run) -> pd.DataFrame:
 
 
 def headline(run: Run) -> pd.DataFrame:
-    """One row a level: what a commit costs. workload: `commit`. arm: the level. requests_per_s, p50_ms, p99_ms."""
+    """One row per level: what a commit costs. workload: `commit`. arm: the level. requests_per_s, p50_ms, p99_ms."""
     rows = []
     for commits in noted(run, Commits):
         count = len(commits.latency_ms)
@@ -131,10 +131,10 @@ def _mib(size_bytes: int | None) -> str:
 
 
 def broken(run: Run) -> pd.DataFrame:
-    """What the replica without its slot wrote, and how long making it anew took."""
+    """What the replica without its slot wrote, and how long rebuilding it took."""
     said, rebuilt = noted(run, Broken)[0], noted(run, Rebuilt)[0]
     facts = {"node": said.node, "its log": said.line.strip(), "role meanwhile": said.role}
-    return Words({"": facts | {"made anew in": f"{rebuilt.seconds:.1f} s"}})
+    return Words({"": facts | {"rebuilt in": f"{rebuilt.seconds:.1f} s"}})
 
 
 def conflict(run: Run) -> pd.DataFrame:
@@ -164,7 +164,7 @@ def verdicts(run: Run) -> Sentences:
     most = max((step.retained_bytes for step in steps if step.retained_bytes is not None), default=None)
     found.append(
         f"The slot of {rebuilt.node} kept {_mib(most)} MiB of WAL while it was down and then was "
-        f"{steps[-1].wal_status}; making the replica anew took {rebuilt.seconds:.1f} s."
+        f"{steps[-1].wal_status}; rebuilding the replica took {rebuilt.seconds:.1f} s."
     )
     return Sentences([*found, *not_valid(validity(run))])
 

@@ -141,10 +141,10 @@ class Damageable(Protocol):
 
 @runtime_checkable
 class ReplicaKeeper(Protocol):
-    """Providers that can make replicas anew, and remove them."""
+    """Providers that can rebuild replicas, and remove them."""
 
     def rebuild(self, name: str, node: str) -> None:
-        """Make a node's data anew as a replica of the current primary, whatever it was.
+        """Rebuild a node's data as a replica of the current primary, whatever it was.
 
         Raises ClusterError if the node is the only primary, or there is none to copy.
         """

@@ -25,7 +25,7 @@ rm -f standby.signal.new
 exit 43
 """
 _MEANINGS = {
-    41: "standby.signal is gone: somebody has deleted it by hand. The promotion would end with a crash; "
+    41: "standby.signal is gone: it was deleted by hand. The promotion would end with a crash; "
     "put an empty file of that name back into the data directory",
     42: "the data directory is not writable for the server: pg_promote would be refused; "
     "give it to the server's user (mode 0700)",
@@ -65,7 +65,7 @@ def _standby_signal(connection: sql.Connection) -> list[str]:
 
 
 def promote(node: Waited, connection: sql.Connection, deadline_s: float = 30.0) -> None:
-    """Promote and wait until the node has left recovery; no error if somebody's request has just been granted.
+    """Promote and wait until the node has left recovery; no error if an earlier request has just been granted.
 
     pg_promote itself looks every 100 ms; this looks every 2 ms. Raises ClusterError with the log's last lines,
     WaitTimeout: the promotion may still end then.

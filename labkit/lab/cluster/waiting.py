@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Waited(Protocol):
-    """What is waited for on a node needs of it: its name, and its log for whoever waited too long."""
+    """What a wait needs of a node: its name, and its log for the message of a timeout."""
 
     @property
     def name(self) -> str: ...

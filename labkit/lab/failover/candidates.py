@@ -50,7 +50,7 @@ class Survivor:
 
 @dataclass(frozen=True)
 class Decision:
-    """Who is promoted, or why nobody is.
+    """Which replica is promoted, or why none is.
 
     `refusals` are reasons not to go on, each of which `accept_data_loss` overrides; with `impossible` reasons nothing
     can be promoted at all. `choices` says whom each manager's rule would take, None if it would refuse.
@@ -134,7 +134,7 @@ def _refusals(
     if primary_lsn is None and not replication.promises:
         found.append(
             f"how far {chosen.name} is behind is not known: the primary's WAL cannot be read, and commits waited for "
-            "nobody"
+            "no replica"
         )
     behind = max(0, primary_lsn - chosen.has) if primary_lsn is not None else 0
     if behind > max_lag_bytes:

@@ -1,4 +1,4 @@
-"""Ways to lose a primary, and to hold a replica back; each is noted with its time by whoever asks for it."""
+"""Ways to lose a primary, and to hold a replica back; the caller notes each with its time."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Ghosts:
 
 
 def own_rows(old: Node, deadline_s: float = 60.0) -> tuple[Keys, Keys, int, int]:
-    """Start the fenced old primary, as a replica of nobody, and read what it has: keys, xids, last LSN, timeline.
+    """Start the fenced old primary, following no primary, and read what it has: keys, xids, last LSN, timeline.
 
     It replays its own WAL to the end and accepts no write. It is stopped again afterwards, cleanly, which is what
     pg_rewind asks for. Raises ClusterError if it is not fenced, WaitTimeout.
@@ -136,7 +136,7 @@ def rejoin(
     old.wait_ready(deadline_s)
     with old.session() as connection:
         old.wait_following(new, connection, deadline_s)
-        # The slots of its replicas of before would hold WAL for ever.
+        # The slots of its former replicas would hold WAL without end.
         for (slot,) in connection.execute("SELECT slot_name FROM pg_replication_slots WHERE NOT active").fetchall():
             sql.drop_slot(connection, slot)
     if replication is not None:

@@ -112,7 +112,7 @@ class FailoverSteps:
 
     def survey(self) -> list[Survivor]:
         """What every other node has: LSNs, timeline, replay. Nothing more can arrive on any of them afterwards."""
-        if self.replication is None:  # nobody has watched it
+        if self.replication is None:  # it was not watched
             lost.check(self.old, fenced=self._note_on_disk.fenced)
         with self._step(steps.SURVEY) as details:
             others = [node for node in self.cluster.nodes if node is not self.old]
@@ -165,7 +165,7 @@ class FailoverSteps:
         return problems
 
     def fence(self) -> None:
-        """End the old primary, and mark its data as a replica's: whoever starts it gets no second primary.
+        """End the old primary, and mark its data as a replica's: started again, it is no second primary.
 
         The same goes for every node that does not answer: an earlier failover may have promoted it.
         """
@@ -367,7 +367,7 @@ class FailoverSteps:
         problem = f"{node.name} cannot be fenced by its provider: it could come back as a second primary"
         if isinstance(control, Repairable):
             if node is self.old:
-                self._write_note(fenced=True)  # before it is: whatever cuts this off, the next one looks at it anew
+                self._write_note(fenced=True)  # before it is: cut off here, the next failover looks at it again
             try:
                 control.put("standby.signal", "")
                 return []

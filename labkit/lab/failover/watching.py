@@ -67,7 +67,7 @@ class Watch:
         return ""
 
     def take_sessions(self) -> dict[str, sql.Connection]:
-        """The connections to the others, by node; whoever takes them closes them."""
+        """The connections to the others, by node; the caller closes them."""
         taken, self._others = self._others, {}
         return taken
 

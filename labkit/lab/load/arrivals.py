@@ -60,7 +60,7 @@ def _problems(i: int, stage: Stage) -> list[str]:
 
 
 class Schedule:
-    """A value over time: `start` at 0, then through the stages, then the last value for ever."""
+    """A value over time: `start` at 0, then through the stages, then the last value without end."""
 
     def __init__(self, start: float, stages: Sequence[Stage] = ()) -> None:
         problems = [problem for i, stage in enumerate(stages, 1) for problem in _problems(i, Stage(*stage))]

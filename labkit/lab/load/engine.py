@@ -3,7 +3,7 @@
 Every user, connection and timer lives in this loop, so nothing is locked and a request costs little more than its
 two system calls. What one request does on its way: it is asked for (`start`), waits for a connection of the node that
 the router picked, is sent, answered and checked, becomes a record; then its user asks again. Trouble never raises
-out of the loop: it becomes a record with outcome `fail` or `unknown` and the connection is opened anew.
+out of the loop: it becomes a record with outcome `fail` or `unknown` and the connection is opened again.
 """
 
 from __future__ import annotations

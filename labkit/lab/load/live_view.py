@@ -24,7 +24,7 @@ _EVERY_S = 1.0
 
 
 def in_jupyter() -> bool:
-    """Whether somebody looks on: this is a kernel that Jupyter's server started for a notebook.
+    """Whether a reader looks on: this is a kernel that Jupyter's server started for a notebook.
 
     papermill and labkit itself start theirs without a session, and a script that a notebook starts is no kernel.
     """
@@ -81,7 +81,7 @@ class _Html:
 
 
 def view(folder: Path) -> LiveView | None:
-    """A live view if somebody looks on, else None."""
+    """A live view if a reader looks on, else None."""
     if not in_jupyter():
         return None
     from IPython.display import display

@@ -201,7 +201,7 @@ def _begin(barrier: Barrier) -> None:
 
 
 def _end_with_parent() -> None:
-    """A parent that was killed can tell nobody, and a worker that waits for it would wait for ever."""
+    """A parent that was killed cannot say so, and a worker that waits for it would wait without end."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

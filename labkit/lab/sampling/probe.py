@@ -24,7 +24,7 @@ class Probe(Protocol):
         """Read once.
 
         Raises ClusterError, psycopg.Error, psutil.Error or OSError while there is nothing to be read; a later
-        call tries again, connecting anew if need be.
+        call tries again, reconnecting if need be.
         """
         ...
 

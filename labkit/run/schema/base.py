@@ -18,14 +18,14 @@ VERDICT_WORDS: Mapping[Verdict, str] = {"true": "passed", "false": "failed", "un
 """What is said of an audit with that verdict."""
 
 OUTCOMES = ("ok", "fail", "unknown")
-"""How a request ended for whoever asked. unknown: the connection died, or the deadline passed, before the answer."""
+"""How a request ended for its client. unknown: the connection died, or the deadline passed, before the answer."""
 WRITE_OUTCOMES = ("ok", "ok-with-warning", "fail", "unknown")
 """How a transaction ended for its writer. ok-with-warning: the server warned that the commit may be local only."""
 
 # SQLSTATEs of the load generator itself, in class LK, which readers tell apart from those of servers.
 DROPPED = "LK002"  # an open load's request that max_in_flight kept from being sent
 WRONG_ANSWER = "LK003"
-LAB_KILLED = "LK006"  # nobody noted how the transaction ended
+LAB_KILLED = "LK006"  # how the transaction ended was not noted
 
 
 class Record(BaseModel):

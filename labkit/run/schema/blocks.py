@@ -52,12 +52,12 @@ class LoadFigures(Record):
 
 
 class Asked(Record):
-    """What was asked of the servers: users, or requests a second; means over the measured part, the other is None."""
+    """What was asked of the servers: users, or requests per second; means over the measured part, the other is None."""
 
     vus: float | None = None  # virtual users
     think_s: float = 0.0  # that a user thinks before the next request
     offered_per_s: float | None = None
-    arrival: str | None = None  # of requests a second: constant or poisson
+    arrival: str | None = None  # of requests per second: constant or poisson
 
 
 class LoadBlock(Block, Cell, Asked, LoadFigures):
@@ -92,7 +92,7 @@ class WriteFigures(Record):
 
 
 class Outage(WriteFigures):
-    """How long nobody could write, as the writers saw it. Times are ns since the run's epoch."""
+    """How long writes were interrupted, as the writers saw it. Times are ns since the run's epoch."""
 
     last_before_ns: int | None  # the last acknowledgement by the node that served first
     first_after_ns: int | None  # the first one by any other

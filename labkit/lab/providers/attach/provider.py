@@ -1,4 +1,4 @@
-"""Servers that exist already and are somebody else's: read, loaded and sampled over SQL, never started or changed.
+"""Servers that exist already and are not labkit's: read, loaded and sampled over SQL, never started or changed.
 
 They are named by $LABKIT_ATTACH: connection strings separated by blanks (URIs), or the path of a YAML file that holds
 a list of them, or a mapping of node names to them. The user of each needs the role pg_monitor for the lag and the

@@ -71,7 +71,7 @@ class Engine:
         found = self.containers(cluster).get(node)
         if found is None:
             raise ClusterError(
-                "its container is gone: somebody removed it",
+                "its container is gone: it was removed",
                 node=node,
                 remedy=Remedy("up", "makes it again, its data is in its volume", name=cluster, provider="docker"),
             )
@@ -279,7 +279,7 @@ def refusals(node: str | None = None) -> Iterator[None]:
         yield
     except NotFound as error:
         helps = advice("bring the cluster up again")
-        raise ClusterError(f"{_words(error)}: somebody removed it", node=node, remedy=helps) from error
+        raise ClusterError(f"{_words(error)}: it was removed", node=node, remedy=helps) from error
     except APIError as error:
         reason = f"the Docker engine refuses: {_words(error)}"
         raise ClusterError(reason, node=node, remedy=_remedies(error)) from error

@@ -123,7 +123,7 @@ def reachable(binaries: Binaries, account: Account) -> Binaries:
 
 
 def aside() -> Path:
-    """The lab's own folder below /var/tmp, made on first use. Raises ClusterError if somebody else holds its name."""
+    """The lab's own folder below /var/tmp, made on first use. Raises ClusterError if another user owns that name."""
     folder = ASIDE.resolve() / f"labkit-{os.geteuid()}"
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o711)

@@ -21,7 +21,7 @@ DEADLINE_S = 1800.0
 
 def make_folder(folder: Path, account: Account) -> None:
     """A folder for one node that belongs to the servers' user."""
-    # The folder above may be entered by anybody, so that the servers' user gets through, and listed by nobody else.
+    # Any user may enter the folder above, so that the servers' user gets through; only its owner may list it.
     if not folder.parent.exists():
         folder.parent.mkdir(parents=True)
         folder.parent.chmod(0o711)
@@ -31,7 +31,7 @@ def make_folder(folder: Path, account: Account) -> None:
 
 
 def write_secret(file: Path, text: str, account: Account) -> None:
-    """A new file that nobody but the servers' user can read."""
+    """A new file that only the servers' user can read."""
     file.touch(mode=0o600)
     file.write_text(text + "\n", encoding="utf-8")
     account.give(file)
@@ -44,7 +44,7 @@ def write_passfile(node: NodeState, account: Account, user: str, password: str) 
 
 
 def initdb(node: NodeState, binaries: Binaries, account: Account, admin: str, password: str) -> None:
-    """An empty database cluster with data checksums and SCRAM for everybody. Raises ClusterError."""
+    """An empty database cluster with data checksums and SCRAM for every role. Raises ClusterError."""
     make_folder(node.folder, account)
     secret = node.folder / "initdb.password"
     try:

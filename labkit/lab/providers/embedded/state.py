@@ -31,7 +31,7 @@ class NodeState:
 
     @property
     def passfile(self) -> Path:
-        """With the replication user's password, for the server and nobody else."""
+        """With the replication user's password, for the server alone."""
         return self.folder / "pgpass"
 
     @property
