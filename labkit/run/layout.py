@@ -74,7 +74,7 @@ def blocks_in(folder: Path, table: str) -> list[Path]:
 
 
 def live(folder: Path, block: int) -> Path:
-    """Where the load generators of a block write figures while a reader looks on."""
+    """Where the load generators of a block write figures while a notebook shows them."""
     return folder / f".live-{block:04d}.jsonl"
 
 

@@ -3,7 +3,7 @@
 A file outside the database, appended to by the load generator: one fixed-size record before each transaction and one
 after it. Each record is handed to the operating system at once, so that killing the lab loses none that it had made;
 the file is forced to the disk once a second, so that a crash of the whole machine loses at most the last second.
-A transaction without a second record ended with the lab: how is not known, and it is read as `unknown`.
+A transaction without a second record ended with the lab: its outcome is not known, and it is read as `unknown`.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def _records(path: Path) -> tuple[np.ndarray[Any, Any], list[str]]:
 
 
 def settle_file(path: Path, run: Run, block: int) -> int:
-    """Move a ledger that is complete into the run's table `writes`; transactions without an outcome."""
+    """Move a finished ledger into the run's table `writes`; returns how many transactions have no outcome."""
     columns, open_ended = read(path)
     with run.writer("writes", block) as writer:
         writer.write({"block": np.full(len(columns["key"]), block, np.int32), **columns})

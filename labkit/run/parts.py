@@ -172,7 +172,7 @@ class PartWriter:
         self.rows += batch.num_rows
 
     def close(self) -> None:
-        """Write the footer and give the part its name; what cannot be finished is removed, for it cannot be read."""
+        """Write the footer and give the part its name; what cannot be finished is removed: it is unreadable."""
         try:
             self._writer.close()
             if self._broken is None:

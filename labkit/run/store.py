@@ -229,7 +229,7 @@ class Run:
         file.write_text(text, encoding="utf-8")
 
     def keep_summary(self, summary: Summary) -> None:
-        """Keep what scripts want to know of the run; it is made again with the report."""
+        """Keep what scripts want to know of the run, beside its report."""
         text = json.dumps(summary.as_json(), indent=1, ensure_ascii=False)
         (self.derived / layout.SUMMARY).write_text(text, encoding="utf-8")
 

@@ -16,7 +16,7 @@ class Block(Record):
 
 
 class Cell(Record):
-    """Where a block stands in the plan of its experiment: what is asked of whom, for the how-manieth time."""
+    """Where a block stands in the plan of its experiment: its workload, its arm, its round."""
 
     workload: str
     arm: str  # who is asked
@@ -43,7 +43,7 @@ class LoadFigures(Record):
     problems: dict[str, str] = {}  # the first message that came with each of these
     host: str = ""  # of a generator on another machine: which
     clock_offset_ns: int = 0  # by which that machine's clock is ahead; recorded times have been corrected by it
-    clock_bound_ns: int = 0  # give or take
+    clock_bound_ns: int = 0  # how far the offset may be wrong
 
     @property
     def measured_s(self) -> float:
@@ -92,7 +92,7 @@ class WriteFigures(Record):
 
 
 class Outage(WriteFigures):
-    """How long writes were interrupted, as the writers saw it. Times are ns since the run's epoch."""
+    """How long no write was acknowledged, as the writers saw it. Times are ns since the run's epoch."""
 
     last_before_ns: int | None  # the last acknowledgement by the node that served first
     first_after_ns: int | None  # the first one by any other

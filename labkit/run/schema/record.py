@@ -170,7 +170,7 @@ class Facts(TypedDict, total=False):
 
 
 class Summary(Record):
-    """What a script wants to know of a run. It is made with the report, and can be made again."""
+    """What a script wants to know of a run. `labkit report` writes it, and rewrites it."""
 
     id: str
     path: str
