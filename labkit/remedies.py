@@ -17,6 +17,7 @@ Verb = Literal[
     "stop_replicas",
     "run",
     "audit",
+    "report",
     "again",
     "install",
     "open_files",
@@ -45,6 +46,7 @@ class Remedy:
         stop_replicas name, provider: leave the primary alone
         run           experiment: drive it
         audit         run: judge it again
+        report        run: draw it again
         again         options: what was just asked for, with these
         install       packages, with blanks between them, or kernel: a Jupyter kernel of that name
         open_files    number: let a process have so many files open

@@ -47,6 +47,8 @@ def in_python(remedy: Remedy) -> str:
             return f"running the experiment {given['experiment']}"
         case "audit":
             return f"auditing run {given['run']}"
+        case "report":
+            return f"drawing the report of {given['run']}"
         case "again":
             return f"`{', '.join(f'{name}={_literal(value)}' for name, value in given.items())}`"
         case "install":

@@ -20,6 +20,7 @@ _COMMANDS = {
     "stop_replicas": "replicas stop",
     "run": "run",
     "audit": "audit",
+    "report": "report",
 }
 """Verb -> labkit's command."""
 _POSITIONAL = ("node", "experiment", "run")

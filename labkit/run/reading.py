@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails, from_json
 
 from labkit.errors import RunUnreadable
-from labkit.remedies import advice
+from labkit.remedies import Remedy, advice
 from labkit.run.kinds import event_of
 from labkit.run.schema import SCHEMA_VERSION, Event, RunRecord, Summary, record_of
 
@@ -48,7 +48,7 @@ def summary(file: Path) -> Summary | None:
     try:
         return Summary.model_validate_json(content, strict=True)
     except ValidationError as error:
-        helps = advice("delete it: the next report of the run makes it again")
+        helps = Remedy("report", "makes it again", run=str(file.parents[1]))
         raise RunUnreadable(f"{file} cannot be read: {problems(error)}", remedy=helps) from error
 
 

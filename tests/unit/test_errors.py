@@ -29,6 +29,7 @@ EXAMPLES = [
     Remedy("stop_replicas", name="own"),
     Remedy("run", experiment="read-scaling"),
     Remedy("audit", run="failover/20260101T000000Z-abc"),
+    Remedy("report", run="failover/20260101T000000Z-abc"),
     Remedy("again", accept_data_loss=True),
     Remedy("install", packages="psycopg[binary]"),
     Remedy("install", kernel="python3"),

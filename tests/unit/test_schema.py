@@ -159,7 +159,7 @@ def test_a_damaged_summary_is_named_and_what_makes_it_again(run: Run) -> None:
     file = run.derived / "summary.json"
     file.write_text('{"id": "x"}', encoding="utf-8")
     with pytest.raises(
-        RunUnreadable, match=r"summary\.json .*path is missing; .*the next report of the run makes it again"
+        RunUnreadable, match=r"summary\.json .*path is missing; .*drawing the report of .* makes it again"
     ):
         run.summary()
 

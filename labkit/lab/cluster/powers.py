@@ -144,7 +144,7 @@ class ReplicaKeeper(Protocol):
     """Providers that can rebuild replicas, and remove them."""
 
     def rebuild(self, name: str, node: str) -> None:
-        """Rebuild a node's data as a replica of the current primary, whatever it was.
+        """Replace a node's data, whatever it was, by a copy of the current primary's; the node is a replica then.
 
         Raises ClusterError if the node is the only primary, or there is none to copy.
         """
