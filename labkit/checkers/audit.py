@@ -18,7 +18,6 @@ before the last of them was acknowledged, or nothing was ever acknowledged. Noth
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,16 +101,13 @@ def unread(reason: str) -> Audit:
     return Audit("unknown", reason, **nothing, was_read=False)
 
 
-def of_run(run: Run, block: int | None = None, view: str = "promoted") -> Audit:
-    """Judge a recorded run again, or one block of it. Raises RunUnreadable if it holds no ledger.
+def of_run(run: Run, block: int | None = None) -> Audit:
+    """Judge again what the new primary of a recorded run had, or of one block of it.
 
-    `view` is what is judged: `promoted`, what the new primary had; `other`, what promoting the other replica would
-    have kept; `old`, what the dead primary itself had.
+    Raises RunUnreadable if it holds no ledger.
     """
-    writes = ledger.written(run, block)
-    present = present_keys(run, view, block)
-    read = [trial.read_ns for trial in _trials(run, block)] if view == "promoted" else []
-    return judge(writes, present, min(read, default=None))
+    read = [trial.read_ns for trial in _trials(run, block)]
+    return judge(ledger.written(run, block), present_keys(run, "promoted", block), min(read, default=None))
 
 
 def _trials(run: Run, block: int | None) -> list[TrialBlock]:
@@ -182,7 +178,3 @@ def _spread(writes: pd.DataFrame) -> Keys:
 
 def _none() -> Keys:
     return np.empty(0, dtype=np.int64)
-
-
-def keys(values: Sequence[int]) -> Keys:
-    return np.array(values, dtype=np.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,10 @@ from labkit.run.schema import WRITE_OUTCOMES
 from labkit.run.store import RunStore
 
 OUTCOMES = st.sampled_from(WRITE_OUTCOMES)
+
+
+def keys(values: Iterable[int]) -> audit.Keys:
+    return np.array(list(values), dtype=np.int64)
 
 
 def _ledger(outcomes: list[str], rows: int = 1) -> pd.DataFrame:
@@ -42,7 +47,7 @@ def test_planted_deletions_duplicates_and_inventions_are_all_found(outcomes: lis
     invented = set(data.draw(st.lists(st.integers(1000, 2000), unique=True, max_size=5)))
     present = data.draw(st.permutations([*kept, *twice, *invented]))
 
-    found = audit.judge(writes, audit.keys(present))
+    found = audit.judge(writes, keys(present))
 
     assert set(found.lost) == deleted
     assert set(found.duplicated) == twice
@@ -56,7 +61,7 @@ def test_planted_deletions_duplicates_and_inventions_are_all_found(outcomes: lis
 @given(st.lists(OUTCOMES, max_size=20), st.integers(1, 5))
 def test_every_row_of_a_transaction_counts(outcomes: list[str], rows: int) -> None:
     writes = _ledger(outcomes, rows)
-    everything = audit.keys(range(len(outcomes) * rows))
+    everything = keys(range(len(outcomes) * rows))
     found = audit.judge(writes, everything)
     assert len(found.kept) == outcomes.count("ok") * rows
     assert len(found.contradicted) == outcomes.count("fail") * rows
@@ -69,15 +74,15 @@ def test_a_promotion_that_failed_is_unknown_and_not_zero_lost() -> None:
 
 
 def test_an_empty_table_lost_everything() -> None:
-    assert len(audit.judge(_ledger(["ok"] * 5), audit.keys([])).lost) == 5
+    assert len(audit.judge(_ledger(["ok"] * 5), keys([])).lost) == 5
 
 
 def test_nothing_acknowledged_shows_nothing() -> None:
-    assert audit.judge(_ledger(["unknown"] * 3), audit.keys([])).verdict == "unknown"
+    assert audit.judge(_ledger(["unknown"] * 3), keys([])).verdict == "unknown"
 
 
 def test_rows_read_before_the_last_acknowledgement_give_no_verdict() -> None:
-    found = audit.judge(_ledger(["ok"] * 5), audit.keys([0, 1, 2]), read_ns=2)
+    found = audit.judge(_ledger(["ok"] * 5), keys([0, 1, 2]), read_ns=2)
     assert (found.verdict, found.reason) == ("unknown", "2 rows were acknowledged after the rows were read back")
 
 
