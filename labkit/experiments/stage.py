@@ -29,7 +29,7 @@ from labkit.lab.routing.arms import Arm
 from labkit.lab.sampling.sampler import Sampler
 from labkit.progress import Progress
 from labkit.remedies import advice
-from labkit.run.schema import Follower, Postgresql, Seeding, Server
+from labkit.run.schema import Follower, Postgresql, Server
 from labkit.run.store import Run, RunStore, open_run
 
 _SETTINGS = (
@@ -232,7 +232,7 @@ def reading(
     _check_connections(nodes.values(), p.connections)
     data = dataset.DatasetSpec(p.users, p.locale, p.seed)
     with Generators(processes, executor) as generators:
-        run.update(dataset=Seeding(**dataclasses.asdict(dataset.seed(cluster, data))))
+        run.update(dataset=dataset.seed(cluster, data))
         cluster.wait_for_catchup(CATCHUP_S)
         with (
             sampled(run, cluster, p.sample_interval_s, generators),

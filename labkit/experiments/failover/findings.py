@@ -12,7 +12,7 @@ from labkit.checkers import audit
 from labkit.errors import RunUnreadable
 from labkit.lsn import lsn_text
 from labkit.run import ledger
-from labkit.run.schema import VERDICT_WORDS, Event, Standing, TrialBlock
+from labkit.run.schema import CANNOT_CONNECT, VERDICT_WORDS, Event, Standing, TrialBlock
 from labkit.run.schema import events as happened
 from labkit.run.steps import DECIDE, DETECTED, Moment, at_ns, label, moments
 from labkit.run.store import Run
@@ -126,7 +126,7 @@ def written(run: Run) -> pd.DataFrame:
         words: {"transactions": whole(by["size"].get(name, 0)), "rows": whole(by["sum"].get(name, 0))}
         for name, words in names.items()
     }
-    turned_away = facts(run).sqlstates.get("08001", 0)
+    turned_away = facts(run).sqlstates.get(CANNOT_CONNECT, 0)
     rows["not sent: no connection"] = {"transactions": whole(turned_away), "rows": UNKNOWN}
     rows["acknowledged rows per second before the fault"] = {"transactions": "", "rows": number(facts(run).rate_per_s)}
     rows["original: successful_tx_count"] = {"transactions": whole(ORIGINAL["successful_tx_count"]), "rows": ""}

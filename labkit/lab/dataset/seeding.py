@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -18,6 +18,8 @@ from labkit.lab.cluster import sql
 from labkit.lab.dataset.rows import BLOCK_ROWS, DatasetSpec, copy_text
 from labkit.progress import Progress
 from labkit.remedies import advice, setting
+from labkit.run import schema
+from labkit.run.schema import Seeding
 from labkit.units import GIB, gib
 
 if TYPE_CHECKING:
@@ -41,35 +43,12 @@ _PRIMARY_KEY = "ALTER TABLE users ADD PRIMARY KEY (id)"
 _NAMES_INDEX = "CREATE INDEX users_names ON users (second_name text_pattern_ops, first_name text_pattern_ops)"
 
 
-@dataclass(frozen=True)
-class SeedReport:
-    """What seeding did and how long each part took; the parts are zero if the rows were there already."""
-
-    spec: DatasetSpec
-    already_there: bool
-    table_bytes: int
-    index_bytes: int
-    copy_s: float = 0.0
-    index_s: float = 0.0
-    analyze_s: float = 0.0
-    checkpoint_s: float = 0.0
-    catchup_s: float = 0.0
-
-    @property
-    def rows(self) -> int:
-        return self.spec.users
-
-    @property
-    def total_s(self) -> float:
-        return self.copy_s + self.index_s + self.analyze_s + self.checkpoint_s + self.catchup_s
-
-
 @runtime_checkable
 class _OnThisMachine(Protocol):
     data_directory: Path
 
 
-def seed(cluster: Cluster, spec: DatasetSpec, progress: Callable[[str, float, str], Progress] = Progress) -> SeedReport:
+def seed(cluster: Cluster, spec: DatasetSpec, progress: Callable[[str, float, str], Progress] = Progress) -> Seeding:
     """Make the users table hold exactly the rows of `spec`, on every node, ready to be measured.
 
     The table is replaced in one transaction; the spec is recorded last, so seeding that was cut off at any
@@ -99,7 +78,8 @@ def _seeded(
     connection: psycopg.Connection[Any],
     spec: DatasetSpec,
     progress: Callable[[str, float, str], Progress],
-) -> SeedReport:
+) -> Seeding:
+    noted = schema.DatasetSpec(**asdict(spec))
     # Waiting for a synchronous standby would not make the rows safer: the replicas are waited for at the end.
     connection.execute("SET synchronous_commit = local")
     connection.execute(SQL("SET lock_timeout = {}").format(_LOCK_TIMEOUT))
@@ -107,7 +87,7 @@ def _seeded(
     if _recorded(connection) == spec.fingerprint:
         if not _level(cluster, connection):
             cluster.wait_for_catchup(CATCHUP_DEADLINE_S)
-        return SeedReport(spec, True, *_sizes(connection))
+        return Seeding(spec=noted, already_there=True, **_sizes(connection))
     check_space(cluster, spec)
     clock = _Clock()
     with connection.transaction():
@@ -141,7 +121,16 @@ def _seeded(
         bar.update(2)
         cluster.wait_for_catchup(CATCHUP_DEADLINE_S)
         bar.update(3)
-    return SeedReport(spec, False, *_sizes(connection), copy_s, index_s, analyze_s, checkpoint_s, catchup_s=clock.lap())
+    return Seeding(
+        spec=noted,
+        already_there=False,
+        **_sizes(connection),
+        copy_s=copy_s,
+        index_s=index_s,
+        analyze_s=analyze_s,
+        checkpoint_s=checkpoint_s,
+        catchup_s=clock.lap(),
+    )
 
 
 def _copy(
@@ -171,10 +160,10 @@ def _level(cluster: Cluster, connection: psycopg.Connection[Any]) -> bool:
     return lags == [0] * (len(cluster.nodes) - 1)
 
 
-def _sizes(connection: psycopg.Connection[Any]) -> tuple[int, int]:
+def _sizes(connection: psycopg.Connection[Any]) -> dict[str, int]:
     row = connection.execute("SELECT pg_table_size('users'), pg_indexes_size('users')").fetchone()
     assert row is not None
-    return row[0], row[1]
+    return {"table_bytes": row[0], "index_bytes": row[1]}
 
 
 def check_space(cluster: Cluster, spec: DatasetSpec) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from labkit.run.parts import PartWriter
+from labkit.run.schema import CANNOT_CONNECT as CANNOT_CONNECT
 from labkit.run.schema import DROPPED as DROPPED
 from labkit.run.schema import OUTCOMES
 from labkit.run.schema import WRONG_ANSWER as WRONG_ANSWER
@@ -17,7 +18,6 @@ from labkit.run.schema import WRONG_ANSWER as WRONG_ANSWER
 DEADLINE = "LK001"
 WARNED = "LK004"
 ROUTED_AWAY = "LK005"
-CANNOT_CONNECT = "08001"
 CONNECTION_LOST = "08006"
 CLIENT_STATES = {
     DEADLINE: "no answer before the deadline",

@@ -5,6 +5,7 @@ know, because a newer one wrote it, is kept.
 """
 
 from labkit.run.schema.base import (
+    CANNOT_CONNECT,
     DROPPED,
     LAB_KILLED,
     OUTCOMES,
@@ -54,6 +55,7 @@ from labkit.run.schema.record import (
 
 __all__ = [
     "BLOCKS",
+    "CANNOT_CONNECT",
     "DROPPED",
     "LAB_KILLED",
     "OUTCOMES",

@@ -74,6 +74,14 @@ class Seeding(Record):
     checkpoint_s: float = 0.0
     catchup_s: float = 0.0
 
+    @property
+    def rows(self) -> int:
+        return self.spec.users
+
+    @property
+    def total_s(self) -> float:
+        return self.copy_s + self.index_s + self.analyze_s + self.checkpoint_s + self.catchup_s
+
 
 class Follower(Record):
     """A row of pg_stat_replication. What the lab's role may not see is None."""
