@@ -15,7 +15,7 @@ Mode = Literal["off", "FIRST", "ANY"]
 Level = Literal["off", "local", "remote_write", "on", "remote_apply"]
 
 
-MODES = ("off", "FIRST", "ANY")
+MODES = get_args(Mode)
 
 
 LEVELS = get_args(Level)

@@ -26,7 +26,7 @@ from labkit.run.kinds import event
 @click.option("--old", default=None, help="The primary that failed; found out if only one node does not answer.")
 @click.option(
     "--max-lag-bytes",
-    default=Policy().max_lag_bytes,
+    default=Policy.max_lag_bytes,
     show_default=True,
     type=click.IntRange(min=0),
     help="Promote no replica further behind.",

@@ -8,6 +8,7 @@ from typing import Annotated
 from labkit.experiments.parameters import param
 from labkit.experiments.shared import AnyFault, OnACluster, impossible_modes, powers_for
 from labkit.experiments.values import Written
+from labkit.lab.failover.policy import Policy
 from labkit.replication import Level, Replication
 
 AnyMode = Annotated[Replication, Written(Replication.parse)]
@@ -28,7 +29,7 @@ class Failover(OnACluster):
     before_s: float = param(3.0, "seconds of writing before the fault", low=0.1, high=3600)
     behind_s: float = param(0.3, "for the faults that end in -behind: seconds without receiving", low=0.01, high=60)
     after_s: float = param(2.0, "seconds of writing after the new primary's first row", low=0.1, high=3600)
-    max_lag_bytes: int = param(16 * 2**20, "a replica further behind is not promoted", low=0)
+    max_lag_bytes: int = param(Policy.max_lag_bytes, "a replica further behind is not promoted", low=0)
     accept_data_loss: bool = param(False, "promote although committed rows may be lost")
     hold_writes: bool = param(
         True, "where commits waited for a replica, the new primary acknowledges none before one follows it"

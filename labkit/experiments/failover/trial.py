@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import random
 import time
-from types import TracebackType
 from typing import Any, Self
 
 from labkit.checkers import audit, outage
@@ -16,7 +15,8 @@ from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.cluster.node import Node
 from labkit.lab.failover import faults, readback, rejoining
 from labkit.lab.failover.fault import Fault
-from labkit.lab.failover.steps import FailoverSteps, Policy
+from labkit.lab.failover.policy import Policy
+from labkit.lab.failover.steps import FailoverSteps
 from labkit.lab.failover.watching import Watch
 from labkit.lab.load import writing
 from labkit.lab.load.shards import Generators
@@ -205,9 +205,7 @@ class TrialSteps:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     # --- parts ----------------------------------------------------------------------------------------------------

@@ -19,11 +19,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from labkit.lab.cluster.sql import Role
+from labkit.lab.failover.policy import Policy
 from labkit.replication import Replication
 from labkit.run.schema import Standing
 from labkit.units import MIB
 
-MAX_LAG_BYTES = 16 * MIB
 PATRONI_MAX_LAG_BYTES = MIB
 DEFAULT_PRIORITY = 100
 
@@ -87,7 +87,7 @@ def decide(
     survivors: Sequence[Survivor],
     replication: Replication,
     primary_lsn: int | None = None,
-    max_lag_bytes: int = MAX_LAG_BYTES,
+    max_lag_bytes: int = Policy.max_lag_bytes,
 ) -> Decision:
     """Choose among all replicas the dead primary had, those that do not answer included.
 

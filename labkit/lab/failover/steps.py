@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import psycopg
 
@@ -27,6 +27,7 @@ from labkit.lab.cluster.powers import Killable, Repairable
 from labkit.lab.failover import candidates, lost, note, offline_state, survivors
 from labkit.lab.failover.candidates import Decision, Survivor
 from labkit.lab.failover.note import Note
+from labkit.lab.failover.policy import Policy
 from labkit.remedies import Remedy, advice
 from labkit.replication import Replication
 from labkit.run import steps
@@ -42,26 +43,6 @@ class Refused(ClusterError):
         self.reasons, self.decision = reasons, decision
         override = Remedy("again", "promotes all the same", accept_data_loss=True)
         super().__init__("nothing was promoted: " + "; ".join(reasons), remedy=[override] if overridable else [])
-
-
-@dataclass(frozen=True)
-class Policy:
-    """What a failover may do.
-
-    Attributes:
-        max_lag_bytes: a replica further behind the primary's last known position is not promoted.
-        accept_data_loss: promote although committed rows may be lost. What cannot be promoted at all stays refused.
-        priorities: node -> priority, as the managers have it: higher is preferred among equals, 0 never.
-        hold_writes: the new primary acknowledges nothing until a replica follows it, if the old one waited for one.
-            Without it writes go on sooner, and for that moment are on one server only.
-        deadline_s: of each step.
-    """
-
-    max_lag_bytes: int = candidates.MAX_LAG_BYTES
-    accept_data_loss: bool = False
-    priorities: Mapping[str, int] = field(default_factory=dict)
-    hold_writes: bool = True
-    deadline_s: float = 30.0
 
 
 class FailoverSteps:

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from labkit.errors import BadInput
-from labkit.units import MIB
+from labkit.units import GIB, MIB
 
 CPUS, MEMORY = "LABKIT_NODE_CPUS", "LABKIT_NODE_MEMORY"
 LEAST_CPUS = 0.01
 LEAST_MEMORY_BYTES = 128 * MIB
 """With less a server is killed while it is being made."""
-_UNITS = {"": 1, "b": 1, "k": 2**10, "kb": 2**10, "m": 2**20, "mb": 2**20, "g": 2**30, "gb": 2**30}
+_UNITS = {"": 1, "b": 1, "k": 2**10, "kb": 2**10, "m": MIB, "mb": MIB, "g": GIB, "gb": GIB}
 
 
 @dataclass(frozen=True)
