@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from fix_cluster import Prepared, folder_for_servers, in_memory
+
+from labkit.lab.cluster.waiting import wait_until
+from labkit.run.store import Run, RunStore
 
 
 def command(*words: str) -> list[str]:
@@ -48,3 +52,28 @@ def nodes_running(environment: dict[str, str]) -> list[bool]:
     words = command("status", "--json")
     status = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60, check=True)
     return [node["running"] for cluster in json.loads(status.stdout) for node in cluster["nodes"]]
+
+
+def interrupted(
+    words: Sequence[str], environment: dict[str, str], so_far: Callable[[Run], bool], begin_s: float, end_s: float
+) -> tuple[subprocess.CompletedProcess[str], Run]:
+    """A command that drives a run, with a Ctrl-C as soon as its run has come `so_far`: how it ended, and the run.
+
+    `begin_s` and `end_s` are the deadlines of the one and of the other.
+    """
+    store = RunStore(Path(environment["LABKIT_DATA"]) / "runs")
+    process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def begun() -> Run | None:
+        assert process.poll() is None, f"it ended before, with exit code {process.returncode}"
+        return next((run for run in map(store.open, store.paths()) if so_far(run)), None)
+
+    try:
+        run = wait_until(begun, begin_s, "the run to come so far", interval_s=0.1)
+        assert run is not None
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=end_s)
+    finally:
+        process.kill()
+        process.wait()
+    return subprocess.CompletedProcess(words, process.returncode, stdout, stderr), store.open(run.path)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fix_driven import command, nodes_running, with_parameters
+from fix_driven import command, interrupted, nodes_running, with_parameters
 
 from labkit.analysis import frames
-from labkit.run.store import Run, RunStore
+from labkit.run.store import RunStore
 
 RUN_S = 240
 BEGIN_S = 120
@@ -39,35 +37,15 @@ def test_a_run_is_driven_reported_and_leaves_no_server_behind(environment: dict[
     assert nodes_running(environment) == [False, False, False]
 
 
-def test_ctrl_c_keeps_what_was_measured_and_stops_the_servers(driven: dict[str, str], data: Path) -> None:
+def test_ctrl_c_keeps_what_was_measured_and_stops_the_servers(driven: dict[str, str]) -> None:
     words = command("run", "read-scaling", *with_parameters(*SMALL, "duration_s=600", "rounds=1000"))
-    process = subprocess.Popen(words, env=driven, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        run = _measuring(data / "runs", process)
-        process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=END_S)
-    finally:
-        process.kill()
-        process.wait()
-    assert process.returncode == 130, stderr
-    assert "interrupted" in stderr
-    assert "Traceback" not in stderr
-    run = RunStore(data / "runs").open(run.path)
+    done, run = interrupted(words, driven, lambda run: len(run.blocks) >= 2, BEGIN_S, END_S)
+    assert done.returncode == 130, done.stderr
+    assert "interrupted" in done.stderr
+    assert "Traceback" not in done.stderr
     assert run.status == "failed"
     assert frames.headline(run)["requests"].sum() > 0
     assert nodes_running(driven) == [False, False, False]
-
-
-def _measuring(root: Path, process: subprocess.Popen[str]) -> Run:
-    """The run as soon as it has two finished blocks; its deadline is BEGIN_S."""
-    deadline = time.monotonic() + BEGIN_S
-    while time.monotonic() < deadline and process.poll() is None:
-        for path in RunStore(root).paths():
-            run = RunStore(root).open(path)
-            if len(run.blocks) >= 2:
-                return run
-        time.sleep(0.1)
-    raise AssertionError(f"no block was measured within {BEGIN_S} s; exit code {process.poll()}")
 
 
 @pytest.fixture

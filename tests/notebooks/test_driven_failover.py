@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
-import time
 from pathlib import Path
 
 import nbformat
 import pytest
-from fix_driven import command, nodes_running, with_parameters
+from fix_driven import command, interrupted, nodes_running, with_parameters
 
-from labkit.run.store import Run, RunStore
+from labkit.run.store import RunStore
 
 RUN_S = 150
 BEGIN_S = 90
@@ -52,29 +50,10 @@ def test_a_cell_that_is_refused_ends_the_drill_and_its_servers(driven: dict[str,
     assert nodes_running(driven) == [False, False, False]
 
 
-def test_ctrl_c_in_a_cell_by_hand_ends_the_drill_and_its_servers(driven: dict[str, str], data: Path) -> None:
-    process = subprocess.Popen(failover("by_hand=true", "after_s=600"), env=driven, stderr=subprocess.PIPE)
-    try:
-        run = _writing_again(data / "runs", process)
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=END_S)
-    finally:
-        process.kill()
-        process.wait()
-    assert process.returncode == 130
-    run = RunStore(data / "runs").open(run.path)
+def test_ctrl_c_in_a_cell_by_hand_ends_the_drill_and_its_servers(driven: dict[str, str]) -> None:
+    words = failover("by_hand=true", "after_s=600")
+    done, run = interrupted(words, driven, lambda run: "writing_again" in set(run.events()["kind"]), BEGIN_S, END_S)
+    assert done.returncode == 130, done.stderr
     assert run.status == "failed"
     assert "the drill was left after repoint(), before its end" in run.problem
     assert nodes_running(driven) == [False, False, False]
-
-
-def _writing_again(root: Path, process: subprocess.Popen[bytes]) -> Run:
-    """The run as soon as its new primary has acknowledged a row; its deadline is BEGIN_S."""
-    deadline = time.monotonic() + BEGIN_S
-    while time.monotonic() < deadline and process.poll() is None:
-        for path in RunStore(root).paths():
-            run = RunStore(root).open(path)
-            if "writing_again" in set(run.events()["kind"]):
-                return run
-        time.sleep(0.1)
-    raise AssertionError(f"no row was acknowledged again within {BEGIN_S} s; exit code {process.poll()}")
