@@ -25,7 +25,7 @@ WRITE_OUTCOMES = ("ok", "ok-with-warning", "fail", "unknown")
 # SQLSTATEs of the load generator itself, in class LK, which readers tell apart from those of servers.
 DROPPED = "LK002"  # an open load's request that max_in_flight kept from being sent
 WRONG_ANSWER = "LK003"
-LAB_KILLED = "LK006"  # nobody noted how the transaction ended
+LAB_KILLED = "LK006"  # no outcome was recorded: the lab was killed first
 CANNOT_CONNECT = "08001"  # libpq's, before there is a server that could say
 
 
