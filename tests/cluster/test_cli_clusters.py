@@ -109,7 +109,7 @@ def test_a_data_folder_that_cannot_be_used_is_one_message(tmp_path: Path) -> Non
     (tmp_path / "file").touch()
     done = shell("up", LABKIT_DATA=str(tmp_path / "file"))
     assert done.returncode == 2
-    assert "cannot be used (Not a directory); point LABKIT_DATA at a folder" in done.stderr
+    assert "cannot be used (Not a directory); set LABKIT_DATA to a folder" in done.stderr
     assert "Traceback" not in done.stderr
 
 
