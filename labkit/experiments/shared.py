@@ -35,7 +35,7 @@ class OnServers(Parameters):
     experiment: ClassVar[str]
     """The name of the experiment that these are parameters of."""
 
-    run_id: str = param("", "a recorded run to read instead of driving a new one; empty drives")
+    run_id: str = param("", "a recorded run to read; empty: drive a new one")
     provider: ProviderName = param("embedded", "where the servers come from")
     cluster: str = param("lab", "name of the cluster; it is found again if it exists")
 

@@ -16,10 +16,10 @@ class DurabilityMatrix(OnServers):
 
     experiment = "durability-matrix"
 
-    resume: str = param("", "a run that was cut off: go on with it, its own parameters count")
+    resume: str = param("", "an interrupted run to continue; its own parameters apply")
     cluster: str = param("matrix", "name of the cluster that is recreated for every trial")
     replicas: int = param(2, "streaming replicas beside the primary", low=1, high=8)
-    modes: Several[Mode] = param("async,FIRST 1,ANY 1,ANY 2", "who commits wait for")
+    modes: Several[Mode] = param("async,FIRST 1,ANY 1,ANY 2", "which replicas commits wait for")
     levels: Several[Level] = param("local,remote_write,on,remote_apply", "how far a replica must have come")
     faults: Several[AnyFault] = param("kill,kill-all-behind", "how the primary is lost")
     kills: int = param(2, "trials of every mode, level and fault", low=1, high=10_000)
@@ -30,7 +30,7 @@ class DurabilityMatrix(OnServers):
     behind_s: float = param(0.2, "for the faults that end in -behind: seconds without receiving", low=0.01, high=60)
     after_s: float = param(0.3, "seconds of writing after the new primary's first row", low=0.05, high=3600)
     hold_writes: bool = param(
-        True, "where commits waited for a replica, the new primary acknowledges none before one follows it"
+        True, "where commits waited for a replica, the new primary acknowledges no commit until one follows it"
     )
     seed: int = param(20230604, "seed of every random choice", low=0, high=2**31 - 1)
     timeout_s: float = param(20.0, "deadline of one transaction", low=0.1, high=600)

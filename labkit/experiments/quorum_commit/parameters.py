@@ -17,7 +17,7 @@ class QuorumCommit(OnACluster):
     experiment = "quorum-commit"
 
     replicas: int = param(2, "streaming replicas beside the primary", low=2, high=8)
-    modes: Several[Mode] = param("async,FIRST 1,ANY 1,ANY 2", "who commits wait for")
+    modes: Several[Mode] = param("async,FIRST 1,ANY 1,ANY 2", "which replicas commits wait for")
     levels: Several[Level] = param("off,local,remote_write,on,remote_apply", "how far a replica must have come")
     rounds: int = param(4, "rounds over all modes and levels", low=1, high=1000)
     block_s: float = param(0.6, "measured seconds of one mode and level in one round", low=0.1, high=3600)

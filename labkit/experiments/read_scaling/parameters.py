@@ -23,7 +23,7 @@ class ReadScaling(ReadingUsers):
     )
     think_s: float = param(0.0, "seconds that a user thinks between an answer and the next request", low=0, high=600)
     rate: float = param(
-        0.0, "requests per second, asked for whether or not earlier ones were answered; 0 with users", low=0, high=1e6
+        0.0, "requests per second, due whether or not earlier ones were answered; 0 with users", low=0, high=1e6
     )
     arrival: ArrivalKind = param("poisson", "how the requests of a rate are spaced")
     max_in_flight: int = param(
