@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from labkit.errors import RunUnreadable
 from labkit.run import layout
 
-if TYPE_CHECKING:
-    import pandas as pd
+# pyarrow loads pandas, for a sixth of a second, with the first array that it takes: now, and not in the middle of a load.
+pa.array(np.empty(0))
 
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import resource
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,9 +30,29 @@ OPS = {
 }
 
 
+FIRST_WRITE = f"""
+import sys
+from pathlib import Path
+import numpy as np
+import labkit.lab.load.engine
+from labkit.run.parts import PartWriter
+rows = {OPS!r}
+with PartWriter(Path(sys.argv[1]), "ops") as writer:
+    known = set(sys.modules)
+    writer.write({{name: np.array(values) if isinstance(values[0], int) else values for name, values in rows.items()}})
+    print(sorted(set(sys.modules) - known))
+"""
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> RunStore:
     return RunStore(tmp_path / "runs")
+
+
+def test_the_first_row_group_of_a_process_imports_nothing(tmp_path: Path) -> None:
+    """It is written in the middle of a load, where an import of a sixth of a second would be a stall of every user."""
+    words = [sys.executable, "-c", FIRST_WRITE, str(tmp_path / "part.parquet")]
+    assert subprocess.check_output(words, text=True, timeout=60).strip() == "[]"
 
 
 def test_a_run_is_found_by_id_by_part_by_path_and_as_latest(store: RunStore) -> None:
