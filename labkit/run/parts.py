@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from labkit.errors import RunUnreadable
 from labkit.run import layout
 
-# pyarrow loads pandas, for a sixth of a second, with the first array that it takes: now, and not in the middle of a load.
+# pyarrow loads pandas, for a sixth of a second, with the first array that it takes: here, not in the middle of a load.
 pa.array(np.empty(0))
 
 _TEXT = pa.dictionary(pa.int32(), pa.string())
