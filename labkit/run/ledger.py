@@ -14,17 +14,15 @@ import struct
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from labkit.errors import RunUnreadable
 from labkit.run import layout
 from labkit.run.schema import LAB_KILLED, WRITE_OUTCOMES
 from labkit.run.store import Run
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 OK, WARNED, FAIL, UNKNOWN = range(len(WRITE_OUTCOMES))
 SYNC_EVERY_S = 1.0
@@ -151,8 +149,6 @@ def written(run: Run, block: int | None = None) -> pd.DataFrame:
 
     Raises RunUnreadable if there is neither.
     """
-    import pandas as pd  # for readers: what only writes starts sooner without
-
     frames = [run.table("writes", block=block)] if run.has("writes", block) else []
     for path in layout.ledgers(run.path, layout.beginning(block)):
         columns, _ = read(path)

@@ -13,9 +13,10 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack
+from typing import Any, TypeVar, Unpack
 
 import numpy as np
+import pandas as pd
 
 from labkit import files, paths
 from labkit.errors import RunError, RunNotFound, RunUnreadable
@@ -35,9 +36,6 @@ from labkit.run.schema import (
     Summary,
     record_of,
 )
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _RESERVE_BYTES = 128 * 1024
 B = TypeVar("B", bound=Block)
@@ -172,8 +170,6 @@ class Run:
 
     def events(self) -> pd.DataFrame:
         """One row per event: t_ns, kind and what it carried. Empty with those two columns if none was recorded."""
-        import pandas as pd  # for readers: what only writes, a load generator, starts in half the time without
-
         found = self._events()
         if not found:
             return pd.DataFrame({"t_ns": pd.Series(dtype="int64"), "kind": pd.Series(dtype="str")})
