@@ -74,9 +74,8 @@ def labkit(job: Job) -> dict[str, float]:
         result = run_load(
             LoadSpec(
                 workload=GetUserByNumber(DatasetSpec(job.rows, seed=job.seed)),
-                targets=(Target("pg1", job.conninfo),),
+                targets=(Target("pg1", job.conninfo, job.connections),),
                 arrivals=Closed(job.users),
-                connections=job.connections,
                 duration_s=job.seconds,
                 warmup_s=WARMUP_S,
                 timeout_s=30,

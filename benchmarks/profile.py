@@ -82,9 +82,8 @@ def main(seconds: float, users: int, connections: int, rows: int, lines: int) ->
         with tempfile.TemporaryDirectory() as folder:
             spec = LoadSpec(
                 workload=GetUserByNumber(data),
-                targets=(Target("pg1", cluster.primary().conninfo("app")),),
+                targets=(Target("pg1", cluster.primary().conninfo("app"), connections),),
                 arrivals=Closed(users),
-                connections=connections,
                 duration_s=seconds,
                 warmup_s=1.0,
                 timeout_s=30,

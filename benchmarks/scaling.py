@@ -66,9 +66,8 @@ def main(rounds: int, seconds: float, most: int, connections: int) -> None:
                 with tempfile.TemporaryDirectory() as folder:
                     spec = LoadSpec(
                         workload=Echo(),
-                        targets=(Target("pg1", cluster.primary().conninfo("app")),),
+                        targets=(Target("pg1", cluster.primary().conninfo("app"), connections),),
                         arrivals=Closed(connections),
-                        connections=connections,
                         duration_s=seconds,
                         warmup_s=0.5,
                         timeout_s=30,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -36,7 +37,6 @@ def load(seeded: Cluster, tmp_path: Path) -> LoadSpec:
         workload=GetUser(DATA),
         targets=targets([seeded.primary()]),
         arrivals=Closed(20),
-        connections=4,
         duration_s=1.0,
         warmup_s=0.2,
         timeout_s=5.0,
@@ -46,8 +46,14 @@ def load(seeded: Cluster, tmp_path: Path) -> LoadSpec:
     )
 
 
-def targets(nodes: Iterable[Node]) -> tuple[Target, ...]:
-    return tuple(Target(node.name, node.conninfo("app")) for node in nodes)
+def targets(nodes: Iterable[Node], connections: int = 4) -> tuple[Target, ...]:
+    """So many connections to each node."""
+    return tuple(Target(node.name, node.conninfo("app"), connections) for node in nodes)
+
+
+def with_connections(spec: LoadSpec, connections: int) -> tuple[Target, ...]:
+    """The targets of a load with so many connections to each."""
+    return tuple(replace(target, connections=connections) for target in spec.targets)
 
 
 def drive(spec: LoadSpec) -> tuple[LoadResult, pd.DataFrame]:

@@ -18,7 +18,13 @@ from labkit.run.store import Run, RunStore
 
 SECOND = 1_000_000_000
 ARMS = ("primary-only", "replicas-round-robin")
-SERVING = {"primary-only": ["pg1"], "replicas-round-robin": ["pg2", "pg3"]}
+MORE_ARMS = tuple(f"{arm}-more-connections" for arm in ARMS)
+SERVING = {
+    "primary-only": {"pg1": 4},
+    "replicas-round-robin": {"pg2": 2, "pg3": 2},
+    "primary-only-more-connections": {"pg1": 8},
+    "replicas-round-robin-more-connections": {"pg2": 4, "pg3": 4},
+}
 UNMEASURED = "the network is not accounted for by process"
 
 
@@ -27,6 +33,8 @@ class Recipe:
     """What a synthetic run should hold. Rates are requests per second, latencies milliseconds."""
 
     workloads: tuple[str, ...] = ("get-user", "search-users")
+    arms: tuple[str, ...] = ARMS
+    pools_to_each_node: bool = False  # as runs had them before connections were shared out
     rounds: int = 3
     block_s: float = 2.0
     warmup_s: float = 1.0
@@ -52,6 +60,7 @@ def build(root: Path, recipe: Recipe) -> Run:
     rng = np.random.default_rng(recipe.seed)
     parameters = ReadScaling(
         workloads=",".join(recipe.workloads),
+        arms=",".join(recipe.arms),
         rounds=recipe.rounds,
         duration_s=recipe.rounds * recipe.block_s,
         vus=recipe.vus,
@@ -62,7 +71,7 @@ def build(root: Path, recipe: Recipe) -> Run:
     with run.writer("ops", "load") as ops:
         for workload in recipe.workloads:
             for turn in range(recipe.rounds):
-                for arm in ARMS if turn % 2 == 0 else ARMS[::-1]:
+                for arm in recipe.arms if turn % 2 == 0 else recipe.arms[::-1]:
                     block = _block(recipe, len(blocks), workload, arm, turn, now)
                     now = block.to_ns + int(recipe.gap_s * SECOND)
                     rows = _requests(recipe, block, rng)
@@ -107,10 +116,10 @@ def _block(recipe: Recipe, number: int, workload: str, arm: str, turn: int, now:
         to_ns=warm + int(recipe.block_s * SECOND),
         vus=None if recipe.offered_per_s else recipe.vus,
         offered_per_s=recipe.offered_per_s,
-        connections=dict.fromkeys(SERVING[arm], 4),
+        connections=dict.fromkeys(SERVING[arm], 4) if recipe.pools_to_each_node else SERVING[arm],
         generator_cpu_percent=recipe.generator_cpu_percent,
         pool_busy_fraction=recipe.pool_busy_fraction,
-        nodes=SERVING[arm],
+        nodes=list(SERVING[arm]),
     )
 
 

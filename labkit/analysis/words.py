@@ -75,6 +75,11 @@ class Sentences(list[str]):
 _ARMS = {
     "primary-only": ("primary only", "the primary alone"),
     "replicas-round-robin": ("replicas, round-robin", "the replicas"),
+    "primary-only-more-connections": ("primary only, more connections", "the primary alone with more connections"),
+    "replicas-round-robin-more-connections": (
+        "replicas, round-robin, more connections",
+        "the replicas with more connections",
+    ),
 }
 
 

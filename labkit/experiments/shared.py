@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, ClassVar, Literal
@@ -9,17 +10,18 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from labkit import paths
+from labkit.checkers import comparisons
 from labkit.errors import BadInput
 from labkit.experiments.parameters import Parameters, param
 from labkit.experiments.values import one_of
 from labkit.lab.dataset.locales import Locale
 from labkit.lab.failover.fault import FAULTS, NEEDS, Fault
 from labkit.lab.providers.declared import DECLARED, Owned, ProviderName, lacking
-from labkit.lab.routing.arms import PRIMARY_ONLY, REPLICAS, Arm
+from labkit.lab.routing.arms import PRIMARY_ONLY, PRIMARY_ONLY_MORE, REPLICAS, REPLICAS_MORE, Arm
 from labkit.remedies import advice
 from labkit.replication import Replication
 
-ReadArm = Annotated[Arm, one_of(PRIMARY_ONLY, REPLICAS)]
+ReadArm = Annotated[Arm, one_of(PRIMARY_ONLY, REPLICAS, PRIMARY_ONLY_MORE, REPLICAS_MORE)]
 WorkloadName = Literal["get-user", "search-users"]
 Users = Annotated[int, Field(ge=1)]
 AnyFault = Annotated[Fault, one_of(*FAULTS)]
@@ -60,24 +62,69 @@ class ReadingUsers(OnACluster):
     users: int = param(1_000_000, "rows of the users table", low=100, high=100_000_000)
     locale: Locale = param("en_US", "language of the names")
     seed: int = param(20230604, "seed of the dataset and of every random choice", low=0, high=2**31 - 1)
-    connections: int = param(32, "database connections to each node that serves reads", low=1, high=1000)
+    connections: int = param(
+        32, "database connections of an arm in all, shared out between its nodes", low=1, high=1000
+    )
     timeout_s: float = param(30.0, "deadline of one request, waiting for a connection included", low=0.1, high=600)
     warmup_s: float = param(1.0, "seconds at the start of every block that are not counted", low=0, high=600)
     sample_interval_s: float = param(1.0, "seconds between two samples of servers and host", low=0.1, high=60)
 
-    def conflicts(self) -> list[str]:
-        return super().conflicts() + self._too_many_connections()
+    @property
+    def measured(self) -> tuple[Arm, ...]:
+        """The arms that are measured."""
+        return (PRIMARY_ONLY,)
 
-    def _too_many_connections(self) -> list[str]:
-        allowed = max_connections()
-        asked = self.connections + SPARE_CONNECTIONS
-        # What others own is asked of their servers, and a recorded run needs none.
-        if self.run_id or not DECLARED[self.provider].owns or asked <= allowed:
-            return []
+    @property
+    def generators(self) -> int:
+        """How many load generators share out each load, and its connections."""
+        return 1
+
+    def conflicts(self) -> list[str]:
+        found = super().conflicts() + too_few_replicas(self.replicas, self.measured) + self._confounded()
+        # A recorded run needs no connection.
+        return found if self.run_id else found + self._impossible_connections()
+
+    def _confounded(self) -> list[str]:
+        """Arms that could only be compared with one that differs from them in several things."""
+        names = {
+            arm: ["primary"] * arm.primary + ["replica"] * (arm.nodes(self.replicas) - arm.primary)
+            for arm in self.measured
+        }
+        sides: comparisons.Sides = {
+            str(arm): {
+                0: {
+                    comparisons.NODES: ", ".join(names[arm]),
+                    comparisons.CONNECTIONS: arm.connections(self.connections, self.replicas),
+                }
+            }
+            for arm in self.measured
+        }
         return [
-            f"connections: {self.connections} to a node and {SPARE_CONNECTIONS} to spare need max_connections of at "
-            f"least {asked}; {paths.configs() / 'postgresql'} sets {allowed}, in both primary/ and replica/"
+            f"arms: {each.arm} differs from {each.against} in {len(each.differs)} things ({'; '.join(each.differs)}), "
+            "so a difference could not be laid to one of them; name an arm between them too"
+            for each in comparisons.of_reads(sides)
+            if len(each.differs) > 1
         ]
+
+    def _impossible_connections(self) -> list[str]:
+        shared_out = {
+            arm: (arm.connections(self.connections, self.replicas), arm.nodes(self.replicas))
+            for arm in self.measured
+            if arm.least_replicas <= self.replicas
+        }
+        found = too_few_connections(self.connections, shared_out, self.generators)
+        to_a_node = {arm: math.ceil(total / nodes) for arm, (total, nodes) in shared_out.items()}
+        if not to_a_node or not DECLARED[self.provider].owns:  # what others own is asked of their servers
+            return found
+        arm, allowed = max(to_a_node, key=to_a_node.__getitem__), max_connections()
+        asked = to_a_node[arm] + SPARE_CONNECTIONS
+        if asked > allowed:
+            found.append(
+                f"connections: {self.connections} are {to_a_node[arm]} to a node in {arm}; these and "
+                f"{SPARE_CONNECTIONS} to spare need max_connections of at least {asked}; "
+                f"{paths.configs() / 'postgresql'} sets {allowed}, in both primary/ and replica/"
+            )
+        return found
 
 
 class OneWorkload(ReadingUsers):
@@ -91,11 +138,25 @@ def too_few_replicas(replicas: int, arms: Iterable[Arm]) -> list[str]:
     """Arms that need more replicas than there are."""
     return [
         f"replicas: 0 leaves the arm {arm} without a server; name another arm or add replicas"
-        if not replicas
+        if not replicas and not arm.primary
         else f"arms: {arm} needs {arm.least_replicas} replicas, replicas is {replicas}"
         for arm in arms
         if arm.least_replicas > replicas
     ]
+
+
+def too_few_connections(asked: int, shared_out: Mapping[Arm, tuple[int, int]], generators: int) -> list[str]:
+    """The arm that lacks most: every load generator needs a connection to each node, or what it asks there would wait.
+
+    `asked`: the parameter. `shared_out`: of each arm the connections in all, and the nodes.
+    """
+    lacking = [(nodes * generators, arm) for arm, (total, nodes) in shared_out.items() if total < nodes * generators]
+    if not lacking:
+        return []
+    needed, arm = max(lacking, key=lambda found: found[0])
+    each = "one to each node" if generators == 1 else f"one to each node for each of {generators} processes"
+    least = math.ceil(needed * asked / shared_out[arm][0])
+    return [f"connections: {asked} do not give {arm} {each}; use at least {least}"]
 
 
 def too_many_processes(processes: int, **shared: int) -> list[str]:

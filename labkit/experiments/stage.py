@@ -11,12 +11,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 
 from labkit import files, paths
+from labkit.checkers.comparisons import comparisons
 from labkit.errors import BadInput, ClusterError, LabkitError, RunError
-from labkit.experiments.shared import SPARE_CONNECTIONS, OnACluster, OnServers, ReadingUsers
+from labkit.experiments.shared import SPARE_CONNECTIONS, OnACluster, OnServers, ReadingUsers, too_few_connections
 from labkit.lab import dataset, environment, providers, routing
 from labkit.lab.cluster import synchronize
 from labkit.lab.cluster.cluster import Cluster
@@ -25,6 +26,7 @@ from labkit.lab.load.blocks import Blocks
 from labkit.lab.load.shards import Generators
 from labkit.lab.providers.declared import DECLARED, ProviderName
 from labkit.lab.providers.protocol import ClusterSpec
+from labkit.lab.routing import Serving
 from labkit.lab.routing.arms import Arm
 from labkit.lab.sampling.sampler import Sampler
 from labkit.progress import Progress
@@ -167,16 +169,24 @@ def _keep_logs(run: Run, cluster: Cluster) -> None:
         run.keep_log(node.name, node.control.log_tail(10_000))
 
 
-def _check_connections(groups: Iterable[Sequence[Node]], connections: int) -> None:
-    """Refuse before any load what a server's max_connections does not allow. Raises BadInput."""
-    nodes = {node.name: node for group in groups for node in group}
-    problems = []
-    for node in nodes.values():
+def _check_connections(asked: int, arms: Mapping[Arm, Serving], generators: int) -> None:
+    """Refuse before any load connections that are too few to share out, or more than a server allows.
+
+    `asked`: the parameter. Raises BadInput.
+    """
+    shared_out = {arm: (serving.connections, len(serving.nodes)) for arm, serving in arms.items()}
+    problems = too_few_connections(asked, shared_out, generators)
+    most: dict[str, tuple[int, Arm, Node]] = {}
+    for arm, serving in arms.items():
+        for node, count in serving.by_node:
+            if count > most.get(node.name, (0,))[0]:
+                most[node.name] = count, arm, node
+    for count, arm, node in most.values():
         allowed = int(node.settings(["max_connections"])["max_connections"])
-        if connections + SPARE_CONNECTIONS > allowed:
+        if count + SPARE_CONNECTIONS > allowed:
             problems.append(
-                f"connections: {connections} to {node.name} and {SPARE_CONNECTIONS} to spare need max_connections of "
-                f"at least {connections + SPARE_CONNECTIONS}, it is {allowed} there"
+                f"connections: {asked} are {count} to {node.name} in {arm}; these and {SPARE_CONNECTIONS} to spare "
+                f"need max_connections of at least {count + SPARE_CONNECTIONS}, it is {allowed} there"
             )
     if problems:
         raise BadInput(problems)
@@ -207,9 +217,9 @@ def _followers(cluster: Cluster) -> list[Follower]:
 
 @dataclasses.dataclass(frozen=True)
 class Reads:
-    """What the blocks of a read load need: the nodes of each arm, the data, and the blocks themselves."""
+    """What the blocks of a read load need: who serves in each arm, the data, and the blocks themselves."""
 
-    nodes: Mapping[Arm, Sequence[Node]]
+    serving: Mapping[Arm, Serving]
     data: dataset.DatasetSpec
     blocks: Blocks
 
@@ -226,10 +236,10 @@ def reading(
 ) -> Iterator[Reads]:
     """Check connections, seed the users table, and sample while the blocks run; a bar of so many seconds.
 
-    The run is then `measured`. Raises BadInput for connections that a server does not allow, before any load.
+    The run is then `measured`. Raises BadInput for connections that do not fit the servers, before any load.
     """
-    nodes = {arm: routing.nodes_for(arm, cluster) for arm in arms}
-    _check_connections(nodes.values(), p.connections)
+    serving = {arm: routing.serving(arm, cluster, p.connections) for arm in arms}
+    _check_connections(p.connections, serving, processes)
     data = dataset.DatasetSpec(p.users, p.locale, p.seed)
     with Generators(processes, executor) as generators:
         run.update(dataset=dataset.seed(cluster, data))
@@ -238,5 +248,6 @@ def reading(
             sampled(run, cluster, p.sample_interval_s, generators),
             Progress("measuring", seconds, "s") as bar,
         ):
-            yield Reads(nodes, data, Blocks(run, generators, bar, p))
+            yield Reads(serving, data, Blocks(run, generators, bar, p))
+        run.update(comparisons=comparisons(run.experiment, run.blocks))
         run.mark("measured")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fix_load import DATA
+from fix_load import DATA, with_connections
 
 from labkit.experiments.read_scaling.drive import read_scaling
 from labkit.experiments.read_scaling.parameters import ReadScaling
@@ -52,7 +52,9 @@ def dask_executor(tmp_path: Path) -> Iterator[Executor]:
 def test_two_workers_of_a_distributed_engine_make_one_run(dask_executor: Executor, load: LoadSpec) -> None:
     """Within a minute: shards begin together, all records come back, and every user was there."""
     with Generators(2, dask_executor) as generators:
-        shards = generators.load(replace(load, arrivals=Closed(7), connections=5))  # which two cannot share evenly
+        shards = generators.load(
+            replace(load, arrivals=Closed(7), targets=with_connections(load, 5))
+        )  # which two cannot share evenly
     ops = Tables(load.part.parent.parent).table("ops")
     whole = merge(shards)
     assert len(shards) == 2
@@ -66,9 +68,11 @@ def test_two_workers_of_a_distributed_engine_make_one_run(dask_executor: Executo
     p = ReadScaling.build(
         {"cluster": "shared", "users": DATA.users, "locale": DATA.locale, "vus": 8, "connections": 4, "processes": 2}
         | {"duration_s": 1, "rounds": 1, "warmup_s": 0.3, "workloads": "get-user", "keep_cluster": True}
+        | {"arms": "primary-only,replicas-round-robin"}
     )
     run = read_scaling(p, dask_executor)
     assert [len(block.shards) for block in run.blocks] == [2, 2]
+    assert [sum(block.connections.values()) for block in run.blocks] == [4, 4]
     assert len(run.table("ops")) == sum(block.requests for block in run.blocks)
 
 

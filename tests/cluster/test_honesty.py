@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import psycopg
 import pytest
-from fix_load import DATA, targets
+from fix_load import DATA, targets, with_connections
 
 from labkit.analysis.frames import headline
 from labkit.analysis.frames.single_blocks import blocks
@@ -42,7 +42,7 @@ def load(load: LoadSpec) -> LoadSpec:
         load,
         workload=GetUserByNumber(DATA),
         arrivals=Closed(8),
-        connections=8,
+        targets=with_connections(load, 8),
         duration_s=4.0,
         warmup_s=0.5,
         timeout_s=10.0,
@@ -65,7 +65,7 @@ def test_half_a_second_of_standstill_is_in_the_open_p99_and_not_in_the_closed(
     dataset.seed(own_cluster, DATA)
     primary = own_cluster.primary()
     assert isinstance(primary.control, Killable)
-    spec = replace(load, targets=targets([primary]))
+    spec = replace(load, targets=targets([primary], 8))
 
     def stalled(arrivals: Open | Closed) -> np.ndarray:
         def stall() -> None:

@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 import psutil
 import pytest
-from fix_load import DATA, drive, in_background, targets
+from fix_load import DATA, drive, in_background, targets, with_connections
 
 from labkit.errors import LoadError
 from labkit.lab import dataset
@@ -144,7 +144,7 @@ def test_what_may_not_be_in_flight_is_dropped_and_counted(load: LoadSpec) -> Non
 def test_users_come_and_go_by_stages(load: LoadSpec) -> None:
     stages = ((10, 0.0), (10, 0.5), (1, 0.0), (1, 0.5))
     spec = replace(load, arrivals=Closed(10, stages=stages), workload=Ask("SELECT pg_sleep(0.01 + 0 * $1::int4)"))
-    result, ops = drive(replace(spec, warmup_s=0, connections=10))
+    result, ops = drive(replace(spec, warmup_s=0, targets=with_connections(spec, 10)))
     first = ops["start_ns"].sub(result.from_ns).lt(0.5e9).sum()
     second = len(ops) - first
     assert 5 < first / second < 15
@@ -158,13 +158,13 @@ def test_thinking_users_ask_less(load: LoadSpec) -> None:
 
 def test_a_node_that_is_not_there_is_named_before_anything_starts(load: LoadSpec) -> None:
     with pytest.raises(LoadError, match="pg9: connection 1 of 4"):
-        run_load(replace(load, targets=(Target("pg9", "host=127.0.0.1 port=1 dbname=labkit"),)))
+        run_load(replace(load, targets=(Target("pg9", "host=127.0.0.1 port=1 dbname=labkit", 4),)))
 
 
 def test_too_many_connections_say_how_many_would_do(load: LoadSpec, seeded: Cluster) -> None:
     allowed = int(seeded.primary().settings(["max_connections"])["max_connections"])
     with pytest.raises(LoadError, match=rf"max_connections to at least {allowed + 50 + 20}"):
-        run_load(replace(load, connections=allowed + 50))
+        run_load(replace(load, targets=with_connections(load, allowed + 50)))
 
 
 def test_an_order_to_stop_ends_the_load_and_keeps_what_was_measured(
@@ -207,13 +207,13 @@ def test_two_generators_work_at_the_same_time(load: LoadSpec) -> None:
     assert len(Tables(load.part.parent.parent).table("ops")) == sum(result.requests for result in results)
 
 
-def on_replicas(cluster: Cluster, load: LoadSpec) -> tuple[LoadSpec, Node]:
+def on_replicas(cluster: Cluster, load: LoadSpec, connections: int = 4) -> tuple[LoadSpec, Node]:
     """The load on the replicas, with a short deadline and no warm-up, and the replica that gets into trouble."""
     dataset.seed(cluster, DATA)
     cluster.wait_for_catchup(20)
     replicas = nodes_for(REPLICAS, cluster)
     assert isinstance(replicas[-1].control, Killable)
-    return replace(load, targets=targets(replicas), warmup_s=0, timeout_s=2), replicas[-1]
+    return replace(load, targets=targets(replicas, connections), warmup_s=0, timeout_s=2), replicas[-1]
 
 
 def test_a_node_killed_and_started_again_under_load(own_cluster: Cluster, load: LoadSpec) -> None:
@@ -296,7 +296,7 @@ def test_a_thousand_users_outlive_a_node_that_is_killed_paused_and_restarted(
     own_cluster: Cluster, load: LoadSpec
 ) -> None:
     """Within a minute, on two replicas: no hang, no record lost, no socket left open."""
-    spec, victim = on_replicas(own_cluster, replace(load, arrivals=Closed(1000), connections=16, duration_s=12))
+    spec, victim = on_replicas(own_cluster, replace(load, arrivals=Closed(1000), duration_s=12), connections=16)
     before = psutil.Process().num_fds()
     ended = in_background(spec)
     for trouble in (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit.errors import BadInput
-from labkit.lab.load.arrivals import Closed, Open, Schedule
+from labkit.lab.dataset import DatasetSpec
+from labkit.lab.load.arrivals import Closed, Open, Schedule, share
+from labkit.lab.load.spec import LoadSpec, Target
+from labkit.lab.workloads.get_user import GetUser
 
 values = st.floats(0, 1000)
 stages = st.lists(st.tuples(values, st.floats(0, 100)), max_size=5)
@@ -82,6 +86,27 @@ def test_no_user_is_lost_between_shards(users: int, stages: list[tuple[float, fl
     for i, (value, seconds) in enumerate(stages):
         assert sum(part.stages[i][0] for part in parts) == value
         assert {part.stages[i][1] for part in parts} == {seconds}
+
+
+@given(counts=st.lists(st.integers(0, 50), min_size=1, max_size=5), n=shards)
+def test_connections_of_shards_are_those_of_the_load_and_even(counts: list[int], n: int) -> None:
+    targets = tuple(Target(f"pg{i}", "", count) for i, count in enumerate(counts))
+    spec = LoadSpec(GetUser(DatasetSpec(100)), targets, Closed(100), 1, 0, 1, 0, Path("part.parquet"))
+    parts = spec.split(n)
+    for i, count in enumerate(counts):
+        mine = [part.targets[i].connections for part in parts]
+        assert sum(mine) == count
+        assert max(mine) - min(mine) <= 1
+    assert spec.connections == sum(counts)
+    assert max(part.connections for part in parts) - min(part.connections for part in parts) <= 1
+
+
+@given(total=counts, n=shards)
+def test_what_remains_goes_to_the_first(total: int, n: int) -> None:
+    shares = [share(total, i, n) for i in range(n)]
+    assert sum(shares) == total
+    assert sorted(shares, reverse=True) == shares
+    assert shares[0] - shares[-1] <= 1
 
 
 @given(rate=st.floats(1, 1000), n=shards, again=shards)

@@ -21,8 +21,15 @@ def test_every_problem_is_named_in_one_error() -> None:
     with pytest.raises(BadInput) as caught:
         ReadScaling.build({"vus": -1, "duration_s": -1, "vuss": 5, "hit_ratio": "much", "replicas": 0})
     text = str(caught.value)
-    assert len(caught.value.problems) == 5
-    for part in ("vus: -1 is out of range", "duration_s: -1", "did you mean 'vus'", "'much' is not a number", "arm"):
+    assert len(caught.value.problems) == 6
+    for part in (
+        "vus: -1 is out of range",
+        "duration_s: -1",
+        "did you mean 'vus'",
+        "'much' is not a number",
+        "arm",
+        "needs 2",
+    ):
         assert part in text
 
 
@@ -63,7 +70,16 @@ def test_text_from_the_command_line_means_the_same_as_values(vus: int, duration:
         ({"vus": 0}, ["vus: 0 users and rate: 0"]),
         ({"vus": 0, "rate": 9, "think_s": 1}, ["think_s: 1 s"]),
         ({"vus": 3, "processes": 4}, ["cannot share vus: 3; use at most 3"]),
-        ({"connections": 2, "processes": 4}, ["cannot share connections: 2"]),
+        (
+            {"connections": 2, "processes": 4},
+            ["connections: 2 do not give replicas-round-robin one to each node for each of 4 processes", "at least 8"],
+        ),
+        ({"connections": 1}, ["connections: 1 do not give replicas-round-robin one to each node; use at least 2"]),
+        (
+            {"connections": 2, "replicas": 3, "rounds": 1000, "arms": "replicas-round-robin-more-connections,nowhere"},
+            ["'nowhere' is not among", "connections: 2 do not give replicas-round-robin one", "too short"],
+        ),
+        ({"replicas": 1}, ["arms: primary-only-more-connections needs 2 replicas"]),
         ({"vus": 0, "rate": 9, "max_in_flight": 1, "processes": 2}, ["cannot share max_in_flight: 1"]),
         ({"stages": "10:1,20:-2"}, ["stage 2: -2 s goes back in time"]),
         ({"stages": "10:1,-20:2,x,5"}, ["stage 2: -20 is below 0", "stage 3: 'x'", "stage 4: '5'"]),
@@ -144,12 +160,23 @@ def test_every_experiment_file_loads_as_the_experiment_that_its_first_lines_name
 def test_more_connections_than_the_servers_are_configured_for_are_refused_before_there_is_one(name: str) -> None:
     terms = experiment(name).parameters
     most = max_connections() - SPARE_CONNECTIONS
-    assert terms.build({"connections": most}).connections == most
+    alone = {"arms": "primary-only"} if "arms" in terms.model_fields else {}
+    assert terms.build(alone | {"connections": most}).connections == most
     with pytest.raises(BadInput, match=rf"max_connections of at least {max_connections() + 1}"):
-        terms.build({"connections": most + 1})
+        terms.build(alone | {"connections": most + 1})
     # What others own is asked of them; a recorded run needs no server.
     assert ReadScaling.build({"connections": most + 1, "provider": "attach"})
     assert terms.build({"connections": most + 1, "run_id": "latest"})
+
+
+def test_connections_are_checked_as_one_node_has_them() -> None:
+    """Two replicas share them; the primary with more has twice as many."""
+    most = max_connections() - SPARE_CONNECTIONS
+    assert ReadScaling.build({"arms": "replicas-round-robin", "connections": 2 * most})
+    with pytest.raises(BadInput, match=f"{most + 1} to a node in replicas-round-robin"):
+        ReadScaling.build({"arms": "replicas-round-robin", "connections": 2 * most + 1})
+    with pytest.raises(BadInput, match=f"{most + 2} to a node in primary-only-more-connections"):
+        ReadScaling.build({"connections": most // 2 + 1})
 
 
 def problems(kind: type[Parameters], values: dict[str, object]) -> list[str]:

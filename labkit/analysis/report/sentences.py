@@ -8,6 +8,7 @@ from typing import Any
 from labkit.analysis.frames.rows import each
 from labkit.analysis.statistics import compare
 from labkit.analysis.words import Sentences, arm_in_prose, interval, percent
+from labkit.checkers.comparisons import CONNECTIONS
 from labkit.run.store import Run
 
 _METRICS = {
@@ -21,9 +22,40 @@ _METRICS = {
 }
 
 
-def difference(row: Any, other: str = "", where: str = "") -> str:
+def of_arms(run: Run, row: Any) -> str:
+    """`difference` for a row of `compare.arms`; arms with nothing but other connections are named by how many."""
+    for pair in compare.comparisons(run):
+        if (pair.arm, pair.against) == (row.arm, row.against) and len(pair.differs) == 1:
+            name, _, counts = pair.differs[0].partition(": ")
+            if name == CONNECTIONS:
+                before, after = counts.split(" → ")
+                base = arm_in_prose(row.against)
+                return difference(row, other=f"{base} with {after} connections", against=f"{base} with {before}")
+    return difference(row)
+
+
+def compared(run: Run) -> Sentences:
+    """What each comparison of the run is between, and what differs between the two."""
+    return Sentences(
+        f"{_capital(arm_in_prose(each.arm))} against {arm_in_prose(each.against)}: "
+        f"{'; '.join(each.differs) or 'nothing differs'}."
+        for each in compare.comparisons(run)
+    )
+
+
+def confounded(run: Run) -> list[str]:
+    """One sentence for each comparison in which several things differ: runs before connections were shared out."""
+    return [
+        f"{len(each.differs)} things differ between {arm_in_prose(each.arm)} and {arm_in_prose(each.against)} "
+        f"({'; '.join(each.differs)}), so no difference between them can be laid to one of these."
+        for each in compare.comparisons(run)
+        if len(each.differs) > 1
+    ]
+
+
+def difference(row: Any, other: str = "", where: str = "", against: str = "") -> str:
     """One sentence for one row of `compare.arms` or `compare.runs`: who did more, by how much, how sure that is."""
-    other, against = other or arm_in_prose(row.arm), arm_in_prose(row.against)
+    other, against = other or arm_in_prose(row.arm), against or arm_in_prose(row.against)
     rate = row.metric == "requests_per_s"
     what = f"{row.workload} requests per second" if rate else f"the {_METRICS[row.metric]} of {row.workload}"
     what += where

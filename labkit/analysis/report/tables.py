@@ -45,8 +45,9 @@ def headline(run: Run) -> pd.DataFrame:
     """Every figure of every arm, the difference with its 95 % interval, and the original report's figures.
 
     Rows: workload and figure. Columns: the arms of this run, `difference`, `95 % interval` (of paired rounds, in
-    percent of the first arm), then the same of the original report, whose single runs give no interval. An open
-    workload adds what was asked for, what was dropped, and the service time (latency without waiting).
+    percent of the arm that is compared with; with several comparisons one column each), then the same of the original
+    report, whose single runs give no interval. An open workload adds what was asked for, what was dropped, and the
+    service time (latency without waiting).
     """
     labels = _FIGURES | (_OPEN_FIGURES if frames.is_open(run) else {})
     here, there = frames.headline(run), frames.reference()
@@ -57,9 +58,8 @@ def headline(run: Run) -> pd.DataFrame:
         original = there[there["workload"] == workload].set_index("arm")
         for figure, label in labels.items():
             row = {arm_words(arm): number(value) for arm, value in mine[figure].items()}
-            for found in _found(compared, workload, figure):
-                row |= {"difference": percent(found.relative)}
-                row |= {"95 % interval": interval(found.relative_low, found.relative_high)}
+            for found in each(matching(compared, workload=workload, metric=figure)):
+                row |= _difference(found, alone=len(compare.comparisons(run)) == 1)
             if figure in original:
                 row |= {f"original: {arm_words(arm)}": number(value) for arm, value in original[figure].items()}
             if figure in compare.METRICS and set(compare.ARMS) <= set(original.index):
@@ -88,10 +88,25 @@ def _relative(before: float, after: float) -> float:
     return after / before - 1 if before else float("nan")
 
 
-def _found(compared: pd.DataFrame, workload: str, figure: str) -> list[Any]:
-    """The row of a comparison of two arms; none where three or more arms would need more columns."""
-    rows = list(each(matching(compared, workload=workload, metric=figure)))
-    return rows if len(rows) == 1 else []
+def _difference(found: Any, *, alone: bool) -> dict[str, str]:
+    """The cells of one comparison: two columns if it is the only one, else one that says which it is."""
+    size, limits = percent(found.relative), interval(found.relative_low, found.relative_high)
+    if alone:
+        return {"difference": size, "95 % interval": limits}
+    which = f"{arm_words(found.arm)} against {arm_words(found.against)} (95 % interval)"
+    return {which: size if limits == UNKNOWN else f"{size} ({limits})"}
+
+
+def comparisons(run: Run) -> pd.DataFrame:
+    """What is compared with what, and what differs between them; says so if nothing is compared."""
+    found = compare.comparisons(run)
+    if not found:
+        return Words({"": ["no arms are compared"]}, index=["comparisons"])
+    rows = {
+        (arm_words(each.arm), arm_words(each.against)): {"what differs": "; ".join(each.differs) or "nothing"}
+        for each in found
+    }
+    return Words(pd.DataFrame.from_dict(rows, orient="index").rename_axis(["arm", "against"]))
 
 
 def two_runs(a: Run, b: Run) -> pd.DataFrame:

@@ -8,6 +8,7 @@ requests of a round are kept as counts in latency classes 1 % wide.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -22,7 +23,9 @@ from labkit.analysis.frames.requests import Block, figures, groups
 from labkit.analysis.frames.rows import each
 from labkit.analysis.statistics import bootstrap
 from labkit.analysis.statistics.bootstrap import Vector
+from labkit.checkers.comparisons import comparisons as of_blocks
 from labkit.errors import BadInput
+from labkit.run.schema import Comparison
 from labkit.run.store import Run
 
 ARMS = ("primary-only", "replicas-round-robin")  # those of the original report, the baseline first
@@ -110,8 +113,13 @@ def paired(before: Sequence[Block], after: Sequence[Block], metrics: Sequence[st
     return _compared(before, after, metrics, as_pairs=True)
 
 
+def comparisons(run: Run) -> list[Comparison]:
+    """Which arms the run compares, and what differs between them; derived from its blocks if it does not say so."""
+    return list(run.record.comparisons) or of_blocks(run.experiment, run.blocks)
+
+
 def arms(run: Run, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
-    """Every other arm against the first, in paired rounds.
+    """Every arm against the one that it is compared with, see `comparisons`, in paired rounds.
 
     One row per workload, arm and metric. workload, arm, against, metric: str; baseline, other, difference, low, high:
     float, in the metric's unit; relative, relative_low, relative_high: float, shares; n: int, pairs. A round that an
@@ -125,13 +133,13 @@ def arms(run: Run, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
 @once_a_run
 def _all_arms(run: Run) -> pd.DataFrame:
     found = {(workload, arm): blocks for workload, arm, blocks in groups(run)}
-    names = list(dict.fromkeys(arm for _, arm in found))
-    against = ARMS[0] if ARMS[0] in names else names[0]
+    workloads = dict.fromkeys(workload for workload, _ in found)
     rows = []
-    for (workload, arm), blocks in found.items():
-        before, after = _pairs(found.get((workload, against), []), blocks)
-        if arm != against and before:
-            rows += [{"workload": workload, "arm": arm, "against": against, **row} for row in paired(before, after)]
+    for workload, pair in itertools.product(workloads, comparisons(run)):
+        before, after = _pairs(*(found.get((workload, arm), []) for arm in (pair.against, pair.arm)))
+        if before:
+            names = {"workload": workload, "arm": pair.arm, "against": pair.against}
+            rows += [names | row for row in paired(before, after)]
     return pd.DataFrame(rows, columns=["workload", "arm", "against", "metric", *FIELDS])
 
 

@@ -31,5 +31,5 @@ def concurrency_sweep(parameters: ConcurrencySweep, executor: Executor | None = 
             for users in p.levels[::-1] if back else p.levels:
                 for arm in p.arms[::-1] if back else p.arms:
                     cell = Cell(workload=p.workload, arm=str(arm), round=r)
-                    reads.blocks.drive(load, reads.nodes[arm], Closed(users), p.step_s, cell)
+                    reads.blocks.drive(load, reads.serving[arm], Closed(users), p.step_s, cell)
     return run

@@ -12,8 +12,9 @@ from labkit.analysis.frames.requests import figures, groups
 from labkit.analysis.frames.rows import each
 from labkit.analysis.frames.single_blocks import blocks, generator_limited
 from labkit.analysis.report import tables
-from labkit.analysis.statistics import usl
+from labkit.analysis.statistics import compare, usl
 from labkit.analysis.words import Sentences, Words, arm_words, not_valid, number, percent
+from labkit.checkers.comparisons import NODES
 from labkit.run.store import Run
 
 headline = frames.headline
@@ -126,17 +127,19 @@ def scalability(run: Run) -> pd.DataFrame:
 
 
 def more_nodes(run: Run, up_to: int) -> usl.Nodes | None:
-    """What more nodes would give, from the best level of the arms with the fewest and the most nodes.
+    """What more nodes would give, from the best levels of the first two arms that differ in their nodes alone.
 
-    None if all arms have as many nodes, or only one was measured.
+    None if there are no such arms, or they have as many nodes.
     """
     every = blocks(run)
+    pairs = [pair for pair in compare.comparisons(run) if [what.split(":")[0] for what in pair.differs] == [NODES]]
     best: dict[int, list[float]] = {}
-    for _, mine in every.groupby("arm", sort=False):
+    for arm in (pairs[0].against, pairs[0].arm) if pairs else ():
+        mine = every[every["arm"] == arm]
         mean = mine.groupby("vus")["requests_per_s"].mean()
         rates = mine.loc[mine["vus"] == mean.idxmax(), "requests_per_s"]
         best[int(mine["nodes"].iloc[0])] = rates.tolist()
-    few, many = min(best), max(best)
-    if few == many:
+    if len(best) < 2:
         return None
+    few, many = min(best), max(best)
     return usl.more_nodes(few, best[few], many, best[many], up_to)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 
 from labkit.experiments.parameters import param
-from labkit.experiments.shared import OneWorkload, ReadArm, Users, too_few_replicas, too_many_processes
+from labkit.experiments.shared import OneWorkload, ReadArm, Users
 from labkit.experiments.values import Several, joined
+from labkit.lab.routing.arms import Arm
 
 
 class ConcurrencySweep(OneWorkload):
@@ -22,11 +23,19 @@ class ConcurrencySweep(OneWorkload):
     up_to_nodes: int = param(8, "nodes up to which the model is extrapolated", low=2, high=64)
 
     def conflicts(self) -> list[str]:
-        found = super().conflicts() + too_few_replicas(self.replicas, self.arms)
+        found = super().conflicts()
         if len(self.levels) < 4 or any(a >= b for a, b in itertools.pairwise(self.levels)):
             found.append(
                 f"levels: {joined(self.levels)!r} must be at least four numbers that ascend, for a model to fit"
             )
         elif self.processes > min(self.levels):
             found.append(f"processes: {self.processes} load generators cannot share {min(self.levels)} users")
-        return found + too_many_processes(self.processes, connections=self.connections)
+        return found
+
+    @property
+    def measured(self) -> tuple[Arm, ...]:
+        return self.arms
+
+    @property
+    def generators(self) -> int:
+        return self.processes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 from labkit.errors import ClusterError
 from labkit.experiments.cpu_budget.parameters import Budget, CpuBudget
@@ -11,7 +11,6 @@ from labkit.experiments.read_scaling.drive import arrivals_of
 from labkit.experiments.shared import WorkloadName
 from labkit.experiments.stage import on_cluster, reading, recorded
 from labkit.lab.cluster.cluster import Cluster
-from labkit.lab.cluster.node import Node
 from labkit.lab.cluster.powers import Limitable
 from labkit.lab.routing.arms import Arm
 from labkit.lab.workloads import workload
@@ -22,7 +21,7 @@ from labkit.run.store import Run
 def cpu_budget(parameters: CpuBudget) -> Run:
     """Measure every arm under every CPU budget, in interleaved rounds.
 
-    All arms use the same number of connections in all. The budget is changed between blocks, on running servers, and
+    All arms have the same number of connections in all. The budget is changed between blocks, on running servers, and
     lifted at the end. A block's `workload` names its budget too: `get-user, 0.25 CPU each`. With `run_id` nothing is
     driven: the recorded run is returned. Raises LabkitError; the run is then marked failed and keeps what was measured.
     """
@@ -36,14 +35,12 @@ def cpu_budget(parameters: CpuBudget) -> Run:
         _limited(cluster) as limit,
         reading(p, run, cluster, p.arms, seconds, p.processes) as reads,
     ):
-        driven = reads.blocks
         for name, budget, arm, r in plan:
             cpus = p.node_cpus if budget == "limited" else None
             limit(cpus)
             load = workload(name, reads.data, hit_ratio=p.hit_ratio)
             cell = Cell(workload=labelled(name, cpus), arm=str(arm), round=r, budget=budget, node_cpus=cpus)
-            driven = driven.on_terms(_shared_out(p, reads.nodes[arm]))
-            driven.drive(load, reads.nodes[arm], arrivals_of(p), p.block_s, cell)
+            reads.blocks.drive(load, reads.serving[arm], arrivals_of(p), p.block_s, cell)
     return run
 
 
@@ -61,11 +58,6 @@ def _plan(p: CpuBudget) -> list[tuple[WorkloadName, Budget, Arm, int]]:
         for budget in (p.budgets if r % 2 == 0 else p.budgets[::-1])
         for arm in (p.arms if r % 2 == 0 else p.arms[::-1])
     ]
-
-
-def _shared_out(p: CpuBudget, nodes: Sequence[Node]) -> CpuBudget:
-    # Whole numbers of connections: of 32 for three nodes two stay unused.
-    return p.model_copy(update={"connections": p.connections // len(nodes)})
 
 
 @contextlib.contextmanager

@@ -30,17 +30,17 @@ class CpuBudget(ReadScaling):
         "primary-only,replicas-round-robin-1,replicas-round-robin,all-nodes-round-robin",
         "where reads go; replicas-round-robin-1 is one replica alone",
     )
-    connections: int = param(30, "database connections in all, shared out among the nodes of an arm", low=1, high=1000)
+    connections: int = param(
+        30, "database connections of an arm in all, shared out between its nodes", low=1, high=1000
+    )
     budgets: Several[Budget] = param("shared,limited", "CPU shared by all nodes, or limited for each")
     node_cpus: float = param(0.25, "CPUs that each node may use under the budget `limited`", low=0.01, high=64)
 
+    def conflicts(self) -> list[str]:
+        missing = (
+            [] if PRIMARY_ONLY in self.arms else [f"arms: {PRIMARY_ONLY} is missing, the others are compared with it"]
+        )
+        return super().conflicts() + missing
+
     def needs(self) -> Mapping[type, str]:
         return {Limitable: "budgets: limited"} if "limited" in self.budgets else {}
-
-    def conflicts(self) -> list[str]:
-        found = super().conflicts()
-        if self.connections < self.replicas + 1:
-            found.append(
-                f"connections: {self.connections} in all are less than one for each of {self.replicas + 1} nodes"
-            )
-        return found

@@ -41,7 +41,7 @@ def max_throughput(parameters: MaxThroughput, executor: Executor | None = None) 
         def holds(rate: float, phase: str) -> bool:
             cell = Cell(workload=p.workload, arm=str(p.arm), round=len(run.blocks), phase=phase)
             asked = Open(rate, p.arrival, p.max_in_flight)
-            block = reads.blocks.drive(load, reads.nodes[p.arm], asked, p.trial_s, cell)
+            block = reads.blocks.drive(load, reads.serving[p.arm], asked, p.trial_s, cell)
             reasons = _why_not(run, block, p.p99_limit_ms)
             run.note_block(block.changed(holds=not reasons, reasons=reasons))
             return not reasons

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from labkit.experiments.parameters import param
-from labkit.experiments.shared import OneWorkload, ReadArm, too_few_replicas, too_many_processes
+from labkit.experiments.shared import OneWorkload, ReadArm, too_many_processes
 from labkit.lab.load.arrivals import ArrivalKind
+from labkit.lab.routing.arms import Arm
 
 
 class MaxThroughput(OneWorkload):
@@ -24,9 +25,15 @@ class MaxThroughput(OneWorkload):
     max_in_flight: int = param(1000, "requests under way at once; more are dropped, and a drop fails", low=1, high=1e6)
 
     def conflicts(self) -> list[str]:
-        found = super().conflicts() + too_few_replicas(self.replicas, [self.arm])
+        found = super().conflicts()
         if self.rate_low >= self.rate_high:
             found.append(f"rate_low: {self.rate_low:g} must be below rate_high, which is {self.rate_high:g}")
-        return found + too_many_processes(
-            self.processes, connections=self.connections, max_in_flight=self.max_in_flight
-        )
+        return found + too_many_processes(self.processes, max_in_flight=self.max_in_flight)
+
+    @property
+    def measured(self) -> tuple[Arm, ...]:
+        return (self.arm,)
+
+    @property
+    def generators(self) -> int:
+        return self.processes

@@ -34,22 +34,23 @@ def measuring_honestly(parameters: MeasuringHonestly) -> Run:
     seconds = (3 + len(p.little_levels) / 2) * p.block_s + p.comparisons * p.pairs * 2 * (p.pair_block_s + 0.1)
     with on_cluster(p) as (run, cluster), reading(p, run, cluster, [PRIMARY_ONLY], seconds) as reads:
         load, primary = workload(p.workload, reads.data), cluster.primary()
+        alone = reads.serving[PRIMARY_ONLY]
         paced = Open(p.rate, "constant")
         primary.control.stop()
         primary.control.start()
         primary.wait_ready(_READY_S)
         cold = reads.blocks.on_terms(p.replace(warmup_s=0))
-        cold.drive(load, [primary], paced, p.block_s, _cell(p, "cold start", 0))
+        cold.drive(load, alone, paced, p.block_s, _cell(p, "cold start", 0))
         warm = cold.on_terms(p)
         for arm, when in (("closed loop", Closed(p.vus)), ("open, constant rate", paced)):
             with _stall(primary, p.warmup_s + p.block_s / 2, p.stall_s, run):
-                warm.drive(load, [primary], when, p.block_s, _cell(p, arm, 0))
+                warm.drive(load, alone, when, p.block_s, _cell(p, arm, 0))
         for users in p.little_levels:
-            warm.drive(load, [primary], Closed(users, think_s=0.01), p.block_s / 2, _cell(p, f"{users} users", 0))
+            warm.drive(load, alone, Closed(users, think_s=0.01), p.block_s / 2, _cell(p, f"{users} users", 0))
         short = warm.on_terms(p.replace(warmup_s=min(p.warmup_s, 0.1)))
         for r in range(p.comparisons * p.pairs):
             for arm in ("A", "A again") if r % 2 == 0 else ("A again", "A"):
-                short.drive(load, [primary], Closed(p.vus), p.pair_block_s, _cell(p, arm, r))
+                short.drive(load, alone, Closed(p.vus), p.pair_block_s, _cell(p, arm, r))
     return run
 
 

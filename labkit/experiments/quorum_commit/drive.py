@@ -7,6 +7,7 @@ import time
 from psycopg import pq
 
 from labkit.checkers import outage
+from labkit.checkers.comparisons import comparisons
 from labkit.experiments.quorum_commit.parameters import QuorumCommit
 from labkit.experiments.stage import on_cluster, recorded, replication_restored
 from labkit.lab.cluster import sql
@@ -43,7 +44,7 @@ def quorum_commit(parameters: QuorumCommit) -> Run:
             for number, (r, replication) in enumerate(plan):
                 run.note_block(_measure(p, cluster, run, generators, number, r, replication))
                 bar.update(number + 1)
-        run.update(demonstrations=_demonstrate(p, cluster))
+        run.update(comparisons=comparisons(run.experiment, run.blocks), demonstrations=_demonstrate(p, cluster))
     return run
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 import pandas as pd
 
 from labkit.analysis.frames.rows import each
+from labkit.analysis.statistics import compare
 from labkit.analysis.statistics.intervals import mean_interval
 from labkit.analysis.words import Sentences, Words, number, span
 from labkit.run.schema import CostBlock
@@ -59,28 +58,19 @@ def costs(run: Run) -> pd.DataFrame:
 def steps(run: Run) -> pd.DataFrame:
     """What each step of safety costs: before, after (labels), ratio of the commits' medians, low, high (95 %).
 
-    From async/off to async/local, from there to each mode's first level, and from level to level. Geometric mean over
-    paired rounds, with its interval (Student's t on logarithms; NaN with one round).
+    From async/off to async/local, from there to each mode's first level, and from level to level: one thing changes in
+    each step, as where no replica is waited for the levels that name one mean `local`. Geometric mean over paired
+    rounds, with its interval (Student's t on logarithms; NaN with one round).
     """
     wide = rounds(run).pivot_table(index="round", columns="label", values="commit_p50_ms", sort=False).dropna()
-    ladders: dict[str, list[str]] = {}
-    for label in wide.columns:
-        ladders.setdefault(label.split("/")[0], []).append(label)
-    alone = sorted(ladders.pop("async", []), key=_safety)
-    pairs = list(pairwise(alone))
-    for ladder in ladders.values():
-        pairs += pairwise([*alone[-1:], *sorted(ladder, key=_safety)])
     rows = []
-    for before, after in pairs:
+    for step in compare.comparisons(run):
+        before, after = step.against, step.arm
         logs = np.log(wide[after].to_numpy(dtype=float) / wide[before].to_numpy(dtype=float))
         low, high = mean_interval(logs)
         ends = {"ratio": logs.mean(), "low": low, "high": high}
         rows.append({"before": before, "after": after} | {name: float(np.exp(value)) for name, value in ends.items()})
     return pd.DataFrame(rows, columns=["before", "after", "ratio", "low", "high"])
-
-
-def _safety(label: str) -> int:
-    return list(_SAFETY).index(label.split("/")[1])
 
 
 def step_table(run: Run) -> pd.DataFrame:

@@ -37,7 +37,7 @@ def read_scaling(parameters: ReadScaling, executor: Executor | None = None) -> R
         for name, arm, r in plan:
             load = workload(name, reads.data, hit_ratio=p.hit_ratio)
             cell = Cell(workload=name, arm=str(arm), round=r)
-            reads.blocks.drive(load, reads.nodes[arm], arrivals_of(p), p.block_s, cell)
+            reads.blocks.drive(load, reads.serving[arm], arrivals_of(p), p.block_s, cell)
     return run
 
 

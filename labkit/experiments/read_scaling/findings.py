@@ -7,7 +7,7 @@ from typing import Any
 from labkit.analysis import frames
 from labkit.analysis.frames.rows import each, matching
 from labkit.analysis.report import tables
-from labkit.analysis.report.sentences import difference
+from labkit.analysis.report.sentences import confounded, of_arms
 from labkit.analysis.report.tables import original_differences
 from labkit.analysis.statistics import compare
 from labkit.analysis.words import Sentences, arm_in_prose, not_valid, number, percent
@@ -23,12 +23,14 @@ def verdicts(run: Run) -> Sentences:
     """What a read-scaling run shows: differences, the original's beside them, what limited it, what spoils it."""
     found = Sentences()
     original = original_differences()
+    several = {(each.arm, each.against) for each in compare.comparisons(run) if len(each.differs) > 1}
     for row in each(compare.arms(run, _telling(run, "requests_per_s", "p99_ms"))):
-        found.append(difference(row))
+        found.append(of_arms(run, row))
         same = matching(original, workload=row.workload, arm=row.arm, metric=row.metric)
-        found += [_beside(row, value) for value in same["relative"].dropna()]
+        found += [_beside(row, value, alike=(row.arm, row.against) in several) for value in same["relative"].dropna()]
     if not found:
         found.append("Only one arm was measured, so there is nothing to compare: name two in `arms`.")
+    found += confounded(run)
     for row in each(frames.bottleneck(run)):
         found.append(f"What limited {row.workload} on {arm_in_prose(row.arm)}: {row.limit} ({row.reason}).")
     for row in each(frames.littles_law(run)):
@@ -42,9 +44,13 @@ def verdicts(run: Run) -> Sentences:
 
 
 def lead(run: Run) -> Sentences:
-    """The answer in short: who answered more, and what makes the run worthless, if anything."""
-    rates = each(compare.arms(run, _telling(run, "requests_per_s")))
-    return Sentences([*map(difference, rates), *not_valid(frames.validity(run))])
+    """The answer in short: of each load what replicas changed and what connections did, and what spoils the run."""
+    rates = compare.arms(run, _telling(run, "requests_per_s"))
+    found = Sentences()
+    for _, rows in rates.groupby("workload", sort=False):
+        first, *others = (of_arms(run, row).removesuffix(".") for row in each(rows))
+        found.append("; ".join([first, *(other[0].lower() + other[1:] for other in others)]) + ".")
+    return Sentences([*found, *confounded(run), *not_valid(frames.validity(run))])
 
 
 def _telling(run: Run, *metrics: str) -> list[str]:
@@ -52,8 +58,11 @@ def _telling(run: Run, *metrics: str) -> list[str]:
     return ["p99_ms"] if frames.is_open(run) else list(metrics)
 
 
-def _beside(row: Any, original: float) -> str:
+def _beside(row: Any, original: float, *, alike: bool) -> str:
+    """The original's figure; `alike`: here too the arms differ in their nodes and in their connections."""
     saw = f"The original report saw {percent(original)} there, from one run of each"
+    if not alike:
+        return f"{saw}; it opened a pool to each node, so its replicas had more connections as well."
     if row.n < 2:
         return f"{saw}."
     inside = row.relative_low <= original <= row.relative_high

@@ -6,9 +6,10 @@ import math
 from typing import Annotated
 
 from labkit.experiments.parameters import param
-from labkit.experiments.shared import ReadArm, ReadingUsers, WorkloadName, too_few_replicas, too_many_processes
+from labkit.experiments.shared import ReadArm, ReadingUsers, WorkloadName, too_many_processes
 from labkit.experiments.values import Several, Written, joined
 from labkit.lab.load.arrivals import ArrivalKind, Stage, parse_stages
+from labkit.lab.routing.arms import Arm
 
 
 class ReadScaling(ReadingUsers):
@@ -17,7 +18,7 @@ class ReadScaling(ReadingUsers):
     experiment = "read-scaling"
 
     workloads: Several[WorkloadName] = param("get-user,search-users", "which loads to run")
-    arms: Several[ReadArm] = param("primary-only,replicas-round-robin", "where reads go")
+    arms: Several[ReadArm] = param("primary-only,replicas-round-robin,primary-only-more-connections", "where reads go")
     vus: int = param(
         1000, "virtual users, each waiting for its answer before it asks again; 0 with a rate", low=0, high=100_000
     )
@@ -42,7 +43,7 @@ class ReadScaling(ReadingUsers):
     rounds: int = param(6, "paired rounds; order alternates A B, B A, …", low=1, high=1000)
 
     def conflicts(self) -> list[str]:
-        found = super().conflicts() + too_few_replicas(self.replicas, self.arms)
+        found = super().conflicts()
         if self.duration_s / self.rounds < 0.5:
             found.append(
                 f"rounds: {self.rounds} rounds of {self.duration_s / self.rounds:.2g} s are too short to measure; "
@@ -62,7 +63,7 @@ class ReadScaling(ReadingUsers):
         if self.rate and self.think_s:
             found.append(f"think_s: {self.think_s:g} s, but at a rate there are no users who think; set it to 0")
         among = {"max_in_flight": self.max_in_flight} if self.rate else {"vus": self.vus}
-        found += too_many_processes(self.processes, connections=self.connections, **among)
+        found += too_many_processes(self.processes, **among)
         length_s = sum(stage.seconds for stage in self.stages)
         whole_s = self.warmup_s + self.duration_s / self.rounds
         if length_s > whole_s:
@@ -71,6 +72,14 @@ class ReadScaling(ReadingUsers):
                 f"raise duration_s to {math.ceil((length_s - self.warmup_s) * self.rounds):g}"
             )
         return found
+
+    @property
+    def measured(self) -> tuple[Arm, ...]:
+        return self.arms
+
+    @property
+    def generators(self) -> int:
+        return self.processes
 
     @property
     def block_s(self) -> float:

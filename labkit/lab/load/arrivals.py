@@ -182,8 +182,11 @@ Arrivals = Closed | Open
 
 
 def share(total: int, i: int, n: int) -> int:
-    """What the i-th of n gets of a total, as evenly as whole numbers can be (Hermite's identity: they add up)."""
-    return (total + i) // n
+    """What the i-th of n gets of a total, as evenly as whole numbers can be: the first get what remains.
+
+    One for every number below the total whose remainder after a division by n is i, so the shares add up.
+    """
+    return (total + n - 1 - i) // n
 
 
 def _time_to_area(area: float, v0: float, slope: float) -> float:

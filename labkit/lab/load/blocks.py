@@ -10,11 +10,11 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from labkit.lab.cluster.node import Node
 from labkit.lab.load import live_view as live
 from labkit.lab.load.arrivals import Arrivals, Open
 from labkit.lab.load.shards import Generators, LoadInterrupted
 from labkit.lab.load.spec import LoadResult, LoadSpec, Target, merge
+from labkit.lab.routing import Serving
 from labkit.lab.workloads.base import Workload
 from labkit.progress import Progress
 from labkit.run import layout
@@ -25,8 +25,6 @@ from labkit.run.store import Run
 class LoadTerms(Protocol):
     """The parameters that every load has."""
 
-    @property
-    def connections(self) -> int: ...
     @property
     def warmup_s(self) -> float: ...
     @property
@@ -62,7 +60,7 @@ class Blocks:
     def drive(
         self,
         load: Workload,
-        nodes: Sequence[Node],
+        serving: Serving,
         when: Arrivals,
         duration_s: float,
         cell: Cell,
@@ -74,9 +72,10 @@ class Blocks:
         run, p, number = self._run, self._terms, len(self._run.blocks)
         spec = LoadSpec(
             workload=load,
-            targets=tuple(Target(node.name, node.conninfo("app")) for node in nodes),
+            targets=tuple(
+                Target(node.name, node.conninfo("app"), connections) for node, connections in serving.by_node
+            ),
             arrivals=when,
-            connections=p.connections,
             duration_s=duration_s,
             warmup_s=p.warmup_s,
             timeout_s=p.timeout_s,
@@ -118,7 +117,7 @@ def _note(run: Run, spec: LoadSpec, cell: Cell, shards: Sequence[LoadResult]) ->
     block = LoadBlock(
         block=spec.block,
         nodes=[target.name for target in spec.targets],
-        connections={target.name: spec.connections for target in spec.targets},
+        connections={target.name: target.connections for target in spec.targets},
         **cell.as_json(),
         **_asked(spec, merged).as_json(),
         **_figures(merged).as_json(),

@@ -60,7 +60,7 @@ class _Engine:
         self._poller = poller()
         self._by_fd: dict[int, Slot] = {}
         self._pools = [
-            NodePool(i, t.name, t.conninfo, spec.connections, spec.workload, self._poller)
+            NodePool(i, t.name, t.conninfo, t.connections, spec.workload, self._poller)
             for i, t in enumerate(spec.targets)
         ]
         self._route = Route(spec.route, [target.name for target in spec.targets]) if spec.route else None

@@ -84,7 +84,7 @@ class Generators:
         """Run one load, divided among all workers, who begin together. Raises as `run` does."""
         if self.shards > 1 or not self._own:
             self._prepare(spec.workload)
-            lead_ns = _LEAD_NS + _CONNECT_NS * spec.connections * len(spec.targets)
+            lead_ns = _LEAD_NS + _CONNECT_NS * spec.connections
             spec = replace(spec, start_ns=max(spec.start_ns, time.monotonic_ns() + lead_ns))
         return self.run(spec.split(self.shards), while_waiting)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -18,10 +19,11 @@ from labkit.run import layout
 
 @dataclass(frozen=True)
 class Target:
-    """A node to load."""
+    """A node to load, over so many connections."""
 
     name: str
     conninfo: str
+    connections: int
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,7 @@ class LoadSpec:
     """All that one generator needs to know; picklable, so that it can run in another process.
 
     Attributes:
-        targets: nodes that serve the load, in turn.
-        connections: to each of them.
+        targets: nodes that serve the load, in turn, each over connections of its own.
         part: the file that the records go to.
         block: the number under which they are recorded.
         epoch_ns: the run's epoch on the monotonic clock; recorded times count from it.
@@ -44,7 +45,6 @@ class LoadSpec:
     workload: Workload
     targets: tuple[Target, ...]
     arrivals: Arrivals
-    connections: int
     duration_s: float
     warmup_s: float
     timeout_s: float
@@ -58,6 +58,11 @@ class LoadSpec:
     ledger: Path | None = None
     route: Path | None = None
 
+    @property
+    def connections(self) -> int:
+        """To all targets together."""
+        return sum(target.connections for target in self.targets)
+
     def split(self, n: int) -> list[LoadSpec]:
         """n shards that together are this load, each with random choices and a part of its own."""
         if n == 1:
@@ -67,8 +72,8 @@ class LoadSpec:
         return [
             replace(
                 self,
+                targets=self._targets(i, n),
                 arrivals=arrivals,
-                connections=share(self.connections, i, n),
                 seed=int(seeds[i]),
                 part=layout.shard(self.part, i),
                 live_file=self.live_file and layout.shard(self.live_file, i),
@@ -76,6 +81,18 @@ class LoadSpec:
             )
             for i, arrivals in enumerate(shards)
         ]
+
+    def _targets(self, i: int, n: int) -> tuple[Target, ...]:
+        """The targets with the connections that the i-th of n shards opens.
+
+        All connections, one target's after the other's, go to the shards in turn: each shard has as many of each
+        target, and as many in all, as the others have, or one more.
+        """
+        ends = itertools.accumulate(target.connections for target in self.targets)
+        return tuple(
+            replace(target, connections=share(end, i, n) - share(end - target.connections, i, n))
+            for target, end in zip(self.targets, ends, strict=True)
+        )
 
 
 @dataclass

@@ -107,9 +107,8 @@ def begin(
     nodes = [node for node in cluster.nodes if node.control.running()]
     spec = LoadSpec(
         workload=workload,
-        targets=tuple(Target(node.name, node.conninfo("app")) for node in nodes),
+        targets=tuple(Target(node.name, node.conninfo("app"), writers) for node in nodes),
         arrivals=Closed(writers),
-        connections=writers,
         duration_s=duration_s,
         warmup_s=0.0,
         timeout_s=timeout_s,

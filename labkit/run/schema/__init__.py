@@ -36,6 +36,7 @@ from labkit.run.schema.blocks import (
 )
 from labkit.run.schema.events import Event
 from labkit.run.schema.record import (
+    Comparison,
     DatasetSpec,
     Demonstration,
     Epoch,
@@ -68,6 +69,7 @@ __all__ = [
     "AttemptBlock",
     "Block",
     "Cell",
+    "Comparison",
     "CostBlock",
     "DatasetSpec",
     "Demonstration",

@@ -64,7 +64,7 @@ class LoadBlock(Block, Cell, Asked, LoadFigures):
     """One load: a workload on one arm in one round."""
 
     nodes: list[str]  # who served
-    connections: dict[str, int]  # to each of them
+    connections: dict[str, int]  # to each of them, as they were opened
     shards: list[LoadFigures] = []  # of a load in several processes: what each did
     holds: bool = True  # of max-throughput: whether the rate held
     reasons: list[str] = []  # of max-throughput: why it did not

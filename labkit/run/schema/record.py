@@ -129,6 +129,14 @@ class Demonstration(Record):
     on_primary: bool | None = None  # whether the row was there then
 
 
+class Comparison(Record):
+    """Two arms that are compared, and what differs between them. Of several things none is known as the cause."""
+
+    arm: str
+    against: str
+    differs: list[str]  # each as `connections: 32 → 64`
+
+
 class RunRecord(Record, Generic[B]):
     """All of run.json. What is None or empty was not noted, or not yet."""
 
@@ -149,6 +157,7 @@ class RunRecord(Record, Generic[B]):
     postgresql: Postgresql | None = None
     nodes: list[Server] = []
     dataset: Seeding | None = None
+    comparisons: list[Comparison] = []  # which arms are compared; a run without derives them from its blocks
     replication: list[Follower] = []  # before the load
     replication_after: list[Follower] = []
     not_measured: dict[str, dict[str, str]] = {}  # node -> metric -> why there are no samples of it
@@ -169,6 +178,7 @@ class Facts(TypedDict, total=False):
     postgresql: Postgresql
     nodes: Sequence[Server]
     dataset: Seeding
+    comparisons: Sequence[Comparison]
     replication: Sequence[Follower]
     replication_after: Sequence[Follower]
     not_measured: Mapping[str, Mapping[str, str]]
