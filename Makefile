@@ -19,7 +19,7 @@ PARAMS   := $(if $(USERS),-p users=$(USERS)) $(if $(VUS),-p vus=$(VUS)) $(if $(D
 help:
 	@echo "make report   measure, and write one HTML file   (USERS=1000000 VUS=1000 DURATION=300 is the original experiment)"
 	@echo "make docker-report   the same in containers; needs Docker with Compose"
-	@echo "make lab      JupyterLab on this machine only, its address with the token is printed"
+	@echo "make lab      JupyterLab on this machine only, on your copies of the notebooks; prints its address with the token"
 	@echo "make unit     the tests that need no server, in a minute"
 	@echo "make test     all tests, on real servers: most of them side by side, then alone what measures time"
 	@echo "make check    ruff, mypy, import contracts, notebook rules"
@@ -33,7 +33,7 @@ docker-report: install
 	$(BIN)/labkit run read-scaling -p provider=docker $(PARAMS)
 
 lab: install
-	$(BIN)/jupyter lab --ip=127.0.0.1 --no-browser --notebook-dir=notebooks
+	$(BIN)/labkit lab
 
 unit: install-dev
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup -m 'not alone' tests/unit tests/notebooks/test_rules.py

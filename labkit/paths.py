@@ -19,7 +19,18 @@ def configs() -> Path:
 
 
 def notebooks() -> Path:
+    """The originals: what batch runs and reports execute."""
     return home() / "notebooks"
+
+
+def workplace() -> Path:
+    """What JupyterLab shows: the checkout, with its README and docs; else the folder that one works in."""
+    return home() if home() == _PACKAGE.parent else Path.cwd()
+
+
+def own_notebooks() -> Path:
+    """Copies of the notebooks to work in; git ignores them."""
+    return workplace() / "my_notebooks"
 
 
 def reference() -> Path:
@@ -35,9 +46,7 @@ def sample_runs() -> Path:
 def data() -> Path:
     """Where runs/ and clusters/ are written: $LABKIT_DATA, else data/ of the checkout, else ./data."""
     chosen = os.environ.get("LABKIT_DATA")
-    if chosen:
-        return Path(chosen).expanduser().resolve()
-    return home() / "data" if home() == _PACKAGE.parent else Path.cwd() / "data"
+    return Path(chosen).expanduser().resolve() if chosen else workplace() / "data"
 
 
 def runs() -> Path:
