@@ -17,9 +17,11 @@ from jupyter_client.manager import KernelManager
 
 from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.load import live_view as live
+from labkit.lab.load.arrivals import Closed
 from labkit.lab.load.live import LiveReader, LiveWriter
 from labkit.lab.load.records import FAIL, OK, Recorder
 from labkit.run.parts import PartWriter
+from labkit.run.schema import Cell
 
 RUN = """
 import labkit
@@ -81,7 +83,7 @@ def test_a_notebook_in_a_session_shows_one_figure_that_grows(cluster: Cluster) -
     lines = [element for element in last if element.tag.endswith("polyline")]
     assert len(lines) == 2 * 3  # throughput, p50 and p99 of both arms
     assert all(len(line.get("points", "").split()) >= 3 for line in lines)
-    assert "replicas-round-robin" in updates[-1]
+    assert "get-user · round 1 · replicas-round-robin · 20 users" in updates[-1]
 
 
 @pytest.mark.slow
@@ -103,7 +105,7 @@ def test_the_live_view_costs_less_than_two_percent_of_a_core(tmp_path: Path) -> 
     with PartWriter(tmp_path / "ops" / "part.parquet", "ops") as writer:
         recorder = Recorder(writer, 0, ["pg1"], keep_fresh=True)
         writes = LiveWriter(path, recorder)
-        view.begin("primary-only", [path])
+        view.begin(Cell(workload="get-user", arm="primary-only", round=0), Closed(1000), [path])
         for second in range(1, 121):
             for latency in rng.gamma(20, 1e6, 400).astype(int).tolist() * 10:
                 recorder.add(second * 10**9, 0, latency, 1, "", 0, OK)
@@ -115,7 +117,7 @@ def test_the_live_view_costs_less_than_two_percent_of_a_core(tmp_path: Path) -> 
             view.update()
             str(shown[-1]._repr_html_())  # type: ignore[attr-defined]
             spent.append(time.process_time() - began)
-    assert len(view._arms["primary-only"]) >= 118
+    assert len(view._blocks[-1].seconds) >= 118
     assert np.median(spent[60:]) < 0.02
 
 
@@ -134,8 +136,8 @@ def test_shards_are_pooled_and_a_percentile_is_that_of_all(tmp_path: Path) -> No
                 recorder.add(0, 0, latency_ms * 1_000_000, 1, "", 0, outcome)
             writes.tick(2 * 10**9)
     reader = LiveReader(tmp_path / f"{shard}.jsonl" for shard in range(4))  # one has written nothing
-    (second,) = reader.seconds()
+    (second,) = reader.seconds().values()
     assert (second.ok, second.errors) == (100, 50)
     assert second.percentile_ms(0.5) == pytest.approx(1, rel=0.02)
     assert second.percentile_ms(0.99) == pytest.approx(100, rel=0.02)
-    assert reader.seconds() == [second]
+    assert reader.seconds() == {2: second}

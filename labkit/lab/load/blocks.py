@@ -88,7 +88,7 @@ class Blocks:
         )
         files = [shard.live_file for shard in spec.split(self._generators.shards) if shard.live_file]
         if self._live:
-            self._live.begin(cell.arm, files)
+            self._live.begin(cell, when, files)
         length_s, began = spec.warmup_s + spec.duration_s, time.monotonic()
 
         def show() -> None:

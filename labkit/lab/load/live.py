@@ -71,8 +71,8 @@ class LiveReader:
         self._at = dict.fromkeys(paths, 0)
         self._seconds: defaultdict[int, Second] = defaultdict(Second)
 
-    def seconds(self) -> list[Second]:
-        """All whole seconds so far, in order."""
+    def seconds(self) -> dict[int, Second]:
+        """All whole seconds so far, in order: second of the monotonic clock -> what was answered in it."""
         for path, at in self._at.items():
             if not path.exists():
                 continue
@@ -87,4 +87,4 @@ class LiveReader:
                 second.ok += figures["ok"]
                 second.errors += figures["errors"]
                 second.classes.update({int(number): count for number, count in figures["classes"].items()})
-        return [second for _, second in sorted(self._seconds.items())]
+        return dict(sorted(self._seconds.items()))
