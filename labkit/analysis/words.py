@@ -10,6 +10,9 @@ from typing import Any
 import pandas as pd
 
 UNKNOWN = "–"
+NOT_VALID = "Not valid: "
+SMALL_PT, SMALL_PX = 9.5, 9
+"""The smallest text of a figure, and what a report leaves of it on a narrow screen."""
 
 
 class Words(pd.DataFrame):
@@ -56,7 +59,7 @@ def interval(low: float, high: float) -> str:
 
 def not_valid(problems: Iterable[str]) -> list[str]:
     """What makes a run worthless, one sentence each, as verdicts end with it."""
-    return [f"Not valid: {problem}." for problem in problems]
+    return [f"{NOT_VALID}{problem}." for problem in problems]
 
 
 class Sentences(list[str]):

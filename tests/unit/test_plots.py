@@ -17,10 +17,10 @@ from labkit.analysis.plots import panels
 from labkit.analysis.plots.style import arm_colour
 from labkit.analysis.report import tables
 from labkit.analysis.statistics import compare
+from labkit.analysis.words import SMALL_PT
 from labkit.run.store import Run
 
 MakeRun = Callable[..., Run]
-SMALLEST_PT = 9
 
 
 @pytest.fixture(autouse=True)
@@ -121,7 +121,7 @@ def test_text_is_large_enough_to_read_and_stays_inside(seconds: pd.DataFrame, re
         sheet.svg()  # lays it out
         page = sheet.bbox
         for text in sheet.findobj(mpl.text.Text):
-            assert not text.get_text() or text.get_fontsize() >= SMALLEST_PT, text
+            assert not text.get_text() or text.get_fontsize() >= SMALL_PT, text
         for text in labels(sheet):
             box = text.get_window_extent()
             assert page.x0 - 1 <= box.x0, text

@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.transforms import BboxBase
 
 from labkit.analysis import plots
+from labkit.analysis.words import SMALL_PT
 from labkit.experiments.durability_matrix import figures
 
 LEVELS = ("local", "remote_write", "on", "remote_apply")
@@ -56,7 +57,7 @@ def test_nothing_is_cut_off_nor_runs_into_its_neighbour(
         for boxes in rows.values():
             for left, right in itertools.pairwise(boxes):
                 assert left.x1 < right.x0
-        assert all(text.get_fontsize() >= 9 for text in ax.texts)
+        assert all(text.get_fontsize() >= SMALL_PT for text in ax.texts)
 
 
 def test_each_fault_has_its_losses_their_bound_and_the_price_beside_them() -> None:

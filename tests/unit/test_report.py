@@ -59,12 +59,14 @@ def test_code_is_folded_and_progress_is_left_out(page: str) -> None:
 def test_a_figure_is_an_image_with_its_description(page: str) -> None:
     image = BeautifulSoup(page, "html.parser").find("img")
     assert image["alt"] == 'a "figure" <1>'
-    assert set(image.attrs) == {"src", "alt"}
+    assert set(image.attrs) == {"src", "alt", "style"}
     assert "data:image/svg+xml;base64," in page
 
 
-def test_wide_tables_scroll_by_themselves(page: str) -> None:
+def test_wide_tables_scroll_by_themselves_and_show_that_they_do(page: str) -> None:
     assert '<div class="scrolls" tabindex="0">' in page
+    rule = page[page.index(".scrolls {") :].split("}")[0]
+    assert rule.count("no-repeat local") == rule.count("no-repeat scroll") == 2, "a shadow at each end"
     assert "@media print" in page
     assert "prefers-color-scheme: dark" in page
 
@@ -74,6 +76,24 @@ def test_leading_sentences_are_text(page: str) -> None:
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert "jquery" not in page.lower()
     assert "mathjax" not in page.lower()
+
+
+def test_three_sentences_at_most_are_bold_and_what_spoils_the_run_is_the_first(tmp_path: Path) -> None:
+    nbformat.write(new_notebook(cells=[new_markdown_cell("# Why?")]), tmp_path / "x.ipynb")
+    lead = ["One.", "Two.", "Three.", "Not valid: nothing was right."]
+    page = BeautifulSoup(report.export(tmp_path / "x.ipynb", tmp_path / "x.html", lead).read_text(), "html.parser")
+    bold, other = page.find("ul", class_="lead"), page.find("ul", class_="more")
+    assert [item.text for item in bold.find_all("li")] == ["Not valid: nothing was right.", "One.", "Two."]
+    assert [item.text for item in other.find_all("li")] == ["Three."]
+
+
+def test_a_figure_is_never_shown_so_small_that_its_text_cannot_be_read() -> None:
+    """Text of SMALL_PT in a figure of 5.8 inches keeps 9 px on a page of 400; a wider figure scrolls."""
+    narrow, wide = (report.least_width(f'<svg height="9pt" width="{72 * inches:g}pt" x="">') for inches in (5.8, 7.3))
+    assert narrow <= 400 < wide
+    for least, inches in ((narrow, 5.8), (wide, 7.3)):
+        assert words.SMALL_PT * least / (72 * inches) >= words.SMALL_PX
+    assert report.least_width("<svg viewBox='0 0 1 1'>") == 0
 
 
 def test_a_run_is_found_by_what_it_displayed(recorded_run: Run) -> None:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from labkit.analysis.plots.style import GREY, WIDTH_IN, Sheet, arm_colour, drawing, say, wrapped
-from labkit.analysis.words import arm_words
+from labkit.analysis.words import SMALL_PT, arm_words
 
 Draw = Callable[[pd.DataFrame, Axes], Axes]
 
@@ -89,7 +89,7 @@ def beside(
             _row(band, part, panel, names, columns)
         notes = list(dict.fromkeys(filter(None, (panel.gap(frame, missing) for panel in panels if _has(panel, frame)))))
         if notes:
-            sheet.supxlabel(wrapped("; ".join(notes), 80), fontsize=9, color=GREY)
+            sheet.supxlabel(wrapped("; ".join(notes), 76), fontsize=SMALL_PT, color=GREY)
         _legend(sheet)
     sheet.alt = (
         f"{'; '.join(panel.title for panel in panels)}: {' beside '.join(map(arm_words, names))}, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import signal
@@ -28,12 +29,14 @@ from traitlets.config import Config
 from labkit import paths, progress
 from labkit.analysis.report import in_kernel
 from labkit.analysis.report.findings import Findings, summary
+from labkit.analysis.words import NOT_VALID, SMALL_PT, SMALL_PX
 from labkit.errors import LabkitError, RunError
 from labkit.remedies import advice
 from labkit.run.store import Run, RunStore, read_run
 
 RUN_MIME = "application/vnd.labkit.run+json"
 _TEMPLATES = Path(__file__).parent / "templates"
+_MOST_LEADING = 3  # sentences in bold at the head: what a hurried reader remembers
 _BEGINNING_S = 1.0  # within which a kernel has begun the cell that it was sent
 _GRACE_S = 60.0  # for an interrupted notebook to close its files and take its servers down
 
@@ -228,20 +231,34 @@ def export(executed: Path, html: Path, lead: Sequence[str] = (), footer: str = "
     """
     document = _read(executed)
     if lead:
-        # Sentences can carry names that a server sent: nothing in them may become markup.
-        escaped = "".join(f"<li>{html_escape(sentence)}</li>" for sentence in lead)
-        document.cells.insert(1, _markdown(f'<ul class="lead">{escaped}</ul>'))
+        document.cells.insert(1, _markdown(_head(lead)))
     style = (_TEMPLATES / "report" / "style.css").read_text(encoding="utf-8")
     config = Config({"HTMLExporter": {"exclude_input_prompt": True, "exclude_output_prompt": True}})
     exporter: Any = HTMLExporter(  # type: ignore[no-untyped-call]
         config=config, template_name="report", extra_template_basedirs=[str(_TEMPLATES)], exclude_anchor_links=True
     )
+    exporter.register_filter("least_width", least_width)
     page, _ = exporter.from_notebook_node(
         document, resources={"report": {"title": title(document), "css": style, "footer": footer}}
     )
     html.parent.mkdir(parents=True, exist_ok=True)
     html.write_text(page, encoding="utf-8")
     return html
+
+
+def _head(lead: Sequence[str]) -> str:
+    """The first three sentences in bold, what makes the run worthless before all others; the rest below, as text."""
+    ordered = sorted(lead, key=lambda sentence: not sentence.startswith(NOT_VALID))
+    groups = {"lead": ordered[:_MOST_LEADING], "more": ordered[_MOST_LEADING:]}
+    # Sentences can carry names that a server sent: nothing in them may become markup.
+    items = {name: "".join(f"<li>{html_escape(sentence)}</li>" for sentence in group) for name, group in groups.items()}
+    return "".join(f'<ul class="{name}">{inside}</ul>' for name, inside in items.items() if inside)
+
+
+def least_width(svg: str) -> int:
+    """How many pixels wide a figure must be shown at least, so that its smallest text stays readable; 0: unknown."""
+    found = re.search(r'<svg[^>]*\bwidth="([\d.]+)pt"', svg)
+    return math.ceil(float(found[1]) * SMALL_PX / SMALL_PT) if found else 0
 
 
 def _markdown(source: str) -> nbformat.NotebookNode:

@@ -19,7 +19,7 @@ from labkit.analysis.plots.style import (
     logarithmic,
 )
 from labkit.analysis.statistics import usl
-from labkit.analysis.words import arm_words
+from labkit.analysis.words import SMALL_PT, arm_words
 
 
 def sweep(levels: pd.DataFrame, laws: dict[str, usl.Fit] | None = None) -> Sheet:
@@ -54,7 +54,9 @@ def _law(ax: Axes, law: usl.Fit, most: float, colour: str) -> None:
         peak = float(law.throughput([law.knee])[0])
         ax.plot(law.knee, peak, "*", color=colour, markersize=13, markeredgecolor=BLACK, zorder=4)
         words = f"knee, {law.knee:,.0f} users"
-        ax.annotate(words, (law.knee, peak), (0, 9), textcoords="offset points", ha="center", color=colour, fontsize=9)
+        ax.annotate(
+            words, (law.knee, peak), (0, 9), textcoords="offset points", ha="center", color=colour, fontsize=SMALL_PT
+        )
     ax.margins(y=0.18)
 
 

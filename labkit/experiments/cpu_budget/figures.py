@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from labkit.analysis.frames.rows import each
 from labkit.analysis.plots.style import BLACK, BLUE, GREY, WIDTH_IN, Sheet, drawing
 from labkit.analysis.statistics import compare
+from labkit.analysis.words import SMALL_PT
 from labkit.experiments.cpu_budget.findings import speedup, words
 from labkit.run.store import Run
 
@@ -25,9 +26,11 @@ def ratios(frame: pd.DataFrame, ax: Axes) -> Axes:
             ax.errorbar(place, row.ratio, [[row.ratio - row.low], [row.high - row.ratio]], color=BLACK, capsize=5)
             reach = max(reach, row.high)
         label = f"{row.ratio:.2f} ×\n{row.requests_per_s:,.0f}/s"
-        ax.annotate(label, (place, reach), (0, 3), textcoords="offset points", ha="center", va="bottom", fontsize=8.5)
+        ax.annotate(
+            label, (place, reach), (0, 3), textcoords="offset points", ha="center", va="bottom", fontsize=SMALL_PT
+        )
     ax.set_xticks(
-        range(len(frame)), [words(row.arm, row.nodes).replace(" ", "\n", 1) for row in each(frame)], fontsize=8.5
+        range(len(frame)), [words(row.arm, row.nodes).replace(" ", "\n", 1) for row in each(frame)], fontsize=SMALL_PT
     )
     ax.axhline(1, color=BLACK, linewidth=0.8)
     ax.grid(visible=False, axis="x")

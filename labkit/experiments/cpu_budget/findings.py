@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -85,19 +87,22 @@ def verdicts(run: Run) -> Sentences:
     """What replicas did under each budget, with intervals, and what spoils the measurement."""
     found = Sentences()
     for row in each(speedup(run)):
-        if row.arm == compare.ARMS[0]:
-            continue
-        who = f"{row.workload}: {words(row.arm, row.nodes)} answered {row.ratio:.2f} times what the primary alone did"
-        if row.rounds < 2:
-            found.append(f"{who}, in one round; one round gives no interval, so nothing can be concluded.")
-            continue
-        limits = f"95 % interval {row.low:.2f} … {row.high:.2f}, {row.rounds} rounds"
-        meaning = "no difference could be shown" if row.low <= 1 <= row.high else "more" if row.low > 1 else "less"
-        found.append(f"{who} ({limits}): {meaning}.")
+        if row.arm != compare.ARMS[0]:
+            found.append(_answered(row))
     found += _original(run)
     for row in each(frames.bottleneck(run)):
         found.append(f"What limited {row.workload} on {row.arm}: {row.limit} ({row.reason}).")
     return Sentences([*found, *not_valid(frames.validity(run))])
+
+
+def _answered(row: Any) -> str:
+    """A row of `speedup` as a sentence."""
+    who = f"{row.workload}: {words(row.arm, row.nodes)} answered {row.ratio:.2f} times what the primary alone did"
+    if row.rounds < 2:
+        return f"{who}, in one round; one round gives no interval, so nothing can be concluded."
+    limits = f"95 % interval {row.low:.2f} … {row.high:.2f}, {row.rounds} rounds"
+    meaning = "no difference could be shown" if row.low <= 1 <= row.high else "more" if row.low > 1 else "less"
+    return f"{who} ({limits}): {meaning}."
 
 
 def _original(run: Run) -> list[str]:
@@ -123,4 +128,5 @@ def original_rates() -> list[float]:
 
 def lead(run: Run) -> Sentences:
     """The answer in short: the widest arm of every budget."""
-    return Sentences([sentence for sentence in verdicts(run) if "answered" in sentence or sentence.startswith("Not")])
+    widest = speedup(run).groupby("workload", sort=False).tail(1)
+    return Sentences([*not_valid(frames.validity(run)), *(_answered(row) for row in each(widest) if row.nodes > 1)])

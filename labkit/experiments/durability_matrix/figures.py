@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 
 from labkit.analysis.frames.rows import each
 from labkit.analysis.plots.style import BLACK, GREY, Sheet, drawing, level_mark, mode_colour
+from labkit.analysis.words import SMALL_PT
 
 _MATRIX_IN = 7.3  # as wide as a report shows figures
 
@@ -54,7 +55,7 @@ def durability(cells: pd.DataFrame, trials: pd.DataFrame) -> Sheet:
         right.set_xlim(0, None)
         plain: dict[str, Any] = {"linestyle": "", "markersize": 6, "color": GREY}
         marks = [Line2D([], [], marker=level_mark(name), label=name, **plain) for name in levels]
-        sheet.legend(handles=marks, loc="outside lower right", ncols=len(marks), fontsize=9, handletextpad=0.1)
+        sheet.legend(handles=marks, loc="outside lower right", ncols=len(marks), fontsize=SMALL_PT, handletextpad=0.1)
     sheet.alt = (
         "Lost acknowledged rows by replication mode, synchronous_commit and fault, beside commit latency and RTO"
     )
@@ -79,9 +80,9 @@ def _losses(ax: Axes, cells: pd.DataFrame, modes: list[str], levels: list[str], 
         else:
             said += f"rate ≤ {100 * row.bound:.0f} %"
         colour = "white" if row.lost_max > most**0.6 else BLACK
-        ax.text(j, i, said, ha="center", va="center", fontsize=9, color=colour)
+        ax.text(j, i, said, ha="center", va="center", fontsize=SMALL_PT, color=colour)
     ax.imshow(grid, cmap="Oranges", norm=LogNorm(0.5, most), aspect="auto")
-    ax.set_xticks(range(len(levels)), levels)
+    ax.set_xticks(range(len(levels)), [level.replace("_", "_\n") for level in levels])
     ax.set_yticks(range(len(modes)), modes)
     ax.set_xlim(-0.5, len(levels) - 0.5)
     ax.set_ylim(len(modes) - 0.5, -0.5)

@@ -7,6 +7,7 @@ import pandas as pd
 
 from labkit.analysis.frames.rows import each
 from labkit.analysis.plots.style import BLACK, GREY, WIDTH_IN, Sheet, counts, drawing, node_style
+from labkit.analysis.words import SMALL_PT
 from labkit.run.steps import moments
 
 
@@ -33,7 +34,7 @@ def outage(rows: pd.DataFrame, steps: pd.DataFrame) -> Sheet:
                 (4, 0) if row.at_ms < late else (-4, 0),
                 textcoords="offset points",
                 color=BLACK,
-                fontsize=9,
+                fontsize=SMALL_PT,
                 va="center",
                 ha="left" if row.at_ms < late else "right",
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
