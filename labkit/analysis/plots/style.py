@@ -11,6 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, Formatter, FuncFormatter, LogLocator, NullFormatter
 
+from labkit.analysis.words import SMALL_PT
+
 # M. Okabe, K. Ito, "Color Universal Design" (2008): colour-blind readers tell them apart; on paper the dashes do.
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 BLACK, GREY = "#000000", "#767676"
@@ -20,6 +22,13 @@ _NODES = {"host": (BLACK, "-"), "generator": (PURPLE, "-.")}
 _SERVERS = [(BLUE, "-"), (VERMILLION, "--"), (GREEN, ":"), (ORANGE, "-."), (SKY, "--"), (PURPLE, ":")]
 _OTHERS = [GREEN, PURPLE, ORANGE, SKY, BLACK]
 _MODE_COLOURS = {"async": VERMILLION, "FIRST 1": ORANGE, "ANY 1": BLUE, "ANY 2": GREEN}
+_LEVEL_STYLES = {
+    "off": (GREY, ":"),
+    "local": (ORANGE, "-."),
+    "remote_write": (SKY, "--"),
+    "on": (BLUE, "-"),
+    "remote_apply": (GREEN, "--"),
+}
 _LEVEL_MARKS = {"off": "x", "local": "v", "remote_write": "s", "on": "o", "remote_apply": "D"}
 
 _SETTINGS: Any = {
@@ -27,9 +36,9 @@ _SETTINGS: Any = {
     "font.size": 10,
     "axes.titlesize": 10,
     "axes.labelsize": 10,
-    "xtick.labelsize": 9,
-    "ytick.labelsize": 9,
-    "legend.fontsize": 9.5,
+    "xtick.labelsize": SMALL_PT,
+    "ytick.labelsize": SMALL_PT,
+    "legend.fontsize": SMALL_PT,
     "legend.frameon": False,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -42,6 +51,7 @@ _SETTINGS: Any = {
     "svg.hashsalt": "labkit",
 }
 WIDTH_IN = 5.8
+"""On a page of 400 px a sheet of this width keeps its text readable."""
 
 
 def arm_colour(arm: str) -> str:
@@ -89,7 +99,7 @@ def say(ax: Axes, text: str) -> None:
     ax.text(0.5, 0.5, wrapped(text, 68), ha="center", va="center", color=GREY, transform=ax.transAxes)
 
 
-PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
+PLAIN = FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−"))
 
 
 def counts() -> Formatter:
@@ -109,6 +119,12 @@ def logarithmic(ax: Axes, axis: Literal["x", "y"], words: Formatter, steps: tupl
 def mode_colour(mode: str) -> str:
     """The colour of a mode of replication (async, FIRST k, ANY k), the same in every figure."""
     return _MODE_COLOURS.get(mode, PURPLE)
+
+
+def level_style(level: str) -> dict[str, Any]:
+    """Colour and dashes of a level of synchronous_commit."""
+    colour, dashes = _LEVEL_STYLES.get(level, (PURPLE, "-"))
+    return {"color": colour, "linestyle": dashes}
 
 
 def level_mark(level: str) -> str:

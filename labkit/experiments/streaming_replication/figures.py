@@ -8,84 +8,100 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import PercentFormatter
 
-from labkit.analysis.plots.style import BLACK, WIDTH_IN, Sheet, drawing, node_style
+from labkit.analysis.plots.style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    ORANGE,
+    PLAIN,
+    VERMILLION,
+    WIDTH_IN,
+    Sheet,
+    drawing,
+    level_style,
+)
 from labkit.experiments.streaming_replication.findings import noted
-from labkit.run.schema.events import Position, Visibility
+from labkit.run.schema.events import Commits, Position, Visibility
 from labkit.run.store import Run
 from labkit.units import MIB
 
 T = TypeVar("T")
-_POSITIONS = {"sent": "-", "write": "--", "flush": "-.", "replay": ":"}
+_POSITIONS = {"sent": (BLUE, "-"), "write": (ORANGE, "--"), "flush": (GREEN, "-."), "replay": (VERMILLION, ":")}
 
 
 def behind(frame: pd.DataFrame, ax: Axes) -> Axes:
     """How far the positions of one replica are behind the end of the primary's WAL. `frame`: its `position` events."""
-    for name, dashes in _POSITIONS.items():
-        ax.plot(frame["second"], frame[f"{name}_behind_bytes"] / MIB, dashes, label=name, color=BLACK)
-    ax.set_xlabel("second")
-    ax.set_ylabel("behind the primary, MiB")
+    for name, (colour, dashes) in _POSITIONS.items():
+        ax.plot(frame["second"], frame[f"{name}_behind_bytes"] / MIB, dashes, label=name, color=colour)
+    ax.set_ylabel("MiB behind")
     ax.set_ylim(bottom=0)
     return ax
 
 
 def positions(run: Run) -> Sheet:
     """Sent, written, flushed and replayed WAL under write load, one panel a replica."""
-    return _panels(_positions(run), behind, "WAL positions of each replica behind the primary under write load")
+    what = "WAL positions of each replica behind the primary under write load"
+    return _panels(_positions(run), behind, _SECOND, what)
 
 
 def lags(run: Run) -> Sheet:
     """write_lag, flush_lag and replay_lag as the primary measures them, one panel a replica."""
 
     def draw(mine: pd.DataFrame, ax: Axes) -> Axes:
-        for name, dashes in (("write", "-"), ("flush", "--"), ("replay", ":")):
-            ax.plot(mine["second"], 1e3 * mine[f"{name}_lag_s"], dashes, label=name, color=BLACK)
-        ax.set_xlabel("second")
+        for name in ("write", "flush", "replay"):
+            colour, dashes = _POSITIONS[name]
+            ax.plot(mine["second"], 1e3 * mine[f"{name}_lag_s"], dashes, label=name, color=colour)
         ax.set_ylabel("lag, ms")
         ax.set_ylim(bottom=0)
         return ax
 
-    return _panels(_positions(run), draw, "Write, flush and replay lag of each replica")
+    return _panels(_positions(run), draw, _SECOND, "Write, flush and replay lag of each replica")
 
 
-def _positions(run: Run) -> list[tuple[object, pd.DataFrame]]:
+_SECOND = "seconds since the writing began"
+
+
+def _positions(run: Run) -> list[tuple[str, pd.DataFrame]]:
     """Replica -> its positions over time; what the primary did not say is NaN."""
     frame = pd.DataFrame([position.model_dump() for position in noted(run, Position)])
     numbers = [name for name in frame if str(name).endswith(("_behind_bytes", "_lag_s"))]
-    return list(frame.astype(dict.fromkeys(numbers, float)).groupby("node"))
+    return [(str(node), mine) for node, mine in frame.astype(dict.fromkeys(numbers, float)).groupby("node")]
 
 
 def visible(run: Run) -> Sheet:
-    """The distribution of the time until a row is visible, one panel a level, one line a replica."""
+    """The distribution of the time until a row is visible, one panel a replica, one line a level."""
 
     def draw(mine: Sequence[Visibility], ax: Axes) -> Axes:
         for seen in mine:
             values = np.sort(seen.stale_ms)
-            ax.step(values, np.arange(1, len(values) + 1) / len(values), label=seen.node, **node_style(seen.node))
+            ax.step(values, np.arange(1, len(values) + 1) / len(values), label=seen.level, **level_style(seen.level))
         ax.axvline(0, color=BLACK, linewidth=0.8)
         ax.set_xscale("symlog", linthresh=1)
-        ax.set_xlabel("ms after the commit was known")
-        ax.set_ylabel("share of rows visible")
+        ax.xaxis.set_major_formatter(PLAIN)
+        ax.set_ylabel("share visible")
+        ax.yaxis.set_major_formatter(PercentFormatter(1))
         return ax
 
-    levels: dict[str, list[Visibility]] = {}
+    synchronous = {commits.synchronous for commits in noted(run, Commits)}
+    nodes: dict[str, list[Visibility]] = {}
     for seen in noted(run, Visibility):
-        levels.setdefault(seen.level, []).append(seen)
-    return _panels(list(levels.items()), draw, "Share of rows visible on each replica by time since their commit")
+        nodes.setdefault(f"{seen.node} ({'' if seen.node in synchronous else 'a'}synchronous)", []).append(seen)
+    words = "ms after the commit was known (linear within 1 ms, then logarithmic)"
+    return _panels(list(nodes.items()), draw, words, "Share of rows visible on each replica by time since their commit")
 
 
-def _panels(groups: Sequence[tuple[object, T]], draw: Callable[[T, Axes], Axes], alt: str) -> Sheet:
-    columns = min(len(groups), 3)
-    rows = -(-len(groups) // columns)
+def _panels(groups: Sequence[tuple[str, T]], draw: Callable[[T, Axes], Axes], below: str, alt: str) -> Sheet:
+    """One panel a group, one above the other, on the same axes; `below` says what the horizontal one is."""
     with drawing():
-        sheet = Sheet(figsize=(WIDTH_IN, 2.5 * rows + 0.4), layout="constrained")
-        axes = sheet.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flat
-        for ax, (name, mine) in zip(axes, groups, strict=False):
+        sheet = Sheet(figsize=(WIDTH_IN, 1.9 * len(groups) + 0.8), layout="constrained")
+        axes = sheet.subplots(len(groups), 1, squeeze=False, sharex=True, sharey=True)[:, 0]
+        for ax, (name, mine) in zip(axes, groups, strict=True):
             draw(mine, ax)
-            ax.set_title(str(name))
-        for ax in list(axes)[len(groups) :]:
-            ax.set_axis_off()
-        handles, labels = sheet.axes[0].get_legend_handles_labels()
-        sheet.legend(handles, labels, loc="outside upper right", ncols=len(labels))
+            ax.set_title(name, loc="left")
+        axes[-1].set_xlabel(below)
+        handles, labels = axes[0].get_legend_handles_labels()
+        sheet.legend(handles, labels, loc="outside upper center", ncols=len(labels), columnspacing=1.2)
     sheet.alt = alt
     return sheet

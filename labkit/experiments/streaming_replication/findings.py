@@ -155,6 +155,11 @@ def verdicts(run: Run) -> Sentences:
             f"the rows were visible {number(row.p50_ms)} ms after the commit, 99 % after {number(row.p99_ms)} ms; "
             f"reading its own write, a client would have found {percent(row.visible_share, signed=False)} at once."
         )
+    return Sentences([*found, *_conflict_and_slot(run), *not_valid(validity(run))])
+
+
+def _conflict_and_slot(run: Run) -> list[str]:
+    found = []
     cancelled = noted(run, Conflict)[0]
     found.append(
         f"A read on {cancelled.node} was cancelled {cancelled.after_s:.1f} s after the rows it might need were "
@@ -166,7 +171,7 @@ def verdicts(run: Run) -> Sentences:
         f"The slot of {rebuilt.node} kept {_mib(most)} MiB of WAL while it was down and then was "
         f"{steps[-1].wal_status}; rebuilding the replica took {rebuilt.seconds:.1f} s."
     )
-    return Sentences([*found, *not_valid(validity(run))])
+    return found
 
 
 def validity(run: Run) -> list[str]:
@@ -177,4 +182,12 @@ def validity(run: Run) -> list[str]:
     return [] if last == "lost" else [f"the slot was never lost, its status stayed {last}"]
 
 
-lead = verdicts
+def lead(run: Run) -> Sentences:
+    """Own writes where fewest and where most of them are found, the read that was cancelled, and the lost slot."""
+    rows = sorted(each(differences(run)), key=lambda row: (row.visible_share, row.synchronous))
+    fewest, most = (
+        f"{percent(row.visible_share, signed=False)} (synchronous_commit = {row.level}, on {row.node})"
+        for row in (rows[0], rows[-1])
+    )
+    found = f"A client that reads its own write on a replica found at once {fewest} to {most} of its rows."
+    return Sentences([*not_valid(validity(run)), found, *_conflict_and_slot(run)])

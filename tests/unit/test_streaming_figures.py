@@ -1,0 +1,109 @@
+"""What the report of streaming-replication looks like: panels that can be read, and few sentences at its head."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
+
+from labkit.analysis.plots import Sheet
+from labkit.analysis.plots.style import BLACK
+from labkit.analysis.words import SMALL_PT
+from labkit.experiments.streaming_replication import figures, findings
+from labkit.experiments.streaming_replication.parameters import StreamingReplication
+from labkit.run.schema.events import Commits, Conflict, Position, Rebuilt, SlotStep, Visibility
+from labkit.run.store import Run, RunStore
+
+LEVELS = ("off", "local", "remote_write", "on", "remote_apply")
+REPLICAS = ("pg2", "pg3")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run as the servers of a busy machine make it: rows are visible from 3 ms before to 300 ms after their commit."""
+    root: Path = tmp_path_factory.mktemp("streaming")
+    made = RunStore(root).create("streaming-replication", StreamingReplication().as_dict(), versions={}, git=None)
+    rng = np.random.default_rng(1)
+    for node, step in itertools.product(REPLICAS, range(50)):
+        at: list[int] = sorted(rng.integers(0, 20 << 20, 4).tolist())
+        behind = dict(zip(("sent", "write", "flush", "replay"), at, strict=True))
+        made.note(
+            Position(
+                second=step / 10,
+                node=node,
+                wal_bytes=0,
+                loaded=True,
+                **{f"{name}_behind_bytes": value for name, value in behind.items()},
+                **dict.fromkeys(("write_lag_s", "flush_lag_s", "replay_lag_s"), 0.01),
+            )
+        )
+    for number, level in enumerate(LEVELS):
+        made.note(Commits(level=level, synchronous="pg2", latency_ms=[0.2 + number] * 40, seconds=2.0))
+        for node in REPLICAS:
+            stale = np.concatenate([-rng.exponential(1, 20), rng.exponential(100, 20)])
+            missed = (stale - 0.1).tolist()
+            made.note(Visibility(level=level, node=node, stale_ms=stale.tolist(), missed_ms=missed, resolution_ms=0.1))
+    settings = {"hot_standby_feedback": "off", "max_standby_streaming_delay": "200ms"}
+    made.note(Conflict(node="pg2", after_s=0.3, sqlstate="40001", message="cancelled", detail="", **settings))
+    made.note(SlotStep(node="pg3", wal_status="reserved", safe_wal_bytes=1 << 20, retained_bytes=28 << 20))
+    made.note(SlotStep(node="pg3", wal_status="lost", safe_wal_bytes=None, retained_bytes=None))
+    made.note(Rebuilt(node="pg3", seconds=1.0))
+    return made
+
+
+@pytest.fixture(params=["positions", "lags", "visible"])
+def sheet(request: pytest.FixtureRequest, run: Run) -> Sheet:
+    drawn: Sheet = getattr(figures, request.param)(run)
+    FigureCanvasAgg(drawn).draw()  # lays it out
+    return drawn
+
+
+def test_each_replica_has_its_panel_and_none_is_empty(sheet: Sheet) -> None:
+    assert len(sheet.axes) == len(REPLICAS)
+    for ax, node in zip(sheet.axes, REPLICAS, strict=True):
+        assert node in ax.get_title(loc="left")
+        assert len(ax.lines) >= 3
+
+
+def test_no_label_is_printed_over_another_nor_cut_off(sheet: Sheet) -> None:
+    for ax in sheet.axes:
+        for one, other in itertools.pairwise(_ticks(ax)):
+            assert one[1] < other[0], ax.get_title(loc="left")
+        for label in (ax.xaxis.label, ax.yaxis.label):
+            if label.get_text():
+                box = label.get_window_extent()
+                assert sheet.bbox.x0 <= box.x0
+                assert box.x1 <= sheet.bbox.x1
+                assert sheet.bbox.y0 <= box.y0
+                assert box.y1 <= sheet.bbox.y1
+    (legend,) = sheet.legends
+    assert sheet.bbox.x0 <= legend.get_window_extent().x0
+    assert legend.get_window_extent().x1 <= sheet.bbox.x1
+    assert all(text.get_fontsize() >= SMALL_PT for text in legend.get_texts())
+
+
+def _ticks(ax: Axes) -> list[tuple[float, float]]:
+    """Where the labels of the horizontal axis begin and end; those outside its limits are not drawn."""
+    low, high = ax.get_xlim()
+    shown = [label for label in ax.get_xticklabels() if label.get_text() and low <= label.get_position()[0] <= high]
+    return [(label.get_window_extent().x0, label.get_window_extent().x1) for label in shown]
+
+
+def test_lines_are_told_apart_by_colour_and_by_dashes(sheet: Sheet) -> None:
+    lines = [line for line in sheet.axes[0].lines if not str(line.get_label()).startswith("_")]
+    colours = [to_hex(line.get_color()) for line in lines]
+    assert len(set(colours)) == len(lines)
+    assert BLACK not in colours
+    assert len({str(line.get_linestyle()) for line in lines}) >= 3
+
+
+def test_three_sentences_lead_and_all_are_among_the_conclusions(run: Run) -> None:
+    first, *others = findings.lead(run)
+    assert len(others) == 2
+    assert "reads its own write" in first
+    assert set(others) <= set(findings.verdicts(run))
