@@ -147,9 +147,19 @@ def test_the_table_explains_every_parameter() -> None:
     assert all(row["meaning"] for row in rows)
 
 
-@pytest.mark.parametrize("file", sorted((paths.configs() / "experiments").glob("*.yaml")), ids=lambda f: f.stem)
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_has_a_quick_preset_that_asks_for_less(name: str) -> None:
+    kind = experiment(name).parameters
+    quick = kind.load(paths.configs() / "experiments" / "quick" / f"{name}.yaml")
+    changed = {field: value for field, value in quick.as_dict().items() if value != kind().as_dict()[field]}
+    assert changed
+    assert not changed.keys() & {"run_id", "provider", "cluster", "replicas", "seed", "keep_cluster"}
+
+
+@pytest.mark.parametrize("file", sorted((paths.configs() / "experiments").rglob("*.yaml")), ids=lambda f: f.stem)
 def test_every_experiment_file_loads_as_the_experiment_that_its_first_lines_name(file: Path) -> None:
-    named = re.search(r"labkit run ([\w-]+) -f configs/experiments/" + file.name, file.read_text(encoding="utf-8"))
+    path = file.relative_to(paths.home())
+    named = re.search(rf"labkit run ([\w-]+) -f {path}\n", file.read_text(encoding="utf-8"))
     assert named, f"{file} does not say how to run it"
     assert experiment(named.group(1)).parameters.load(file)
 

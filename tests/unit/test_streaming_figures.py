@@ -25,7 +25,7 @@ REPLICAS = ("pg2", "pg3")
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run as the servers of a busy machine make it: rows are visible from 3 ms before to 300 ms after their commit."""
+    """A run as a busy machine makes it: rows become visible from 3 ms before to 300 ms after their commit."""
     root: Path = tmp_path_factory.mktemp("streaming")
     made = RunStore(root).create("streaming-replication", StreamingReplication().as_dict(), versions={}, git=None)
     rng = np.random.default_rng(1)
