@@ -18,6 +18,7 @@ from .errors import ClusterError as ClusterError
 from .errors import LabkitError as LabkitError
 from .errors import RunNotFound as RunNotFound
 from .errors import RunUnreadable as RunUnreadable
+from .experiments.catalogue import report as report
 from .experiments.concurrency_sweep.drive import concurrency_sweep as concurrency_sweep
 from .experiments.concurrency_sweep.parameters import ConcurrencySweep as ConcurrencySweep
 from .experiments.cpu_budget.drive import cpu_budget as cpu_budget

@@ -114,9 +114,7 @@ def report_command(context: click.Context, run_name: str, output: Path | None, a
     Exit code 1 says that the run is not valid, as for `labkit run`.
     """
     recorded = _measured(open_run(run_name))
-    kind, report = catalogue.experiment(recorded.experiment), _report()
-    executed = report.execute(kind.notebook_path, {"run_id": str(recorded.path)})
-    page = report.publish(executed, recorded, kind.findings)
+    kind, page = catalogue.experiment(recorded.experiment), catalogue.report(recorded)
     if output is not None:
         output.write_bytes(page.read_bytes())
         page = output.resolve()

@@ -1,4 +1,4 @@
-"""The experiments by name, one entry each: parameters, findings, notebook."""
+"""The experiments by name, one entry each: parameters, findings, notebook; and the report that these make of a run."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from labkit.experiments.read_scaling.parameters import ReadScaling
 from labkit.experiments.shared import OnServers
 from labkit.experiments.streaming_replication import findings as streaming_replication
 from labkit.experiments.streaming_replication.parameters import StreamingReplication
+from labkit.run.store import Run
 
 
 @dataclass(frozen=True)
@@ -99,3 +100,16 @@ def experiment(name: str) -> Experiment:
     near = difflib.get_close_matches(name, EXPERIMENTS, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(EXPERIMENTS)}"
     raise BadInput(f"unknown experiment {name!r}; {hint}")
+
+
+def report(run: Run) -> Path:
+    """Draw a recorded run with the original notebook of its experiment, as one HTML page; returns the page's path.
+
+    The page lies in the run's `derived/`, beside the executed notebook. Raises LabkitError, as the notebook does.
+    """
+    # papermill and nbconvert take seconds to load: the lists of experiments do without.
+    from labkit.analysis.report import report as pages
+
+    kind = experiment(run.experiment)
+    executed = pages.execute(kind.notebook_path, {"run_id": str(run.path)})
+    return pages.publish(executed, run, kind.findings)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import re
 
 import nbformat
 import pytest
 
 from labkit import paths
+from labkit.errors import BadInput
 from labkit.experiments.catalogue import EXPERIMENTS
 
 NOTEBOOKS = sorted(paths.notebooks().glob("*.ipynb"))
@@ -78,6 +80,13 @@ def test_conclusions_are_computed(notebook: nbformat.NotebookNode) -> None:
     assert notebook.cells[-1].cell_type == "code"
 
 
+def test_it_says_how_long_it_takes_and_how_to_keep_it_as_a_page(notebook: nbformat.NotebookNode) -> None:
+    need = next(cell.source for cell in notebook.cells if cell.source.startswith("## What you need"))
+    assert re.search(r"takes about [\w ]*(seconds|minutes?)\b", need)
+    (by_hand,) = [cell for cell in notebook.cells if "by-hand" in cell.metadata.get("tags", [])]
+    assert re.search(r"`labkit(\.report\(run\)| compare RUN RUN)`", by_hand.source)
+
+
 def test_git_holds_no_outputs_and_any_python_runs_it(notebook: nbformat.NotebookNode) -> None:
     for cell in code(notebook):
         assert not cell.outputs
@@ -96,3 +105,30 @@ def test_an_experiment_s_notebook_has_its_parameters_with_their_defaults(experim
     assert written == declared
     assert list(written) == list(declared)
     assert f"labkit.{experiment.parameters.__name__}.from_notebook(globals())" in cells[1].source
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS.values(), ids=lambda experiment: experiment.name)
+def test_the_comment_of_a_choice_lists_what_can_be_chosen(experiment) -> None:
+    """Where a choice needs another provider than the default one, docker is tried; what never works is left out."""
+    cell = code(nbformat.read(experiment.notebook_path, as_version=4))[0]
+    comments = dict(line.split("  # ", 1) for line in cell.source.splitlines())
+    comments = {assigned.split(" = ")[0]: comment for assigned, comment in comments.items()}
+    for name, words in experiment.parameters.choices().items():
+        for word in words:
+            others = [{}] if name == "provider" else [{}, {"provider": "docker"}]
+            if any(_possible(experiment.parameters, {name: word} | other) for other in others):
+                assert re.search(rf"[( ]{re.escape(word)}([,) ]|$)", comments[name]), f"{name}: {word}"
+
+
+def _possible(kind, values) -> bool:
+    try:
+        kind.build(values)
+    except BadInput:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS.values(), ids=lambda experiment: experiment.name)
+def test_an_experiment_s_notebook_names_its_quick_preset(experiment) -> None:
+    text = experiment.notebook_path.read_text(encoding="utf-8")
+    assert f"`labkit run {experiment.name} -f configs/experiments/quick/{experiment.name}.yaml`" in text

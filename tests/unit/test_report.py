@@ -38,6 +38,7 @@ def page(tmp_path: Path) -> str:
     cells = [
         new_markdown_cell("# Is this a question?\n\nIt is."),
         new_code_cell("value = 1  # <explained>", outputs=outputs, execution_count=1),
+        new_markdown_cell("How to make a report", metadata={"tags": ["by-hand"]}),
     ]
     nbformat.write(new_notebook(cells=cells), tmp_path / "x.ipynb")
     lead = ["pg1 said <script>alert(1)</script>"]
@@ -47,6 +48,10 @@ def page(tmp_path: Path) -> str:
 def test_the_title_is_the_question(page: str) -> None:
     assert "<title>Is this a question?</title>" in page
     assert "run &amp; footer" in page
+
+
+def test_what_is_said_to_those_who_work_by_hand_is_not_in_a_report(page: str) -> None:
+    assert "How to make a report" not in page
 
 
 def test_code_is_folded_and_progress_is_left_out(page: str) -> None:

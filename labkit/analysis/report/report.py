@@ -36,6 +36,7 @@ from labkit.run.store import Run, RunStore, read_run
 
 RUN_MIME = "application/vnd.labkit.run+json"
 _TEMPLATES = Path(__file__).parent / "templates"
+_BY_HAND = "by-hand"  # the tag of cells for those who work in the notebook: a report has no use for them
 _MOST_LEADING = 3  # sentences in bold at the head: what a hurried reader remembers
 _BEGINNING_S = 1.0  # within which a kernel has begun the cell that it was sent
 _GRACE_S = 60.0  # for an interrupted notebook to close its files and take its servers down
@@ -230,6 +231,7 @@ def export(executed: Path, html: Path, lead: Sequence[str] = (), footer: str = "
     `lead` are the sentences that a hurried reader should see, right below the question.
     """
     document = _read(executed)
+    document.cells = [cell for cell in document.cells if _BY_HAND not in cell.metadata.get("tags", [])]
     if lead:
         document.cells.insert(1, _markdown(_head(lead)))
     style = (_TEMPLATES / "report" / "style.css").read_text(encoding="utf-8")
