@@ -23,6 +23,11 @@ def notebooks() -> Path:
     return home() / "notebooks"
 
 
+def from_here(path: Path) -> Path:
+    """A path as it is, or from the project's folder where it exists only there: `configs/experiments/quick/…`."""
+    return home() / path if not path.exists() and (home() / path).exists() else path
+
+
 def workplace() -> Path:
     """What JupyterLab shows: the checkout, with its README and docs; else the folder that one works in."""
     return home() if home() == _PACKAGE.parent else Path.cwd()

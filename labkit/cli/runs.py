@@ -33,7 +33,13 @@ _MEASURED = ("measured", "complete")
 @click.command()
 @click.argument("experiment")
 @click.option("-p", "--parameter", "pairs", multiple=True, metavar="NAME=VALUE", help="Set a parameter; repeatable.")
-@click.option("-f", "--file", "file", type=click.Path(path_type=Path), help="A YAML file of `name: value` lines.")
+@click.option(
+    "-f",
+    "--file",
+    "file",
+    type=click.Path(path_type=Path),
+    help="A YAML file of `name: value` lines; configs/experiments/ has some.",
+)
 @as_json_option
 @click.pass_context
 def run(context: click.Context, experiment: str, pairs: tuple[str, ...], file: Path | None, as_json: bool) -> None:
@@ -66,7 +72,7 @@ def _checked(name: str, file: Path | None, pairs: tuple[str, ...]) -> tuple[Expe
     problems: list[str] = []
     values: dict[str, Any] = {}
     with _noting(problems):
-        values |= read_yaml(file) if file else {}
+        values |= read_yaml(paths.from_here(file)) if file else {}
     for pair in pairs:
         with _noting(problems):
             values |= assignments([pair])

@@ -33,6 +33,17 @@ def test_every_problem_of_a_command_is_in_one_message(root: Path, tmp_path: Path
     assert not root.exists()
 
 
+def test_a_parameter_file_of_the_project_is_found_from_anywhere(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = invoke("run", "failover", "-f", "configs/experiments/quick/failover.yaml", "-p", "vus=1")
+    assert done.exit_code == 2
+    assert "unknown parameter 'vus'" in done.output
+    assert "cannot read" not in done.output
+    assert not root.exists()
+
+
 def test_an_unknown_experiment_and_its_bad_words_are_refused_together(root: Path) -> None:
     done = invoke("run", "read-scale", "-p", "x", "-f", "/nowhere.yaml")
     assert done.exit_code == 2
