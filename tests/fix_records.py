@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from labkit.run.schema import Host, LoadBlock, RowCounts, Sampling, Server, TrialBlock
+from labkit.run.schema import Host, HostCpu, LoadBlock, RowCounts, Sampling, Server, TrialBlock
 
 COUNTS = {"kept": 3, "lost": 0, "recovered": 0, "gone": 0}
 COUNTS |= {"contradicted": 0, "refused": 0, "duplicated": 0, "unexpected": 0}
@@ -31,6 +31,12 @@ def a_trial(**facts: Any) -> TrialBlock:
 
 def a_host() -> Host:
     return Host(cores=2, memory_bytes=8 << 30, cpu="test", os="Linux")
+
+
+def a_host_cpu(**parts: Any) -> HostCpu:
+    """Two cores of which a quarter is left; nobody else uses any."""
+    whole: dict[str, Any] = {"cores": 2, "servers": {"pg1": 0.8, "pg2": 0.05, "pg3": 0.05}, "generator": 0.5}
+    return HostCpu(**whole | {"lab": 0.1, "others": 0.0, "idle": 0.5, "stolen": 0.0} | parts)
 
 
 def a_server(name: str, role: str = "replica") -> Server:

@@ -11,11 +11,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 
 from labkit import files, paths
 from labkit.checkers.comparisons import comparisons
+from labkit.checkers.host_cpu import GENERATOR
 from labkit.errors import BadInput, ClusterError, LabkitError, RunError
 from labkit.experiments.shared import SPARE_CONNECTIONS, OnACluster, OnServers, ReadingUsers, too_few_connections
 from labkit.lab import dataset, environment, providers, routing
@@ -31,7 +32,7 @@ from labkit.lab.routing.arms import Arm
 from labkit.lab.sampling.sampler import Sampler
 from labkit.progress import Progress
 from labkit.remedies import advice
-from labkit.run.schema import Follower, Postgresql, Server
+from labkit.run.schema import Follower, LoadBlock, Postgresql, Server
 from labkit.run.store import Run, RunStore, open_run
 
 _SETTINGS = (
@@ -203,12 +204,24 @@ def replication_restored(cluster: Cluster) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def sampled(run: Run, cluster: Cluster, interval_s: float, generators: Generators) -> Iterator[None]:
-    """Servers, host and load generators are sampled; who follows whom is noted before and after."""
+def sampled(run: Run, cluster: Cluster, interval_s: float, generators: Sequence[int]) -> Iterator[Sampler]:
+    """Servers, host and load generators (their pids) are sampled; who follows whom is noted before and after."""
     run.update(replication=_followers(cluster))
-    with Sampler(cluster.nodes, run, interval_s, pids={"generator": generators.pids}) as sampler:
-        yield
+    with Sampler(cluster.nodes, run, interval_s, pids={GENERATOR: generators}) as sampler:
+        yield sampler
     run.update(replication_after=_followers(cluster), not_measured=sampler.not_measured, sampler=sampler.summary())
+
+
+def note_host_cpu(run: Run, sampler: Sampler) -> None:
+    """Note in every block so far who used this machine's CPU, and whether other programs disturbed it."""
+    sampler.sample_now()
+    account = sampler.account()
+    blocks = []
+    for block in run.blocks_of(LoadBlock):
+        if block.host_cpu is None and (found := account.of(block.warm_until_ns, block.to_ns)):
+            block = block.changed(host_cpu=found, disturbed=found.disturbed)
+        blocks.append(block)
+    run.update(blocks=blocks)
 
 
 def _followers(cluster: Cluster) -> list[Follower]:
@@ -245,9 +258,12 @@ def reading(
         run.update(dataset=dataset.seed(cluster, data))
         cluster.wait_for_catchup(CATCHUP_S)
         with (
-            sampled(run, cluster, p.sample_interval_s, generators),
+            sampled(run, cluster, p.sample_interval_s, generators.pids) as sampler,
             Progress("measuring", seconds, "s") as bar,
         ):
-            yield Reads(serving, data, Blocks(run, generators, bar, p))
+            try:
+                yield Reads(serving, data, Blocks(run, generators, bar, p))
+            finally:
+                note_host_cpu(run, sampler)
         run.update(comparisons=comparisons(run.experiment, run.blocks))
         run.mark("measured")

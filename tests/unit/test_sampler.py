@@ -67,6 +67,17 @@ def test_samples_are_due_at_multiples_of_the_interval(run):
     assert offsets[-1].round() == made.summary().ticks + made.missed - 2
 
 
+def test_a_sample_that_is_asked_for_comes_at_once_and_counts_as_none_of_the_others(run):
+    with sampling(run, Probe(lambda: 1.0), interval_s=60.0) as made:
+        asked = time.monotonic()
+        made.sample_now()
+        made.sample_now()
+        assert time.monotonic() - asked < 5.0
+    assert len(values(run)) == made.summary().ticks == 4  # the first and the last are taken anyway
+    assert made.summary().missed == 0
+    made.sample_now()  # nothing samples any more, and nobody waits
+
+
 def test_ticks_that_were_not_kept_are_counted_not_made_up_for(run):
     stalls = iter([0.0, 0.4])
 
@@ -167,4 +178,5 @@ def test_the_host_and_the_generator_are_what_psutil_says(run):
     assert set(host.groups) == {
         "load1", "load5", "load15", "cpu_percent", "memory_used_bytes", "memory_available_bytes",
         "received_bytes_total", "sent_bytes_total",
+        "cpu_busy_seconds_total", "cpu_idle_seconds_total", "cpu_stolen_seconds_total",
     } | ({"cached_bytes"} - set(made.not_measured.get("host", ())))  # fmt: skip

@@ -1,12 +1,23 @@
-"""Probes of the machine the lab runs on, and of the load generator's processes."""
+"""Probes of the machine the lab runs on, and of the lab's own processes."""
 
 from __future__ import annotations
 
+import ipaddress
+import os
+import socket
+import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import psutil
 
+from labkit.checkers.host_cpu import BUSY, IDLE, LAB, PROCESSES, STOLEN
+from labkit.lab import procfs
 from labkit.lab.sampling.probe import Reading
+
+NO_ACCOUNT = (
+    "this system does not say who used its CPU: what other programs used, and what the hypervisor took, is not known"
+)
 
 
 class HostProbe:
@@ -18,12 +29,14 @@ class HostProbe:
     node, name = "host", "host"
 
     def __init__(self) -> None:
-        self.not_measured: Mapping[str, str] = (
-            {}
-            if hasattr(psutil.virtual_memory(), "cached")
-            else {"cached_bytes": "this operating system does not report its page cache"}
-        )
-        self._cpu_began = False
+        self.accounts = procfs.HERE and sum(psutil.cpu_times()) > 0
+        """Whether the kernel says what its CPU was used for; some sandboxes show nothing but zeros."""
+        self.not_measured: dict[str, str] = {}
+        if not hasattr(psutil.virtual_memory(), "cached"):
+            self.not_measured["cached_bytes"] = "this operating system does not report its page cache"
+        if not self.accounts:
+            self.not_measured |= dict.fromkeys((BUSY, IDLE, STOLEN), NO_ACCOUNT)
+        self._cpu_before: tuple[float, float] | None = None
 
     async def read(self) -> list[Reading]:
         load = psutil.getloadavg()
@@ -38,37 +51,107 @@ class HostProbe:
             "received_bytes_total": network.bytes_recv,
             "sent_bytes_total": network.bytes_sent,
         }
-        # psutil counts from the same thread's last call; the first only marks the beginning.
-        cpu_percent = psutil.cpu_percent()
-        if self._cpu_began:
-            values["cpu_percent"] = cpu_percent
-        self._cpu_began = True
-        if not self.not_measured:
+        values |= self._cpu(psutil.cpu_times())
+        if "cached_bytes" not in self.not_measured:
             values["cached_bytes"] = memory.cached
         return [(self.node, metric, float(value)) for metric, value in values.items()]
+
+    def _cpu(self, times: Any) -> dict[str, float]:
+        """Percent of all cores since the last reading, none at the first; and the counters of the account."""
+        stolen = getattr(times, "steal", 0.0)
+        idle = times.idle + getattr(times, "iowait", 0.0)
+        # What guests of this machine used is part of `user` and `nice` already.
+        total = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
+        found = {BUSY: total - idle - stolen, IDLE: idle, STOLEN: stolen} if self.accounts else {}
+        if self._cpu_before is not None and total > self._cpu_before[0]:
+            spent, unused = total - self._cpu_before[0], idle - self._cpu_before[1]
+            found["cpu_percent"] = 100 * (1 - unused / spent)
+        self._cpu_before = total, idle
+        return found
 
     def close(self) -> None:
         """Nothing is held open."""
 
 
 class ProcessProbe:
-    """CPU time and resident memory of named processes, all of one name added up."""
+    """CPU time and resident memory of named processes, all of one name added up.
+
+    `pids` may grow. What a process had used counts on after its end, as long as one of them is left.
+    """
 
     name = "processes"
     not_measured: Mapping[str, str] = {}
 
     def __init__(self, node: str, pids: Sequence[int]) -> None:
-        self.node = node
-        self._processes = [psutil.Process(pid) for pid in pids]
+        self.node, self._pids = node, pids
+        self._processes: dict[int, psutil.Process] = {}
+        self._cpu_s: dict[int, float] = {}
 
     async def read(self) -> list[Reading]:
-        cpu_s, memory_bytes = 0.0, 0
-        for process in self._processes:
-            with process.oneshot():
-                times = process.cpu_times()
-                cpu_s += times.user + times.system
-                memory_bytes += process.memory_info().rss
-        return [(self.node, "cpu_seconds_total", cpu_s), (self.node, "memory_bytes", float(memory_bytes))]
+        memory_bytes, gone = [], None
+        for pid in self._pids:
+            try:
+                process = self._processes.get(pid) or psutil.Process(pid)
+                self._processes[pid] = process
+                with process.oneshot():
+                    times = process.cpu_times()
+                    self._cpu_s[pid] = times.user + times.system
+                    memory_bytes.append(process.memory_info().rss)
+            except psutil.NoSuchProcess as error:
+                gone = error
+        if gone is not None and not memory_bytes:
+            raise gone
+        used_s = sum(self._cpu_s.values())
+        return [(self.node, PROCESSES, used_s), (self.node, "memory_bytes", float(sum(memory_bytes)))]
 
     def close(self) -> None:
         """Nothing is held open."""
+
+
+class LabProbe:
+    """CPU time of this process and of its children, apart from servers and from the processes of `others`."""
+
+    node, name = LAB, "lab"
+    not_measured: Mapping[str, str] = {}
+
+    def __init__(self, others: Sequence[Sequence[int]]) -> None:
+        self._others = others
+        self._ticks: dict[int, int] = {}
+        self._ended_ticks = 0
+
+    async def read(self) -> list[Reading]:
+        now: dict[int, int] = {}
+        others = {pid for pids in self._others for pid in pids}
+        self._add(procfs.children_of_all_threads(os.getpid()), others, now)
+        # This process's own counters would get all that a server has ever used when it collects one that ended.
+        self._ended_ticks += sum(ticks for pid, ticks in self._ticks.items() if now.get(pid, -1) < ticks)
+        self._ticks = now
+        own_s = 0.0 if os.getpid() in others else time.process_time()
+        ticks = self._ended_ticks + sum(now.values())
+        return [(self.node, PROCESSES, own_s + ticks / procfs.TICKS_PER_S)]
+
+    def _add(self, pids: Sequence[int], others: set[int], now: dict[int, int]) -> None:
+        for pid in pids:
+            try:
+                command, fields = procfs.stat(pid)
+                if pid in others or command == "postgres":
+                    continue
+                now[pid] = procfs.own_ticks(fields)
+                self._add(procfs.children(pid), others, now)
+            except (OSError, psutil.NoSuchProcess):  # it has ended meanwhile
+                continue
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+def on_this_machine(host: str) -> bool:
+    """Whether a server's address is one of this machine; also where its name cannot be resolved."""
+    if not host or host.startswith(("/", "@")):
+        return True
+    try:
+        found = {str(info[4][0]).partition("%")[0] for info in socket.getaddrinfo(host, None)}
+    except OSError:
+        return True
+    own = {address.address.partition("%")[0] for addresses in psutil.net_if_addrs().values() for address in addresses}
+    return any(address in own or ipaddress.ip_address(address).is_loopback for address in found)

@@ -6,9 +6,11 @@ The thread runs an event loop: a server that does not answer keeps only its own 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import threading
 import time
+from array import array
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
@@ -16,10 +18,11 @@ from typing import Self
 import psutil
 import psycopg
 
+from labkit.checkers.host_cpu import COUNTERS, Account
 from labkit.errors import ClusterError
 from labkit.lab.cluster.node import Node
 from labkit.lab.cluster.powers import Measurable
-from labkit.lab.sampling.host import HostProbe, ProcessProbe
+from labkit.lab.sampling.host import HostProbe, LabProbe, ProcessProbe, on_this_machine
 from labkit.lab.sampling.node import DiskProbe, UsageProbe, not_measurable
 from labkit.lab.sampling.probe import Probe, Reading
 from labkit.lab.sampling.server import ServerProbe
@@ -39,12 +42,14 @@ _Answer = tuple[int, "list[Reading] | Exception"]
 class Sampler:
     """Sample `nodes`, this host and named processes into a run's `samples` while the with-block runs.
 
-    `pids` gives process ids by the name under which they appear as a node, `generator` for the load generator.
+    `pids` gives process ids by the name under which they appear as a node, `generator` for the load generator; such a
+    list may grow meanwhile. What else this process and its children use appears as the node `lab`.
     Samples are due every `interval_s` from the start; one that could not be taken in time is left out and counted.
     A probe that cannot read leaves its values absent, logs one event `probe_failed` (node, probe, reason), is
     tried again at every tick, and logs `probe_recovered` when it reads again.
 
-    On exit: `summary()` has the sampler's own cost. An error inside the sampler itself is raised on exit.
+    `account()` says who used the machine's CPU so far. On exit: `summary()` has the sampler's own cost. An error
+    inside the sampler itself is raised on exit.
     """
 
     def __init__(
@@ -58,8 +63,13 @@ class Sampler:
         self.ticks = self.missed = self.rows = 0
         self.not_measured: dict[str, dict[str, str]] = {}
         """Node -> metric -> why it is absent from the samples of this run."""
-        self._every_tick: list[Probe] = [HostProbe()]
-        self._every_tick += [ProcessProbe(name, members) for name, members in (pids or {}).items()]
+        host, groups = HostProbe(), dict(pids or {})
+        self._every_tick: list[Probe] = [host]
+        self._every_tick += [ProcessProbe(name, members) for name, members in groups.items()]
+        if host.accounts:
+            self._every_tick.append(LabProbe(list(groups.values())))
+        # Servers here whose CPU cannot be read would pass for other programs.
+        self._blind = any(not isinstance(n.control, Measurable) and on_this_machine(n.host) for n in nodes)
         self._disk: list[Probe] = []
         for node in nodes:
             self._every_tick.append(ServerProbe(node, [other for other in nodes if other is not node]))
@@ -74,12 +84,16 @@ class Sampler:
         self._reading: dict[Probe, tuple[float, asyncio.Task[_Answer]]] = {}
         self._failing: set[Probe] = set()
         self._buffer: list[tuple[int, Reading]] = []
+        self._counters: dict[tuple[str, str], tuple[array[int], array[float]]] = {}
+        self._counting = threading.Lock()
         self._flushed_at = time.monotonic()
         self._cpu_s = self._duration_s = 0.0
         self._error: BaseException | None = None
         self._started = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._ending: asyncio.Event | None = None
+        self._awake: asyncio.Event | None = None
+        self._ending = False
+        self._asked: list[threading.Event] = []
         self._thread = threading.Thread(target=self._work, name="labkit-sampler", daemon=True)
 
     def __enter__(self) -> Self:
@@ -91,11 +105,25 @@ class Sampler:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._loop is not None and self._ending is not None and self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._ending.set)
+        self._ending = True
+        self._wake()
         self._thread.join()
         if self._error is not None and error is None:
             raise self._error
+
+    def sample_now(self) -> None:
+        """Take one more sample, not waiting for when it is due; returns when it is there, or could not be taken."""
+        taken = threading.Event()
+        self._asked.append(taken)
+        self._wake()
+        if self._thread.is_alive():
+            taken.wait(2 * PATIENCE_S)
+
+    def account(self) -> Account:
+        """Who used this machine's CPU, as far as it has been sampled."""
+        with self._counting:
+            counters = {key: (list(times), list(values)) for key, (times, values) in self._counters.items()}
+        return Account(counters, psutil.cpu_count() or 1, blind=self._blind)
 
     @property
     def cost_fraction(self) -> float:
@@ -113,6 +141,11 @@ class Sampler:
             cost_fraction=self.cost_fraction,
         )
 
+    def _wake(self) -> None:
+        if self._loop is not None and self._awake is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended by itself
+                self._loop.call_soon_threadsafe(self._awake.set)
+
     def _work(self) -> None:
         try:
             asyncio.run(self._sample())
@@ -120,15 +153,18 @@ class Sampler:
             self._error = error
             self._run.note(SamplerFailed(reason=f"{type(error).__name__}: {error}"))
         finally:
-            self._started.set()
+            for taken in (self._started, *self._asked):
+                taken.set()
 
     async def _sample(self) -> None:
-        self._loop, self._ending = asyncio.get_running_loop(), asyncio.Event()
+        self._loop, self._awake = asyncio.get_running_loop(), asyncio.Event()
         start, start_cpu = time.monotonic(), time.thread_time()
         due = next_disk = 0
+        early = False
         try:
             while True:
-                ending = self._ending.is_set()
+                self._awake.clear()
+                ending, asked = self._ending, len(self._asked)
                 at_edge = ending or due == 0
                 with_disk = at_edge or due >= next_disk
                 if with_disk:
@@ -139,13 +175,16 @@ class Sampler:
                 if ending:
                     return
                 self._started.set()
+                for taken in self._asked[:asked]:
+                    taken.set()
+                del self._asked[:asked]
                 following = math.floor((now - start) / self.interval_s) + 1
-                self.missed += following - due - 1
-                due = following
+                self.missed += following - due - (0 if early else 1)
+                due, early = following, True
                 try:
-                    await asyncio.wait_for(self._ending.wait(), start + due * self.interval_s - time.monotonic())
+                    await asyncio.wait_for(self._awake.wait(), start + due * self.interval_s - time.monotonic())
                 except TimeoutError:
-                    continue
+                    early = False
         finally:
             # Connections first: cancelling a read makes psycopg wait for the server, which may never answer.
             for probe in (*self._every_tick, *self._disk):
@@ -186,6 +225,12 @@ class Sampler:
             self._failing.remove(probe)
             self._run.note(ProbeRecovered(node=probe.node, probe=probe.name))
         self._buffer += [(t_ns, reading) for reading in answer]
+        with self._counting:
+            for node, metric, value in answer:
+                if metric in COUNTERS:
+                    times, values = self._counters.setdefault((node, metric), (array("q"), array("d")))
+                    times.append(t_ns)
+                    values.append(value)
 
     def _failed(self, probe: Probe, reason: str) -> None:
         if probe not in self._failing:

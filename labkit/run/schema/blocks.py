@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import model_validator
 
@@ -15,6 +15,10 @@ class Block(Record):
     block: int  # counts from 0
 
 
+Intervention = Literal["nothing", "connections doubled", "users halved", "one load generator more", "CPU limit doubled"]
+"""The one thing that is changed in a short round; `nothing` in those that the others are compared with."""
+
+
 class Cell(Record):
     """Where a block stands in the plan of its experiment: its workload, its arm, its round."""
 
@@ -23,7 +27,8 @@ class Cell(Record):
     round: int  # counts from 0; blocks of one round are compared with each other
     budget: str = ""  # of cpu-budget: shared or limited
     node_cpus: float | None = None  # of cpu-budget: CPUs that each node may use; None: no limit
-    phase: str = ""  # of max-throughput: doubling, bisection or confirmation
+    phase: str = ""  # of max-throughput: doubling, bisection or confirmation; of a short round: intervention
+    intervention: Intervention | None = None  # of a short round: what was changed in it
 
 
 class LoadFigures(Record):
@@ -51,6 +56,37 @@ class LoadFigures(Record):
         return (self.to_ns - self.warm_until_ns) / 1e9
 
 
+SHARE_THAT_MATTERS = 0.1
+"""Of the cores: others that use more disturb a measurement; a machine with less left is used up."""
+
+
+class HostCpu(Record):
+    """Who used the CPU of the machine that drove a run, in cores; together they are all its cores. None: not known."""
+
+    cores: int
+    servers: dict[str, float] | None  # those on this machine, by node; None: there are some that were not measured
+    generator: float
+    lab: float | None  # the process that drove, and its children; None: they are among the others
+    others: float | None  # other programs, and the kernel where it works for no process
+    idle: float
+    stolen: float | None  # what a virtual machine was not given; None: it is among the others
+
+    @property
+    def disturbed(self) -> bool | None:
+        """Whether others and the hypervisor took more than 10 % of the cores; None: not known."""
+        return None if self.others is None else self.taken > SHARE_THAT_MATTERS * self.cores
+
+    @property
+    def taken(self) -> float:
+        """Cores that others used or the hypervisor took, as far as it is known."""
+        return (self.others or 0.0) + (self.stolen or 0.0)
+
+    @property
+    def used_up(self) -> bool:
+        """Whether less than 10 % of the cores were left."""
+        return self.idle < SHARE_THAT_MATTERS * self.cores
+
+
 class Asked(Record):
     """What was asked of the servers: users, or requests per second; means over the measured part, the other is None."""
 
@@ -66,8 +102,16 @@ class LoadBlock(Block, Cell, Asked, LoadFigures):
     nodes: list[str]  # who served
     connections: dict[str, int]  # to each of them, as they were opened
     shards: list[LoadFigures] = []  # of a load in several processes: what each did
+    host_cpu: HostCpu | None = None  # in the measured part; None: not accounted for
+    disturbed: bool | None = None  # by other programs, see HostCpu; None: not known
+    replaced: bool = False  # it was disturbed, or compared with one that was: no part of any figure
     holds: bool = True  # of max-throughput: whether the rate held
     reasons: list[str] = []  # of max-throughput: why it did not
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is part of the run's figures."""
+        return not (self.intervention or self.replaced)
 
 
 class LessonBlock(Block):

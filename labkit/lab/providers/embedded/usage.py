@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import resource
-import sys
 from pathlib import Path
 
 import psutil
 
+from labkit.lab import procfs
 from labkit.lab.cluster.powers import Usage
 
 NOT_MEASURED = {
@@ -22,14 +22,13 @@ NOT_MEASURED = {
     "throttled_s": "the servers run without a CPU limit",
     "cpu_limit": "the servers run without a CPU limit",
 }
-if sys.platform != "linux":
+if not procfs.HERE:
     NOT_MEASURED |= {
         "memory_bytes": "this system does not tell a process's shared memory from its private memory",
         "read_bytes": "this system does not count storage I/O of a process",
         "written_bytes": "this system does not count storage I/O of a process",
     }
 
-_TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = resource.getpagesize()
 _ATTEMPTS = 5
 
@@ -44,14 +43,14 @@ class UsageMeter:
 
     def read(self) -> Usage:
         """Usage so far. Raises psutil.NoSuchProcess if the postmaster is gone."""
-        return self._from_proc() if sys.platform == "linux" else self._from_psutil()
+        return self._from_proc() if procfs.HERE else self._from_psutil()
 
     def _from_proc(self) -> Usage:
         pid = self.process.pid
         try:
             own = _process(pid, with_children=True)
             for _ in range(_ATTEMPTS):
-                children = [counters for child in _children(pid) if (counters := _process_or_none(child))]
+                children = [counters for child in procfs.children(pid) if (counters := _process_or_none(child))]
                 before, own = own, _process(pid, with_children=True)
                 if own == before:
                     break  # else one may have been collected in between, and be counted twice or not at all
@@ -59,7 +58,7 @@ class UsageMeter:
             raise psutil.NoSuchProcess(pid) from error
         ticks, private, shared, read, written = zip(own, *children, strict=True)
         return Usage(
-            cpu_s=sum(ticks) / _TICKS,
+            cpu_s=sum(ticks) / procfs.TICKS_PER_S,
             memory_bytes=(sum(private) + max(shared)) * _PAGE,
             read_bytes=sum(read),
             written_bytes=sum(written),
@@ -81,15 +80,14 @@ class UsageMeter:
 
 def _process(pid: int, *, with_children: bool = False) -> tuple[int, int, int, int, int]:
     """CPU ticks, private pages, shared pages, bytes read, bytes written of one process (proc(5))."""
-    # The command name may hold spaces and brackets; the numbers begin after its closing bracket with field 3.
-    fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
-    ticks = int(fields[11]) + int(fields[12])
+    _, fields = procfs.stat(pid)
+    ticks = procfs.own_ticks(fields)
     if with_children:
-        ticks += int(fields[13]) + int(fields[14])
-    memory = _read(f"/proc/{pid}/statm").split()
+        ticks += procfs.children_ticks(fields)
+    memory = procfs.read(f"/proc/{pid}/statm").split()
     shared = int(memory[2])
     # rchar, wchar, syscr, syscw, read_bytes, write_bytes, cancelled_write_bytes: each name before its number.
-    io = _read(f"/proc/{pid}/io").split()
+    io = procfs.read(f"/proc/{pid}/io").split()
     return ticks, int(memory[1]) - shared, shared, int(io[9]), int(io[11])
 
 
@@ -99,22 +97,6 @@ def _process_or_none(pid: int) -> tuple[int, int, int, int, int] | None:
         return _process(pid)
     except OSError:
         return None
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        return [int(child) for child in _read(f"/proc/{pid}/task/{pid}/children").split()]
-    except FileNotFoundError:  # kernels built without this list
-        return [child.pid for child in psutil.Process(pid).children()]
-
-
-def _read(path: str) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        # One read is one consistent snapshot; the list of children of a busy server is the longest of these.
-        return os.read(descriptor, 65536)
-    finally:
-        os.close(descriptor)
 
 
 def disk_usage(data: Path) -> dict[str, int]:
