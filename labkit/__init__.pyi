@@ -2,7 +2,6 @@
 
 from .analysis import frames as frames
 from .analysis import plots as plots
-from .analysis.frames import bottleneck as bottleneck
 from .analysis.frames import ecdf as ecdf
 from .analysis.frames import headline as headline
 from .analysis.frames import littles_law as littles_law
@@ -10,9 +9,12 @@ from .analysis.frames import per_second as per_second
 from .analysis.frames import reference as reference
 from .analysis.frames import resources as resources
 from .analysis.frames import rounds as rounds
+from .analysis.frames import utilisation as utilisation
 from .analysis.report import sentences as sentences
 from .analysis.report import tables as tables
 from .analysis.statistics import compare as compare
+from .analysis.statistics.bottleneck import bottleneck as bottleneck
+from .analysis.statistics.bottleneck import interventions as interventions
 from .errors import BadInput as BadInput
 from .errors import ClusterError as ClusterError
 from .errors import LabkitError as LabkitError

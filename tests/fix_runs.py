@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from fix_records import a_host, a_load, a_sampling, a_server
 
 from labkit.experiments.read_scaling.parameters import ReadScaling
 from labkit.lab.load.records import WRONG_ANSWER
-from labkit.run.schema import OUTCOMES, Facts, Follower, LoadBlock, Postgresql
+from labkit.run.schema import OUTCOMES, Facts, Follower, HostCpu, Intervention, LoadBlock, Postgresql
 from labkit.run.store import Run, RunStore
 
 SECOND = 1_000_000_000
@@ -51,6 +51,10 @@ class Recipe:
     server_cpu_percent: float = 60.0  # of one core, every server all the time
     sqlstate: str = "57P01"  # of the failures
     offered_per_s: float | None = None  # the requests per second that an open workload asked for
+    think_s: float = 0.0
+    host_cpu: HostCpu | None = None  # what every block notes of it
+    changes: Mapping[Intervention, float] = field(default_factory=dict)  # of short rounds -> the rate, as a factor
+    short_rounds: int = 4
     status: str = "complete"
     seed: int = 1
 
@@ -76,12 +80,37 @@ def build(root: Path, recipe: Recipe) -> Run:
                     now = block.to_ns + int(recipe.gap_s * SECOND)
                     rows = _requests(recipe, block, rng)
                     ops.write(rows)
-                    blocks.append(block.changed(requests=len(rows["start_ns"])))
+                    blocks.append(_with_counts(block, rows))
+    now = _short_rounds(run, recipe, rng, blocks, now)
     with run.writer("samples", "sampler") as samples:
         samples.write(_samples(recipe, now))
     run.update(blocks=blocks)
     run.mark(recipe.status, "the load was interrupted" if recipe.status == "failed" else None)
     return run
+
+
+def _short_rounds(run: Run, recipe: Recipe, rng: np.random.Generator, blocks: list[LoadBlock], now: int) -> int:
+    """After the measured rounds: in each, one of the changes or none, on the first arm of every workload."""
+    changes: dict[Intervention, float] = {"nothing": 1.0, **recipe.changes} if recipe.changes else {}
+    for workload in recipe.workloads:
+        for turn in range(recipe.short_rounds):
+            for change, factor in changes.items():
+                rate = factor * recipe.rates.get((workload, ARMS[0]), recipe.rate)
+                slower = replace(recipe, block_s=0.4, warmup_s=0.2, rates={(workload, ARMS[0]): rate})
+                block = _block(slower, len(blocks), workload, ARMS[0], turn, now)
+                block = block.changed(phase="intervention", intervention=change)
+                rows = _requests(slower, block, rng)
+                with run.writer("ops", block.block) as ops:
+                    ops.write(rows)
+                blocks.append(_with_counts(block, rows))
+                now = block.to_ns + SECOND // 10
+    return now
+
+
+def _with_counts(block: LoadBlock, rows: dict[str, Any]) -> LoadBlock:
+    done = rows["start_ns"] + rows["latency_ns"]
+    measured = int(((done >= block.warm_until_ns) & (done < block.to_ns)).sum())
+    return block.changed(requests=len(done), measured=measured)
 
 
 def _facts() -> Facts:
@@ -115,6 +144,9 @@ def _block(recipe: Recipe, number: int, workload: str, arm: str, turn: int, now:
         warm_until_ns=warm,
         to_ns=warm + int(recipe.block_s * SECOND),
         vus=None if recipe.offered_per_s else recipe.vus,
+        think_s=recipe.think_s,
+        host_cpu=recipe.host_cpu,
+        disturbed=recipe.host_cpu and recipe.host_cpu.disturbed,
         offered_per_s=recipe.offered_per_s,
         connections=dict.fromkeys(SERVING[arm], 4) if recipe.pools_to_each_node else SERVING[arm],
         generator_cpu_percent=recipe.generator_cpu_percent,
@@ -128,7 +160,8 @@ def _requests(recipe: Recipe, block: LoadBlock, rng: np.random.Generator) -> dic
     rate = recipe.rates.get(key, recipe.rate) * rng.normal(1, 0.01)
     # Answers come evenly from the start of the warm-up until after the end of the block.
     done = np.arange(block.from_ns, block.to_ns + SECOND // 4, SECOND / rate).astype(np.int64)
-    latency = rng.gamma(20, recipe.vus / rate / 20 * SECOND, len(done)).astype(np.int64)
+    mean_s = recipe.vus / rate - recipe.think_s
+    latency = rng.gamma(20, mean_s / 20 * SECOND, len(done)).astype(np.int64)
     outcome = np.zeros(len(done), np.int32)
     sqlstate = np.zeros(len(done), np.int32)
     inside = np.flatnonzero((done >= block.warm_until_ns) & (done < block.to_ns))

@@ -40,6 +40,11 @@ def whole(value: float | None) -> str:
     return UNKNOWN if value is None or math.isnan(value) else f"{value:,.0f}"
 
 
+def cores(value: float | None) -> str:
+    """CPU in cores, with two decimals; a dash for what is unknown."""
+    return UNKNOWN if value is None or math.isnan(value) else f"{value:.2f}"
+
+
 def percent(share: float, *, signed: bool = True) -> str:
     """A share as percent with one decimal: 0.031 is +3.1 %."""
     if math.isnan(share):

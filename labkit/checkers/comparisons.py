@@ -32,7 +32,7 @@ def comparisons(experiment: str, blocks: Sequence[Block]) -> list[Comparison]:
     """The comparisons that a run makes, in the order of its arms; none where arms are not compared."""
     if costs := [block for block in blocks if isinstance(block, CostBlock)]:
         return _of_costs(costs)
-    sides = _sides([block for block in blocks if isinstance(block, LoadBlock)])
+    sides = _sides([block for block in blocks if isinstance(block, LoadBlock) and block.counts])
     if experiment in _READS:
         return of_reads(sides)
     pairs = ((OPEN, CLOSED), SELF) if experiment == "measuring-honestly" else ()

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from fix_records import a_load
+from fix_records import a_host_cpu, a_load
 from fix_runs import NODES, SECOND, UNMEASURED
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from labkit.analysis import frames
 from labkit.analysis.frames.diagnosis import WRONG_ANSWER
 from labkit.analysis.report import tables
+from labkit.analysis.statistics import compare
 from labkit.errors import RunUnreadable
 from labkit.experiments.read_scaling import findings as conclusions
 from labkit.lab.load import records
@@ -180,26 +181,18 @@ def test_what_was_not_measured_has_a_reason_and_no_rows(recorded_run: Run) -> No
     assert not usage["metric"].isin(missing["metric"]).any()
 
 
-@pytest.mark.parametrize(
-    ("recipe", "limit"),
-    [
-        ({"generator_cpu_percent": 95.0, "host_cpu_percent": 99.0}, "client"),
-        ({"host_cpu_percent": 97.0}, "host"),
-        ({"pool_busy_fraction": 0.97, "wait_share": 0.8}, "pool"),
-        ({"pool_busy_fraction": 0.97, "wait_share": 0.3}, "none"),
-        ({}, "none"),
-    ],
-)
-def test_bottleneck_names_the_first_limit_that_was_reached(
-    make_run: MakeRun, recipe: dict[str, float], limit: str
-) -> None:
-    found = frames.bottleneck(make_run(rounds=1, **recipe))
-    assert set(found["limit"]) == {limit}
-    assert found["servers_cpu_percent"].to_numpy() == pytest.approx(180)
-    assert found["pg2_cpu_percent"].to_numpy() == pytest.approx(60)
+def test_what_was_busy_is_in_cores_and_adds_up_to_the_machine(make_run: MakeRun) -> None:
+    found = frames.utilisation(make_run(rounds=1, host_cpu=a_host_cpu(others=0.1, idle=0.4)))
+    parts = found[[name for name in found if name.endswith("_cores")]]
+    assert parts.sum(axis="columns").to_numpy() == pytest.approx(2)
+    assert found["pg1_cores"].to_numpy() == pytest.approx(0.8)
+    assert found["others_cores"].to_numpy() == pytest.approx(0.1)
+    table = tables.utilisation(make_run(rounds=1, host_cpu=a_host_cpu()))
+    assert {"pg1, cores", "load generator, cores", "other programs, cores", "idle, cores"} <= set(table.columns)
+    assert not any("% of" in name for name in table.columns), "one unit for all of it"
 
 
-def test_a_cpu_limit_that_holds_a_server_back_is_the_bottleneck(make_run: MakeRun) -> None:
+def test_time_that_a_cpu_limit_held_a_server_back_is_told(make_run: MakeRun) -> None:
     run = make_run(rounds=1)
     t_ns = np.arange(0, run.blocks[-1].to_ns, SECOND // 2)
     with run.writer("samples", "throttling") as part:
@@ -211,16 +204,20 @@ def test_a_cpu_limit_that_holds_a_server_back_is_the_bottleneck(make_run: MakeRu
                 "value": t_ns / SECOND * 0.4,
             }
         )
-    found = frames.bottleneck(run)
-    assert set(found["limit"]) == {"servers"}
-    assert found["throttled_percent"].to_numpy() == pytest.approx(40)
+    assert frames.utilisation(run)["throttled_percent"].to_numpy() == pytest.approx(40)
 
 
-def test_a_bottleneck_says_when_the_servers_cpu_was_not_measured(make_run: MakeRun) -> None:
-    for host, limit in ((97.0, "host"), (20.0, "none")):
-        found = frames.bottleneck(make_run(rounds=1, server_cpu_percent=np.nan, host_cpu_percent=host))
-        assert set(found["limit"]) == {limit}
-        assert found["reason"].str.endswith("the CPU of the servers was not measured").all()
+def test_short_rounds_and_replaced_ones_are_in_no_figure(make_run: MakeRun) -> None:
+    plain = make_run(rounds=3, seed=5)
+    run = make_run(rounds=3, seed=5, changes={"connections doubled": 2.0})
+    for frame_of in (frames.headline, frames.rounds, frames.per_second, frames.ecdf, frames.littles_law, frames.blocks):
+        pd.testing.assert_frame_equal(frame_of(run), frame_of(plain))
+    assert len(frames.resources(run)) == len(frames.resources(plain))
+    run = make_run(rounds=3, seed=5)
+    run.update(blocks=[block.changed(replaced=block.round == 1) for block in run.blocks])
+    assert set(frames.rounds(run)["round"]) == {0, 2}
+    assert frames.headline(run)["measured_s"].to_numpy() == pytest.approx(4)
+    assert set(compare.arms(run)["n"]) == {2}
 
 
 def test_littles_law_holds_for_what_it_should_and_flags_what_it_should_not(make_run: MakeRun) -> None:
@@ -303,4 +300,4 @@ def test_a_block_too_short_for_a_sample_has_no_resources(make_run: Callable[...,
     short = [block.changed(from_ns=block.from_ns + 1, to_ns=block.from_ns + 2) for block in run.blocks]
     run.update(blocks=[block.changed(warm_until_ns=block.from_ns) for block in short])
     assert frames.resources(run).empty
-    assert frames.bottleneck(run)["limit"].tolist() == ["none"] * 4
+    assert frames.utilisation(run)["throttled_percent"].isna().all()

@@ -13,13 +13,16 @@ after the warm-up. Latency is that of requests answered rightly; the others are 
     resources(run)     what the samples say, counters as rates
     disk_space(run)    what the servers occupied, first and last
     not_measured(run)  what they cannot say, and why
-    bottleneck(run)    which of client, host, servers or pool was at its limit
+    utilisation(run)   how busy servers, load generator, lab, other programs and connections were
+    host_cpu(run)      who used the machine's CPU in each block
+    disturbances(run)  that other programs took CPU from the measurement, if they did
     littles_law(run)   whether users, throughput and latency fit together
     validity(run)      what makes the measurement worthless, if anything
     reference()        the original report's figures in the shape of headline
 """
 
-from labkit.analysis.frames.diagnosis import bottleneck, littles_law, spoiled, validity
+from labkit.analysis.frames.diagnosis import littles_law, spoiled, utilisation, validity
+from labkit.analysis.frames.host_cpu import disturbances, host_cpu
 from labkit.analysis.frames.original import reference
 from labkit.analysis.frames.requests import ecdf, errors, headline, is_open, per_second, rounds
 from labkit.analysis.frames.samples import disk_space, not_measured, resources
@@ -27,11 +30,12 @@ from labkit.analysis.frames.single_blocks import blocks
 
 __all__ = [
     "blocks",
-    "bottleneck",
     "disk_space",
+    "disturbances",
     "ecdf",
     "errors",
     "headline",
+    "host_cpu",
     "is_open",
     "littles_law",
     "not_measured",
@@ -40,5 +44,6 @@ __all__ = [
     "resources",
     "rounds",
     "spoiled",
+    "utilisation",
     "validity",
 ]

@@ -1,4 +1,4 @@
-"""What limited a run, and whether its figures can be believed."""
+"""How busy everything was in a run, and whether its figures can be believed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from labkit.analysis.frames.host_cpu import account_of, in_cores
 from labkit.analysis.frames.requests import Block, errors, groups, headline
 from labkit.analysis.frames.rows import each
 from labkit.analysis.frames.samples import resources
@@ -15,54 +16,42 @@ from labkit.run.schema import WRONG_ANSWER, LoadBlock
 from labkit.run.store import Run
 
 GENERATOR_LIMIT = 90.0  # percent of the one core that the load generator's event loop can use
-HOST_LIMIT = 90.0  # percent of all cores
-THROTTLED_LIMIT = 5.0  # percent of the time that a CPU limit kept a server waiting
-POOL_LIMIT = 0.9  # share of connection time in use
-WAIT_LIMIT = 0.5  # share of the latency spent waiting for a connection
 ERROR_LIMIT = 0.01  # share of requests
 DEVIATION_LIMIT = 5.0  # percent
 
 
-def bottleneck(run: Run) -> pd.DataFrame:
-    """One row per workload and arm: how busy everything was, and what was at its limit.
+def utilisation(run: Run) -> pd.DataFrame:
+    """One row per workload and arm: how busy everything was. What limited it is for interventions to say.
 
-    workload, arm: str. client_cpu_percent: float, the load generator, percent of one core. <node>_cpu_percent: float,
-    each server, percent of one core; servers_cpu_percent: their sum. host_cpu_percent: float, percent of all cores,
-    whichever process used them. throttled_percent: float, the largest share of time a CPU limit held a server back.
-    pool_busy: float, share of connection time in use, 0 to 1. wait_share: float, waiting for a connection as a share
-    of latency, 0 to 1. limit: str. reason: str, a sentence. What was not measured is NaN.
-
-    The first rule that holds gives `limit`:
-
-    client   the generator used more than 90 % of a core: it measured itself, the servers could have done more
-    host     more than 90 % of all cores were busy: servers and generator competed for them
-    servers  a CPU limit kept a server waiting for more than 5 % of the time
-    pool     connections were busy more than 90 % of the time and waiting for one was more than half of the latency
-    none     nothing that was measured was at its limit: if that is all, more users or a higher rate would give more
+    workload, arm: str. In cores of the machine that drove the run: generator_cores: float, all load generators.
+    <node>_cores: float, each server. lab_cores, others_cores, idle_cores, stolen_cores: float, see `host_cpu`; together
+    they are the machine's, if its servers ran on it. throttled_percent: float, the largest share of time a CPU limit
+    held a server back. pool_busy: float, share of connection time in use, 0 to 1. wait_share: float, waiting for a
+    connection as a share of latency, 0 to 1. What was not measured is NaN.
     """
     usage = resources(run)
     rows = []
     for workload, arm, blocks in groups(run):
         mine = usage[(usage["workload"] == workload) & (usage["arm"] == arm)]
         mean = mine.groupby(["metric", "node"])["value"].mean()
-        servers = {node: value for node, value in _of(mean, "cpu_percent").items() if node not in _NO_SERVER}
-        row: dict[str, Any] = {
-            "workload": workload,
-            "arm": arm,
-            "client_cpu_percent": _weighted(blocks, lambda facts: facts.generator_cpu_percent),
-            "servers_cpu_percent": sum(servers.values()) if servers else np.nan,
-            "host_cpu_percent": _of(mean, "cpu_percent").get("host", np.nan),
+        account = account_of(run, [block.facts for block in blocks])
+        row: dict[str, Any] = {"workload": workload, "arm": arm}
+        if account is None:
+            known = {node: value / 100 for node, value in _of(mean, "cpu_percent").items() if node != "host"}
+            row |= {f"{node}_cores": value for node, value in sorted(known.items())}
+        else:
+            row |= {f"{name}_cores": value for name, value in in_cores(account).items() if name != "cores"}
+        row |= {
             "throttled_percent": max(_of(mean, "throttled_percent").values(), default=np.nan),
             "pool_busy": _weighted(blocks, lambda facts: facts.pool_busy_fraction),
             "wait_share": _wait_share(blocks),
         }
-        row |= {f"{node}_cpu_percent": value for node, value in sorted(servers.items())}
-        limit, reason = _limit(row)
-        rows.append(row | {"limit": limit, "reason": reason})
-    return pd.DataFrame(rows)
+        rows.append(row)
+    frame = pd.DataFrame(rows)
+    return frame.reindex(columns=[*frame.columns, *(name for name in _PARTS if name not in frame)])
 
 
-_NO_SERVER = ("host", "generator")
+_PARTS = ("generator_cores", "lab_cores", "others_cores", "idle_cores", "stolen_cores")
 
 
 def _of(mean: Any, metric: str) -> dict[str, float]:
@@ -79,29 +68,6 @@ def _wait_share(blocks: list[Block]) -> float:
     latency = sum(float(block.latency_ms[block.ok].sum(dtype=np.float64)) for block in blocks)
     wait = sum(float(block.wait_ms[block.ok].sum(dtype=np.float64)) for block in blocks)
     return wait / latency if latency else float("nan")
-
-
-_UNSEEN = "the CPU of the servers was not measured"
-
-
-def _limit(row: dict[str, Any]) -> tuple[str, str]:
-    client, host, throttled = row["client_cpu_percent"], row["host_cpu_percent"], row["throttled_percent"]
-    servers = row["servers_cpu_percent"]
-    if client > GENERATOR_LIMIT:
-        return "client", f"the load generator used {client:.0f} % of its core: it measured itself"
-    if host > HOST_LIMIT:
-        busy = f"{host:.0f} % of all cores were busy"
-        if np.isnan(servers):
-            return "host", f"{busy} where the load generator ran ({client:.0f} % of a core); {_UNSEEN}"
-        shares = f"servers {servers:.0f} %, load generator {client:.0f} % of a core"
-        return "host", f"{busy} ({shares}): they competed for the same CPU"
-    if throttled > THROTTLED_LIMIT:
-        return "servers", f"a CPU limit kept a server waiting {throttled:.0f} % of the time"
-    if row["pool_busy"] > POOL_LIMIT and row["wait_share"] > WAIT_LIMIT:
-        return "pool", f"{row['wait_share']:.0%} of the latency was waiting for a connection, all of them in use"
-    if np.isnan(servers):
-        return "none", f"nothing that was measured was at its limit; {_UNSEEN}"
-    return "none", "nothing was at its limit: more users, or a higher rate, would give more throughput"
 
 
 def littles_law(run: Run) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -56,16 +56,35 @@ _READ: WeakKeyDictionary[Run, list[Block]] = WeakKeyDictionary()
 
 
 def measured(run: Run) -> list[Block]:
-    """The blocks with their measured requests, in the order they ran. Raises RunUnreadable if there are none."""
+    """The blocks that count, with their measured requests, in the order they ran. Raises RunUnreadable if there are
+    none."""
     if run in _READ:
         return _READ[run]
-    facts = run.blocks_of(LoadBlock)
+    facts = counted(run)
     if not facts:
         raise RunUnreadable(f"{run.id} has no finished block: it was cut off before anything was measured")
+    blocks = _with_requests(facts, run.batches("ops", _COLUMNS))
+    if run.status != "started":
+        _READ[run] = blocks
+    return blocks
+
+
+def counted(run: Run) -> list[LoadBlock]:
+    """The blocks that figures are made of: no short rounds, none that another one stands for."""
+    return [block for block in run.blocks_of(LoadBlock) if block.counts]
+
+
+def short_rounds(run: Run) -> list[Block]:
+    """The blocks after the measured ones, in each of which one thing was changed, or nothing."""
+    facts = [block for block in run.blocks_of(LoadBlock) if block.intervention]
+    return _with_requests(facts, (batch for block in facts for batch in run.batches("ops", _COLUMNS, block.block)))
+
+
+def _with_requests(facts: Sequence[LoadBlock], batches: Iterable[pd.DataFrame]) -> list[Block]:
     by_number = {block.block: block for block in facts}
     pieces: dict[int, list[tuple[Any, ...]]] = {number: [] for number in by_number}
     errors: dict[int, Counter[str]] = {number: Counter() for number in by_number}
-    for batch in run.batches("ops", _COLUMNS):
+    for batch in batches:
         numbers = batch["block"].to_numpy()
         # Requests of a block that was cut off have no measured part to belong to.
         for number in by_number.keys() & {int(number) for number in np.unique(numbers)}:
@@ -78,8 +97,6 @@ def measured(run: Run) -> list[Block]:
         found = pieces.pop(block.block)
         done_s, latency_ms, wait_ms, ok = map(np.concatenate, zip(_no_rows(), *found, strict=True))
         blocks.append(Block(block, begins_s, done_s, latency_ms, wait_ms, ok, errors[block.block]))
-    if run.status != "started":
-        _READ[run] = blocks
     return blocks
 
 
@@ -181,7 +198,7 @@ def _offered(blocks: Sequence[Block]) -> float:
 
 def is_open(run: Run) -> bool:
     """Whether requests were asked for at a rate, so that throughput is what was asked and not a result."""
-    return any(facts.offered_per_s is not None for facts in run.blocks_of(LoadBlock))
+    return any(facts.offered_per_s is not None for facts in counted(run))
 
 
 def errors(run: Run) -> pd.DataFrame:

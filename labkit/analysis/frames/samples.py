@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from labkit.analysis.frames.requests import timeline
-from labkit.run.schema import LoadBlock
+from labkit.analysis.frames.requests import counted, timeline
 from labkit.run.store import Run
 
 # Counter -> name and factor of the rate that is made of it.
 _RATES = {
     "cpu_seconds_total": ("cpu_percent", 100.0),
+    "cpu_busy_seconds_total": ("cpu_busy_cores", 1.0),
+    "cpu_idle_seconds_total": ("cpu_idle_cores", 1.0),
+    "cpu_stolen_seconds_total": ("cpu_stolen_cores", 1.0),
     "throttled_seconds_total": ("throttled_percent", 100.0),
     "read_bytes_total": ("read_bytes_per_s", 1.0),
     "written_bytes_total": ("written_bytes_per_s", 1.0),
@@ -25,15 +27,15 @@ def resources(run: Run) -> pd.DataFrame:
     """Samples on the time axis of their arm, the rounds joined end to end.
 
     workload, arm: str. round: int. second: float, measured seconds of the arm; a rate stands at the middle of its
-    interval. node: str, a server, `host` or `generator`. metric: str, with its unit in the name: cpu_percent of a
-    server or the generator is percent of one core, of the host percent of all its cores; cpu_percent_of_limit is
-    percent of what a server may use; lag_bytes, lag_s, memory_bytes, read_bytes_per_s …
+    interval. node: str, a server, `host`, `generator` or `lab`. metric: str, with its unit in the name: cpu_percent
+    of a server, the generator or the lab is percent of one core, of the host percent of all its cores;
+    cpu_percent_of_limit is percent of what a server may use; lag_bytes, lag_s, memory_bytes, read_bytes_per_s …
     value: float. What was not measured has no rows.
 
     A rate is made of two neighbouring samples of one block, never of two blocks. A counter that fell (the server
     was restarted) gives no rate for that interval.
     """
-    blocks = run.blocks_of(LoadBlock)
+    blocks = counted(run)
     if not run.has("samples") or not blocks:
         return _empty()
     samples = run.table("samples").sort_values("t_ns", kind="stable")

@@ -32,10 +32,11 @@ def blocks(run: Run) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def generator_limited(run: Run) -> list[str]:
-    """Which of the blocks the load generator could not have done better, as words; empty if none."""
-    return [
+def generator_busy(run: Run) -> list[str]:
+    """What was asked where a load generator used more than 90 % of its core, as words; empty if it never did."""
+    found = [
         f"{row.arm} at {row.vus:.0f} users" if not np.isnan(row.vus) else f"{row.arm} at {row.offered_per_s:,.0f}/s"
         for row in each(blocks(run))
         if row.generator_cpu_percent > GENERATOR_LIMIT
     ]
+    return list(dict.fromkeys(found))

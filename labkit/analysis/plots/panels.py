@@ -105,7 +105,7 @@ def _by(key: str, unit: str, *, scale: float = 1.0, short: Callable[[str], str] 
 
 
 def _order(name: str) -> tuple[int, int, str]:
-    return (name in ("host", "generator"), len(name), name)
+    return (name in ("host", "generator", "lab"), len(name), name)
 
 
 _CONNECTIONS = tuple(f"connections_{state}" for state in ("active", "idle", "idle_in_transaction", "other"))
@@ -123,7 +123,7 @@ SERVICE = Panel("latency without that wait", _quantiles("service_", "service tim
 ECDF = Panel("distribution of latency", ecdf)
 CONNECTIONS = _panel("open connections", _CONNECTIONS, "connections", "servers")
 ACTIVE = _panel("connections running a query", "connections_active", "connections", "servers")
-CPU = _panel("CPU of servers and load generator", "cpu_percent", "% of one core", "servers")
+CPU = _panel("CPU of servers, load generator and lab", "cpu_percent", "% of one core", "servers")
 CPU_OF_LIMIT = _panel("CPU of the servers, of their limit", "cpu_percent_of_limit", "% of limit", "servers")
 HOST_CPU = _panel("CPU of the host", "cpu_percent", "% of all cores", "host")
 THROTTLED = _panel("time a CPU limit kept a server waiting", "throttled_percent", "% of time", "servers")

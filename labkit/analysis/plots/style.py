@@ -18,7 +18,7 @@ BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", 
 BLACK, GREY = "#000000", "#767676"
 
 _ARM_COLOURS = {"primary-only": BLUE, "replicas-round-robin": VERMILLION}
-_NODES = {"host": (BLACK, "-"), "generator": (PURPLE, "-.")}
+_NODES = {"host": (BLACK, "-"), "generator": (PURPLE, "-."), "lab": (GREY, ":")}
 _SERVERS = [(BLUE, "-"), (VERMILLION, "--"), (GREEN, ":"), (ORANGE, "-."), (SKY, "--"), (PURPLE, ":")]
 _OTHERS = [GREEN, PURPLE, ORANGE, SKY, BLACK]
 _MODE_COLOURS = {"async": VERMILLION, "FIRST 1": ORANGE, "ANY 1": BLUE, "ANY 2": GREEN}
@@ -60,7 +60,7 @@ def arm_colour(arm: str) -> str:
 
 
 def node_style(node: str) -> dict[str, Any]:
-    """Colour and dashes of a server, of the host or of the load generator."""
+    """Colour and dashes of a server, of the host, of the load generator or of the lab."""
     number = int("".join(filter(str.isdigit, node)) or 1) - 1
     colour, dashes = _NODES.get(node) or _SERVERS[number % len(_SERVERS)]
     return {"color": colour, "linestyle": dashes}

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from labkit.analysis.frames import single_blocks
+from labkit.analysis.frames.diagnosis import GENERATOR_LIMIT
 from labkit.analysis.frames.rows import each
 from labkit.analysis.statistics import compare
+from labkit.analysis.statistics.bottleneck import WORDS
 from labkit.analysis.words import Sentences, arm_in_prose, interval, percent
 from labkit.checkers.comparisons import CONNECTIONS
 from labkit.run.store import Run
@@ -75,6 +78,23 @@ def difference(row: Any, other: str = "", where: str = "", against: str = "") ->
         return _capital(f"{other} answered {size} {more} {what} than {against} ({limits}).")
     higher = "higher" if row.relative > 0 else "lower"
     return _capital(f"{what} was {size} {higher} on {other} than on {against} ({limits}).")
+
+
+def limit(row: Any) -> str:
+    """One sentence for one row of `bottleneck`: what limited throughput, and how that is known."""
+    return f"What limited {row.workload} on {arm_in_prose(row.arm)}: {WORDS[row.limit]} ({row.reason})."
+
+
+def generator_busy(run: Run) -> list[str]:
+    """Where the load generator had hardly any time left, which is no proof that it was the limit; empty if nowhere."""
+    where = single_blocks.generator_busy(run)
+    if not where:
+        return []
+    named = f"{', '.join(where[:4])} and {len(where) - 4} more" if len(where) > 4 else ", ".join(where)
+    return [
+        f"The load generator used more than {GENERATOR_LIMIT:.0f} % of its core ({named}): it may have measured "
+        "itself; raise `processes` to see."
+    ]
 
 
 def _capital(sentence: str) -> str:

@@ -13,7 +13,9 @@ from labkit.analysis import frames
 from labkit.analysis.frames.diagnosis import DEVIATION_LIMIT
 from labkit.analysis.frames.rows import each, matching
 from labkit.analysis.statistics import compare
-from labkit.analysis.words import UNKNOWN, Words, arm_words, interval, number, percent, whole
+from labkit.analysis.statistics.bottleneck import WORDS, interventions
+from labkit.analysis.statistics.bottleneck import bottleneck as find_bottleneck
+from labkit.analysis.words import UNKNOWN, Words, arm_words, cores, interval, number, percent
 from labkit.run.store import Run
 from labkit.units import MIB, gib
 
@@ -127,23 +129,45 @@ def two_runs(a: Run, b: Run) -> pd.DataFrame:
 
 
 def bottleneck(run: Run) -> pd.DataFrame:
-    """How busy everything was and what was at its limit; rows: workload and arm."""
-    found = frames.bottleneck(run)
-    named = ("client_cpu_percent", "servers_cpu_percent", "host_cpu_percent")
-    servers = [column for column in found.columns if column.endswith("_cpu_percent") and column not in named]
+    """What each change did to throughput, with its 95 % interval, and what limited it; rows: workload and arm."""
+    tried = interventions(run)
+    columns = list(dict.fromkeys(tried["intervention"]))
+    rows = {}
+    for row in each(find_bottleneck(run)):
+        found = dict.fromkeys(columns, "not tried")
+        for change in each(matching(tried, workload=row.workload, arm=row.arm)):
+            found[change.intervention] = f"{percent(change.relative)} ({interval(change.low, change.high)})"
+        rows[row.workload, arm_words(row.arm)] = found | {"limit": WORDS[row.limit]}
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    table.index = pd.MultiIndex.from_tuples(table.index)
+    return Words(table)
+
+
+def utilisation(run: Run) -> pd.DataFrame:
+    """How busy everything was; rows: workload and arm. CPU is in cores of the machine that drove the run."""
+    found = frames.utilisation(run)
+    parts = [name for name in _PARTS if name in found]
+    servers = [name for name in found.columns if name.endswith("_cores") and name not in _PARTS]
     table = pd.DataFrame(
         {
             "workload": found["workload"],
             "arm": found["arm"].map(arm_words),
-            "generator, % of a core": found["client_cpu_percent"].map(whole),
-            **{f"{c.removesuffix('_cpu_percent')}, % of a core": found[c].map(whole) for c in servers},
-            "host, % of all cores": found["host_cpu_percent"].map(whole),
+            **{f"{name.removesuffix('_cores')}, cores": found[name].map(cores) for name in servers},
+            **{f"{_PARTS[name]}, cores": found[name].map(cores) for name in parts},
             "connections in use": found["pool_busy"].map(lambda share: percent(share, signed=False)),
             "wait, share of latency": found["wait_share"].map(lambda share: percent(share, signed=False)),
-            "limit": found["limit"],
         }
     )
     return table.set_index(["workload", "arm"]).rename_axis([None, None])
+
+
+_PARTS = {
+    "generator_cores": "load generator",
+    "lab_cores": "lab",
+    "others_cores": "other programs",
+    "stolen_cores": "stolen",
+    "idle_cores": "idle",
+}
 
 
 def littles_law(run: Run) -> pd.DataFrame:

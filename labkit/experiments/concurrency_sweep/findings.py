@@ -10,8 +10,9 @@ import pandas as pd
 from labkit.analysis import frames
 from labkit.analysis.frames.requests import figures, groups
 from labkit.analysis.frames.rows import each
-from labkit.analysis.frames.single_blocks import blocks, generator_limited
+from labkit.analysis.frames.single_blocks import blocks
 from labkit.analysis.report import tables
+from labkit.analysis.report.sentences import generator_busy
 from labkit.analysis.statistics import compare, usl
 from labkit.analysis.words import Sentences, Words, arm_words, not_valid, number, percent
 from labkit.checkers.comparisons import NODES
@@ -53,7 +54,7 @@ WELL_FITTED = 0.8  # share of the variance
 
 def verdicts(run: Run) -> Sentences:
     """How each arm scales with users, where its knee is, and what more nodes would give."""
-    found = Sentences()
+    found = Sentences(frames.disturbances(run))
     for row in each(scalability(run)):
         found.append(
             f"{arm_words(row.arm)}: {row.lam:,.0f} requests/s for a lone user, contention σ {100 * row.sigma:.1f} % "
@@ -76,14 +77,13 @@ def verdicts(run: Run) -> Sentences:
             f"requests/s{interval}, {more.throughput[at] / more.throughput[0]:.2f} times one node, "
             "if every further node shares as much with the others as these do."
         )
-    limited = generator_limited(run)
-    if limited:
-        found.append(f"The load generator was at its own limit ({', '.join(limited[:4])} …): raise `processes`.")
+    found += generator_busy(run)
     return Sentences([*found, *not_valid(frames.spoiled(run))])
 
 
 def lead(run: Run) -> Sentences:
-    return Sentences(sentence for sentence in verdicts(run) if "knee" in sentence or "falls" in sentence)
+    told = [sentence for sentence in verdicts(run) if "knee" in sentence or "falls" in sentence]
+    return Sentences([*frames.disturbances(run), *told])
 
 
 def levels(run: Run) -> pd.DataFrame:

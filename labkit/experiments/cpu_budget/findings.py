@@ -9,8 +9,10 @@ import pandas as pd
 
 from labkit.analysis import frames
 from labkit.analysis.frames.rows import each
+from labkit.analysis.report.sentences import limit
 from labkit.analysis.report.tables import original_differences
 from labkit.analysis.statistics import compare
+from labkit.analysis.statistics.bottleneck import bottleneck
 from labkit.analysis.words import UNKNOWN, Sentences, not_valid, number, percent
 from labkit.run.schema import LoadBlock
 from labkit.run.store import Run
@@ -85,13 +87,12 @@ def words(arm: str, nodes: int) -> str:
 
 def verdicts(run: Run) -> Sentences:
     """What replicas did under each budget, with intervals, and what spoils the measurement."""
-    found = Sentences()
+    found = Sentences(frames.disturbances(run))
     for row in each(speedup(run)):
         if row.arm != compare.ARMS[0]:
             found.append(_answered(row))
     found += _original(run)
-    for row in each(frames.bottleneck(run)):
-        found.append(f"What limited {row.workload} on {row.arm}: {row.limit} ({row.reason}).")
+    found += map(limit, each(bottleneck(run)))
     return Sentences([*found, *not_valid(frames.validity(run))])
 
 
@@ -129,4 +130,5 @@ def original_rates() -> list[float]:
 def lead(run: Run) -> Sentences:
     """The answer in short: the widest arm of every budget."""
     widest = speedup(run).groupby("workload", sort=False).tail(1)
-    return Sentences([*not_valid(frames.validity(run)), *(_answered(row) for row in each(widest) if row.nodes > 1)])
+    said = (_answered(row) for row in each(widest) if row.nodes > 1)
+    return Sentences([*frames.disturbances(run), *not_valid(frames.validity(run)), *said])

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from labkit.checkers import offered
 from labkit.experiments.max_throughput.parameters import MaxThroughput
 from labkit.experiments.stage import on_cluster, reading, recorded
 from labkit.lab.load.arrivals import Open
@@ -15,8 +16,6 @@ from labkit.lab.load.blocks import latencies_ms
 from labkit.lab.workloads import workload
 from labkit.run.schema import DROPPED, Cell, LoadBlock
 from labkit.run.store import Run
-
-_LATE = 0.99  # of the rate that was asked for: below it, requests pile up
 
 
 def max_throughput(parameters: MaxThroughput, executor: Executor | None = None) -> Run:
@@ -64,9 +63,7 @@ def _why_not(run: Run, block: LoadBlock, limit_ms: float) -> list[str]:
     failed = sum(count for state, count in block.sqlstates.items() if state != DROPPED)
     if failed:
         reasons.append(f"{failed} failed")
-    # A Poisson count strays by its square root: five of them are no chance.
-    expected = asked_per_s * block.measured_s
-    if len(latency) < _LATE * expected - 5 * math.sqrt(expected):
+    if not offered.met(len(latency), asked_per_s, block.measured_s):
         reasons.append(f"answered {len(latency) / block.measured_s:.0f}/s of {asked_per_s:.0f}/s")
     return reasons
 

@@ -7,8 +7,9 @@ import pandas as pd
 from labkit.analysis import frames
 from labkit.analysis.frames.requests import figures, groups
 from labkit.analysis.frames.rows import each
-from labkit.analysis.frames.single_blocks import blocks, generator_limited
+from labkit.analysis.frames.single_blocks import blocks
 from labkit.analysis.report import tables
+from labkit.analysis.report.sentences import generator_busy
 from labkit.analysis.words import Sentences, arm_words, not_valid, number
 from labkit.run.store import Run
 
@@ -18,7 +19,7 @@ def verdicts(run: Run) -> Sentences:
     p, rate, every = run.parameters, run.record.found_per_s, blocks(run)
     where = f"{p['workload']} on {arm_words(p['arm'])}"
     limit = f"a p99 latency of at most {p['p99_limit_ms']:g} ms"
-    found = Sentences()
+    found = Sentences(frames.disturbances(run))
     if rate is None:
         found.append(f"Not even {p['rate_low']:,.0f} requests per second held {limit} for {where}.")
     else:
@@ -33,9 +34,7 @@ def verdicts(run: Run) -> Sentences:
             found.append(f"The lowest higher rate that failed was {lowest.offered_per_s:,.0f}/s: {lowest.reasons}.")
         else:
             found.append("No higher rate was tried: raise `rate_high`.")
-    limited = generator_limited(run)
-    if limited:
-        found.append(f"The load generator was at its own limit ({', '.join(limited)}): raise `processes`.")
+    found += generator_busy(run)
     return Sentences([*found, *not_valid(frames.spoiled(run))])
 
 
@@ -48,7 +47,7 @@ def validity(run: Run) -> list[str]:
 
 
 def lead(run: Run) -> Sentences:
-    return Sentences(verdicts(run)[:1])
+    return Sentences(verdicts(run)[: len(frames.disturbances(run)) + 1])
 
 
 def headline(run: Run) -> pd.DataFrame:

@@ -49,7 +49,7 @@ def verdicts(run: Run) -> Sentences:
     """What a closed loop did not see, and how often a comparison of equals found a difference."""
     head = {row.arm: row for row in each(frames.headline(run))}
     closed, opened = head[CLOSED], head[OPEN]
-    found = Sentences()
+    found = Sentences(frames.disturbances(run))
     stall_ms = 1e3 * float(run.parameters["stall_s"])
     found.append(
         f"The server stood still for {stall_ms:.0f} ms. The open workload's p99 was {number(opened.p99_ms)} ms, "
@@ -83,7 +83,7 @@ def verdicts(run: Run) -> Sentences:
 
 
 def lead(run: Run) -> Sentences:
-    return Sentences(verdicts(run)[:1])
+    return Sentences(verdicts(run)[: len(frames.disturbances(run)) + 1])
 
 
 COLD, CLOSED, OPEN = "cold start", "closed loop", "open, constant rate"

@@ -7,9 +7,10 @@ from typing import Any
 from labkit.analysis import frames
 from labkit.analysis.frames.rows import each, matching
 from labkit.analysis.report import tables
-from labkit.analysis.report.sentences import confounded, of_arms
+from labkit.analysis.report.sentences import confounded, limit, of_arms
 from labkit.analysis.report.tables import original_differences
 from labkit.analysis.statistics import compare
+from labkit.analysis.statistics.bottleneck import bottleneck
 from labkit.analysis.words import Sentences, arm_in_prose, not_valid, number, percent
 from labkit.run.store import Run
 
@@ -21,18 +22,17 @@ validity = frames.validity
 
 def verdicts(run: Run) -> Sentences:
     """What a read-scaling run shows: differences, the original's beside them, what limited it, what spoils it."""
-    found = Sentences()
+    found = Sentences(frames.disturbances(run))
     original = original_differences()
     several = {(each.arm, each.against) for each in compare.comparisons(run) if len(each.differs) > 1}
     for row in each(compare.arms(run, _telling(run, "requests_per_s", "p99_ms"))):
         found.append(of_arms(run, row))
         same = matching(original, workload=row.workload, arm=row.arm, metric=row.metric)
         found += [_beside(row, value, alike=(row.arm, row.against) in several) for value in same["relative"].dropna()]
-    if not found:
+    if len(found) == len(frames.disturbances(run)):
         found.append("Only one arm was measured, so there is nothing to compare: name two in `arms`.")
     found += confounded(run)
-    for row in each(frames.bottleneck(run)):
-        found.append(f"What limited {row.workload} on {arm_in_prose(row.arm)}: {row.limit} ({row.reason}).")
+    found += map(limit, each(bottleneck(run)))
     for row in each(frames.littles_law(run)):
         if not row.ok:
             found.append(
@@ -46,7 +46,7 @@ def verdicts(run: Run) -> Sentences:
 def lead(run: Run) -> Sentences:
     """The answer in short: of each load what replicas changed and what connections did, and what spoils the run."""
     rates = compare.arms(run, _telling(run, "requests_per_s"))
-    found = Sentences()
+    found = Sentences(frames.disturbances(run))
     for _, rows in rates.groupby("workload", sort=False):
         first, *others = (of_arms(run, row).removesuffix(".") for row in each(rows))
         found.append("; ".join([first, *(other[0].lower() + other[1:] for other in others)]) + ".")

@@ -1,0 +1,111 @@
+"""Who used the CPU of the machine that drove a run, and whether other programs disturbed it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import pandas as pd
+
+from labkit.analysis.frames.requests import counted
+from labkit.checkers import host_cpu as checker
+from labkit.checkers.host_cpu import BUSY, HOST, IDLE, PROCESSES, Account, Series, pooled
+from labkit.run.schema import HostCpu, LoadBlock
+from labkit.run.store import Run
+
+_PARTS = ("cores", "generator", "lab", "others", "idle", "stolen")
+
+
+def host_cpu(run: Run) -> pd.DataFrame:
+    """One row per block that is accounted for, in the order they ran, short rounds included.
+
+    block, round: int. workload, arm, intervention: str. counts: bool, whether it is part of the run's figures. In
+    cores, adding up to `cores`: float, a column for each server on the machine by its name, generator, lab (the process
+    that drove, and its children), others, idle, stolen (by the hypervisor); NaN where it is not known, what is not
+    known of lab and stolen is among the others. disturbed: bool or None, others and stolen were more than 10 %.
+    """
+    known = accounts(run)
+    rows = []
+    for block in run.blocks_of(LoadBlock):
+        account = known[block.block]
+        if account is not None:
+            rows.append(
+                {"block": block.block, "workload": block.workload, "arm": block.arm, "round": block.round}
+                | {"intervention": block.intervention or "", "counts": block.counts}
+                | in_cores(account)
+                | {"disturbed": account.disturbed}
+            )
+    return pd.DataFrame(rows)
+
+
+def in_cores(account: HostCpu) -> dict[str, float]:
+    """The parts of an account, servers by name; NaN for what is not known."""
+    parts = {name: getattr(account, name) for name in _PARTS}
+    return dict(account.servers or {}) | {name: np.nan if value is None else value for name, value in parts.items()}
+
+
+def accounts(run: Run) -> dict[int, HostCpu | None]:
+    """Block -> its account: what the run notes, else what its samples say; None if they do not."""
+    found = {block.block: block.host_cpu for block in run.blocks_of(LoadBlock)}
+    if None in found.values() and (derived := _derived(run)):
+        for block in run.blocks_of(LoadBlock):
+            found[block.block] = block.host_cpu or derived.of(block.warm_until_ns, block.to_ns)
+    return found
+
+
+def account_of(run: Run, blocks: Iterable[LoadBlock]) -> HostCpu | None:
+    """Some blocks' accounts as one, weighted by their length; None if any of them has none."""
+    known = accounts(run)
+    mine = [(known[block.block], block.measured_s) for block in blocks]
+    whole = [(account, seconds) for account, seconds in mine if account is not None]
+    return pooled(whole) if whole and len(whole) == len(mine) else None
+
+
+def disturbances(run: Run) -> list[str]:
+    """What a reader has to know first: that other programs took CPU while figures were measured. Empty if none did,
+    or if that is not known."""
+    known, blocks = accounts(run), counted(run)
+    mine = [(known[block.block], block.measured_s) for block in blocks]
+    disturbed = [(account, seconds) for account, seconds in mine if account is not None and account.disturbed]
+    if not disturbed:
+        return []
+    mean = pooled(disturbed)
+    whom = "other programs" if mean.lab is not None else "other programs, the lab among them,"
+    stolen = f" and the hypervisor took {mean.stolen:.2f}" if mean.stolen and mean.stolen >= 0.01 else ""
+    return [
+        f"Disturbed: in {len(disturbed)} of {len(blocks)} blocks {whom} used {mean.others or 0.0:.2f} of {mean.cores} "
+        f"cores{stolen}: these are figures of a machine that was shared."
+    ]
+
+
+# The samples of a finished run are read once for all that asks here.
+_DERIVED: WeakKeyDictionary[Run, Account] = WeakKeyDictionary()
+
+
+def _derived(run: Run) -> Account | None:
+    """The account of a run that noted none, or not for all of its blocks."""
+    if run in _DERIVED:
+        return _DERIVED[run]
+    host = run.record.host
+    if host is None or not run.has("samples"):
+        return None
+    samples = run.table("samples").sort_values("t_ns", kind="stable").astype({"node": str, "metric": str})
+    blind = any(PROCESSES in reasons for reasons in run.record.not_measured.values())
+    chosen = samples[samples["metric"].isin(checker.COUNTERS)]
+    series: dict[tuple[str, str], Series] = {
+        (str(node), str(metric)): (rows["t_ns"].to_numpy(), rows["value"].to_numpy())
+        for (node, metric), rows in chosen.groupby(["node", "metric"], sort=False)
+    }
+    if (HOST, BUSY) not in series:
+        # Older runs sampled how busy the host was since the sample before, in percent of all cores.
+        percent = samples[(samples["node"] == HOST) & (samples["metric"] == "cpu_percent")]
+        times = percent["t_ns"].to_numpy()
+        seconds = np.diff(times, prepend=times[:1]) / 1e9
+        busy = np.cumsum(seconds * percent["value"].to_numpy() / 100 * host.cores)
+        series[HOST, BUSY] = times, busy
+        series[HOST, IDLE] = times, np.cumsum(seconds) * host.cores - busy
+    account = Account(series, host.cores, blind=blind)
+    if run.status != "started":
+        _DERIVED[run] = account
+    return account

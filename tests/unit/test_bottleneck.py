@@ -1,0 +1,123 @@
+"""What limited a run is what a change has shown, never how busy something was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from fix_records import a_host_cpu, a_load
+
+from labkit.analysis.report import tables
+from labkit.analysis.statistics.bottleneck import bottleneck, interventions
+from labkit.checkers import offered
+from labkit.experiments.read_scaling import findings
+from labkit.run.store import Run
+
+MakeRun = Callable[..., Run]
+USED_UP = a_host_cpu(servers={"pg1": 1.3}, generator=0.6, lab=0.03, others=0.02, idle=0.05)
+# Get-user, 1,000 users, 32 connections, servers and generator on two cores: twice the connections cost 28 %.
+CROWDED = {"connections doubled": 0.72, "users halved": 1.0, "one load generator more": 0.93}
+
+
+def on_the_primary(run: Run) -> tuple[str, str]:
+    """The verdict on get-user, and how it is known."""
+    row = bottleneck(run).iloc[0]
+    assert (row["workload"], row["arm"]) == ("get-user", "primary-only")
+    return row["limit"], row["reason"]
+
+
+def test_waiting_for_a_connection_is_no_verdict_where_more_of_them_cost_throughput(make_run: MakeRun) -> None:
+    run = make_run(host_cpu=USED_UP, changes=CROWDED, pool_busy_fraction=1.0, wait_share=0.97)
+    limit, reason = on_the_primary(run)
+    assert limit == "host"
+    assert "1.95 of 2 cores were busy (servers 1.30, load generator 0.60, lab 0.03, other programs 0.02" in reason
+    assert "connections doubled −2" in reason
+    (said,) = (s for s in findings.verdicts(run) if s.startswith("What limited get-user on the primary alone"))
+    assert said.startswith("What limited get-user on the primary alone: the CPU of the machine (")
+
+
+@pytest.mark.parametrize(
+    ("change", "limit"),
+    [
+        ("connections doubled", "pool"),
+        ("users halved", "users"),
+        ("one load generator more", "client"),
+        ("CPU limit doubled", "servers"),
+    ],
+)
+def test_the_limit_is_what_raised_throughput_however_busy_the_rest(make_run: MakeRun, change: str, limit: str) -> None:
+    found, reason = on_the_primary(make_run(host_cpu=USED_UP, changes={**CROWDED, change: 1.4}))
+    assert found == limit
+    assert change in reason
+    assert "+4" in reason or "+39" in reason
+    assert "4 rounds" in reason
+
+
+def test_of_several_changes_that_help_the_surest_names_the_limit(make_run: MakeRun) -> None:
+    limit, reason = on_the_primary(make_run(changes={"users halved": 1.2, "connections doubled": 1.6}))
+    assert limit == "pool"
+    assert reason.index("connections doubled") < reason.index("users halved"), "and the others are told"
+
+
+def test_where_nothing_helps_and_cores_are_idle_nobody_knows(make_run: MakeRun) -> None:
+    limit, reason = on_the_primary(make_run(host_cpu=a_host_cpu(), changes={"connections doubled": 1.0}))
+    assert limit == "unknown"
+    assert "only 1.50 of 2 cores were busy" in reason
+
+
+@pytest.mark.parametrize("when", ["while it was measured", "in the short rounds afterwards"])
+def test_on_a_machine_that_others_used_nothing_is_told(make_run: MakeRun, when: str) -> None:
+    run = make_run(host_cpu=USED_UP, changes={"connections doubled": 1.5})
+    shared = a_host_cpu(others=0.98, idle=0.02)
+    short = when == "in the short rounds afterwards"
+    run.update(blocks=[b.changed(host_cpu=shared) if bool(b.intervention) is short else b for b in run.blocks])
+    limit, reason = on_the_primary(run)
+    assert limit == "unknown"
+    assert reason == f"other programs used 0.98 of 2 cores {when}"
+
+
+def test_without_short_rounds_there_is_no_verdict(make_run: MakeRun) -> None:
+    run = make_run(host_cpu=USED_UP, wait_share=0.97, pool_busy_fraction=1.0, generator_cpu_percent=99.0)
+    assert set(bottleneck(run)["limit"]) == {"unknown"}
+    assert interventions(run).empty
+    assert tables.bottleneck(run)["limit"].tolist() == ["unknown"] * 4
+
+
+def test_an_arm_that_was_not_tried_is_unknown(make_run: MakeRun) -> None:
+    run = make_run(host_cpu=USED_UP, changes=CROWDED)
+    other = bottleneck(run).iloc[1]
+    assert (other["arm"], other["limit"]) == ("replicas-round-robin", "unknown")
+    assert other["reason"].startswith("nothing was changed")
+    table = tables.bottleneck(run)
+    assert table.loc[("get-user", "primary only"), "connections doubled"].startswith("−2")
+    assert table.loc[("get-user", "replicas, round-robin"), "connections doubled"] == "not tried"
+
+
+def test_two_short_rounds_are_too_few(make_run: MakeRun) -> None:
+    limit, reason = on_the_primary(make_run(changes={"connections doubled": 1.5}, short_rounds=1))
+    assert limit == "unknown"
+    assert reason.startswith("too few short rounds")
+
+
+def test_a_rate_that_was_answered_is_its_own_limit(make_run: MakeRun) -> None:
+    limit, reason = on_the_primary(make_run(offered_per_s=1000.0, host_cpu=a_host_cpu()))
+    assert (limit, reason) == ("offered", "all of the 1,000 requests/s that were asked for were answered")
+    limit, _ = on_the_primary(make_run(offered_per_s=1500.0, host_cpu=a_host_cpu()))
+    assert limit == "unknown", "a third of it was not answered"
+
+
+def test_users_who_think_are_their_own_limit_unless_the_machine_is(make_run: MakeRun) -> None:
+    thinking: dict[str, Any] = {"vus": 50, "think_s": 0.048}  # 1,000/s of at most 1,042/s
+    limit, reason = on_the_primary(make_run(**thinking, host_cpu=a_host_cpu()))
+    assert limit == "offered"
+    assert "users who think 0.048 s ask for 1,042 requests/s at most" in reason
+    assert on_the_primary(make_run(**thinking, host_cpu=USED_UP))[0] == "unknown"
+    assert on_the_primary(make_run(vus=50, think_s=0.03, host_cpu=a_host_cpu()))[0] == "unknown", "they wait as well"
+
+
+def test_requests_that_were_dropped_were_not_answered() -> None:
+    met = a_load(vus=None, offered_per_s=100.0, measured=100)
+    assert offered.limit([met]) is not None
+    assert offered.limit([met.changed(dropped=1)]) is None
+    assert offered.limit([a_load(vus=4.0)]) is None, "users who do not think ask as fast as they are answered"
