@@ -13,7 +13,8 @@ from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogWriter
 
 from labkit.analysis.frames import trials
-from labkit.analysis.frames.requests import Block, figures, groups, measured
+from labkit.analysis.frames.recorded import Block, groups, measured
+from labkit.analysis.frames.requests import figures
 from labkit.errors import BadInput
 from labkit.run.schema import LoadBlock
 from labkit.run.store import Run
@@ -40,20 +41,13 @@ def hlog(run: Run, file: TextIO) -> None:
     for block in measured(run):
         tag = f"{block.facts.workload}.{block.facts.arm}".replace(",", "-").replace(" ", "-")
         begins_s = block.facts.warm_until_ns / 1e9
-        for start_s, latency_ns in _spans(block):
+        for number, rows in block.spans(SPAN_S):
+            latency_ns = rows.right("latency").astype(np.float64) * 1e6
+            if not len(latency_ns):
+                continue
             file.write(f"Tag={tag},")  # begins the line that follows; the package reads tags but writes none
-            end_s = min(start_s + SPAN_S, block.measured_s)
+            start_s, end_s = number * SPAN_S, min((number + 1) * SPAN_S, block.measured_s)
             writer.output_interval_histogram(_histogram(latency_ns), begins_s + start_s, begins_s + end_s)
-
-
-def _spans(block: Block) -> list[tuple[float, Any]]:
-    """(start, latencies in ns) of every second of a block in which something was answered."""
-    done, latency = block.done_s[block.ok], block.latency_ms[block.ok].astype(np.float64) * 1e6
-    number = (done / SPAN_S).astype(np.int64)
-    order = np.argsort(number, kind="stable")
-    seconds, first = np.unique(number[order], return_index=True)
-    parts = np.split(latency[order], first[1:]) if len(seconds) else []
-    return [(float(second) * SPAN_S, part) for second, part in zip(seconds, parts, strict=True)]
 
 
 def _histogram(latency_ns: Any) -> HdrHistogram:
@@ -92,7 +86,6 @@ def _metrics(blocks: list[Block], tags: str) -> dict[str, Any]:
     found = figures(blocks)
     answered, errors, seconds = found["requests"] - found["dropped"], found["errors"], found["measured_s"]
     right = answered - (errors - found["dropped"])
-    latency = [float(block.latency_ms[block.ok].min()) for block in blocks if block.ok.any()]
     values = {
         "iterations": _counter(answered, seconds),
         "dropped_iterations": _counter(found["dropped"], seconds),
@@ -106,13 +99,13 @@ def _metrics(blocks: list[Block], tags: str) -> dict[str, Any]:
             },
         },
     }
-    if latency:
+    if right:
         values["iteration_duration"] = {
             "type": "trend",
             "contains": "time",
             "values": {
                 "avg": found["mean_ms"],
-                "min": min(latency),
+                "min": min(block.fastest_ms for block in blocks),
                 "med": found["p50_ms"],
                 "max": found["max_ms"],
                 "p(90)": found["p90_ms"],

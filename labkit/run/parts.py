@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -67,6 +68,14 @@ SCHEMAS: dict[str, pa.Schema] = {
 }
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where some rows of a table lie: a row group of a part."""
+
+    part: Path
+    group: int
+
+
 class Tables:
     """The tables of a run directory, each a folder of parts. A block has parts of its own, so it can be read alone."""
 
@@ -111,13 +120,28 @@ class Tables:
 
         Raises RunUnreadable if there is nothing of it.
         """
+        return (rows for _, rows in self.pieces(table, columns, block))
+
+    def pieces(
+        self, table: str, columns: Sequence[str], block: int | None = None
+    ) -> Iterator[tuple[Place, pd.DataFrame]]:
+        """As `batches`, each with its place, where `piece` finds it again."""
         for part in self._parts(table, block):
             try:
                 with pq.ParquetFile(part) as file:
                     for group in range(file.num_row_groups):
-                        yield file.read_row_group(group, columns=list(columns)).to_pandas()
+                        yield Place(part, group), file.read_row_group(group, columns=list(columns)).to_pandas()
             except (pa.ArrowException, OSError) as error:
                 raise RunUnreadable(f"{part} cannot be read: {error}") from error
+
+    def piece(self, place: Place, columns: Sequence[str]) -> pd.DataFrame:
+        """The rows in that place. Raises RunUnreadable."""
+        try:
+            with pq.ParquetFile(place.part) as file:
+                frame: pd.DataFrame = file.read_row_group(place.group, columns=list(columns)).to_pandas()
+        except (pa.ArrowException, OSError) as error:
+            raise RunUnreadable(f"{place.part} cannot be read: {error}") from error
+        return frame
 
     def _parts(self, table: str, block: int | None, view: str = "") -> list[Path]:
         parts = layout.parts(self._folder, table, layout.beginning(block, view))

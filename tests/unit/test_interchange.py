@@ -16,7 +16,7 @@ from hdrh.log import HistogramLogReader
 from labkit import open_run, paths
 from labkit.analysis import export as interchange
 from labkit.analysis import frames
-from labkit.analysis.frames.requests import measured
+from labkit.analysis.frames.recorded import measured
 from labkit.errors import BadInput
 from labkit.run.store import Run
 
@@ -64,7 +64,7 @@ def test_the_summary_has_the_shape_of_k6(make_run: Callable[..., Run], tmp_path:
         assert (checks["passes"], checks["fails"]) == (row.requests - row.errors, row.errors)
         assert content["metrics"]["iterations" + tags]["values"]["count"] == row.requests
     assert content["metrics"]["iterations"]["values"]["count"] == head["requests"].sum()
-    pooled = np.concatenate([block.latency_ms[block.ok] for block in measured(run)])
+    pooled = np.concatenate([rows.right("latency") for block in measured(run) for rows in block.rows()])
     assert content["metrics"]["iteration_duration"]["values"]["med"] == pytest.approx(float(np.median(pooled)))
     assert content["metrics"]["vus"]["values"]["max"] == run.parameters["vus"]
 

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from labkit.analysis.frames.host_cpu import account_of, in_cores
-from labkit.analysis.frames.requests import Block, errors, groups, headline
+from labkit.analysis.frames.recorded import Block, groups
+from labkit.analysis.frames.requests import errors, headline
 from labkit.analysis.frames.rows import each
 from labkit.analysis.frames.samples import resources
 from labkit.run.schema import WRONG_ANSWER, LoadBlock
@@ -65,9 +66,8 @@ def _weighted(blocks: list[Block], fact: Callable[[LoadBlock], float | None]) ->
 
 
 def _wait_share(blocks: list[Block]) -> float:
-    latency = sum(float(block.latency_ms[block.ok].sum(dtype=np.float64)) for block in blocks)
-    wait = sum(float(block.wait_ms[block.ok].sum(dtype=np.float64)) for block in blocks)
-    return wait / latency if latency else float("nan")
+    latency = sum(block.right_latency_ms for block in blocks)
+    return sum(block.right_wait_ms for block in blocks) / latency if latency else float("nan")
 
 
 def littles_law(run: Run) -> pd.DataFrame:
@@ -84,9 +84,9 @@ def littles_law(run: Run) -> pd.DataFrame:
         if not blocks:
             continue
         seconds = sum(block.measured_s for block in blocks)
-        answered = sum(len(block.latency_ms) for block in blocks)
-        total_s = sum(float(block.latency_ms.sum(dtype=np.float64)) for block in blocks) / 1e3
-        total_s += sum(len(block.latency_ms) * block.facts.think_s for block in blocks)
+        answered = sum(block.requests for block in blocks)
+        total_s = sum(block.latency_ms for block in blocks) / 1e3
+        total_s += sum(block.requests * block.facts.think_s for block in blocks)
         vus = _weighted(blocks, lambda facts: facts.vus)
         deviation = (total_s / seconds / vus - 1) * 100
         rows.append(

@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import pandas as pd
 
-from labkit.analysis.frames.requests import counted
+from labkit.analysis.frames.recorded import counted
 from labkit.checkers import host_cpu as checker
 from labkit.checkers.host_cpu import BUSY, HOST, IDLE, PROCESSES, Account, Series, pooled
 from labkit.run.schema import HostCpu, LoadBlock

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from labkit.analysis.frames.requests import counted, timeline
+from labkit.analysis.frames.recorded import counted, timeline
 from labkit.run.store import Run
 
 # Counter -> name and factor of the rate that is made of it.

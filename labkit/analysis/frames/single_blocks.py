@@ -7,7 +7,8 @@ import pandas as pd
 
 from labkit.analysis.frames.diagnosis import GENERATOR_LIMIT
 from labkit.analysis.frames.per_run_cache import once_a_run
-from labkit.analysis.frames.requests import figures, measured
+from labkit.analysis.frames.recorded import measured
+from labkit.analysis.frames.requests import figures
 from labkit.analysis.frames.rows import each
 from labkit.run.store import Run
 

@@ -16,7 +16,7 @@ import pandas as pd
 
 from labkit.analysis.frames.host_cpu import account_of
 from labkit.analysis.frames.per_run_cache import once_a_run
-from labkit.analysis.frames.requests import Block, counted, short_rounds
+from labkit.analysis.frames.recorded import Block, counted, short_rounds
 from labkit.analysis.frames.rows import each
 from labkit.analysis.statistics import compare
 from labkit.analysis.words import cores, interval, percent

@@ -19,7 +19,8 @@ import pandas as pd
 
 from labkit.analysis.frames import headline
 from labkit.analysis.frames.per_run_cache import once_a_run
-from labkit.analysis.frames.requests import Block, figures, groups
+from labkit.analysis.frames.recorded import Block, groups
+from labkit.analysis.frames.requests import figures
 from labkit.analysis.frames.rows import each
 from labkit.analysis.statistics import bootstrap
 from labkit.analysis.statistics.bootstrap import Vector
@@ -48,16 +49,14 @@ class _Rounds:
 
     @classmethod
     def of(cls, blocks: Sequence[Block], span_ms: tuple[float, float]) -> _Rounds:
-        latencies = [block.latency_ms[block.ok].astype(np.float64) for block in blocks]
         count = int(np.ceil(np.log(span_ms[1] / span_ms[0]) / _CLASS)) + 1
         edges = span_ms[0] * np.exp(_CLASS * np.arange(count + 1))
-        number = [(np.log(values / span_ms[0]) / _CLASS).astype(np.int64).clip(0, count - 1) for values in latencies]
         return cls(
             seconds=np.array([block.measured_s for block in blocks]),
-            right=np.array([float(len(values)) for values in latencies]),
-            errors=np.array([float(len(block.ok) - block.ok.sum()) for block in blocks]),
-            total_ms=np.array([float(values.sum()) for values in latencies]),
-            classes=np.array([np.bincount(n, minlength=count) for n in number], dtype=np.float64),
+            right=np.array([float(block.right) for block in blocks]),
+            errors=np.array([float(block.requests - block.right) for block in blocks]),
+            total_ms=np.array([block.right_latency_ms for block in blocks]),
+            classes=np.array([_in_classes(block, span_ms[0], count) for block in blocks], dtype=np.float64),
             edges_ms=edges,
         )
 
@@ -88,12 +87,23 @@ class _Rounds:
         return np.asarray(self.edges_ms[place] + within * np.diff(self.edges_ms)[place])
 
 
+def _in_classes(block: Block, lowest_ms: float, count: int) -> Vector:
+    """How many right answers of a block lie in each of `count` latency classes."""
+    found = np.zeros(count)
+    for rows in block.rows():
+        number = (np.log(rows.right("latency").astype(np.float64) / lowest_ms) / _CLASS).astype(np.int64)
+        found += np.bincount(number.clip(0, count - 1), minlength=count)
+    return found
+
+
 def _compared(
     before: Sequence[Block], after: Sequence[Block], metrics: Sequence[str], *, as_pairs: bool
 ) -> list[dict[str, Any]]:
     """One row per metric: `after` against `before`, rounds drawn together if they are pairs."""
-    latencies = np.concatenate([block.latency_ms[block.ok] for block in (*before, *after)])
-    span_ms = (max(float(latencies.min()), 1e-3), max(float(latencies.max()), 2e-3)) if len(latencies) else (1.0, 2.0)
+    answered = [block for block in (*before, *after) if block.right]
+    fastest_ms = min((block.fastest_ms for block in answered), default=1.0)
+    slowest_ms = max((block.slowest_ms for block in answered), default=2.0)
+    span_ms = (max(fastest_ms, 1e-3), max(slowest_ms, 2e-3))
     sides = [_Rounds.of(side, span_ms) for side in (before, after)]
     observed = [figures(side) for side in (before, after)]
     n = min(len(before), len(after))

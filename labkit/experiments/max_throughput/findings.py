@@ -5,7 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 from labkit.analysis import frames
-from labkit.analysis.frames.requests import figures, groups
+from labkit.analysis.frames.recorded import groups
+from labkit.analysis.frames.requests import figures
 from labkit.analysis.frames.rows import each
 from labkit.analysis.frames.single_blocks import blocks
 from labkit.analysis.report import tables

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from labkit.analysis import frames
-from labkit.analysis.frames.requests import Block, groups, measured
+from labkit.analysis.frames.recorded import Block, groups, measured, percentiles
 from labkit.analysis.frames.rows import each
 from labkit.analysis.report import tables
 from labkit.analysis.statistics import compare
@@ -99,22 +99,17 @@ def moments(run: Run, arm: str, width_s: float = 0.05) -> pd.DataFrame:
     second: float, the middle of the span. requests: int. p50_ms, max_ms: float, latency; service_max_ms: float,
     the same without waiting for a connection. They are NaN in spans in which nothing was asked for.
     """
-    block = _block(run, arm)
-    asked_s = block.done_s[block.ok] - block.latency_ms[block.ok] / 1e3
-    frame = pd.DataFrame(
-        {
-            "span": np.floor(asked_s / width_s).astype(np.int64),
-            "latency_ms": block.latency_ms[block.ok],
-            "service_ms": block.latency_ms[block.ok] - block.wait_ms[block.ok],
-        }
-    )
-    spans = frame[frame["span"] >= 0].groupby("span")
-    found = spans["latency_ms"].agg(requests="count", p50_ms="median", max_ms="max")
-    found["service_max_ms"] = spans["service_ms"].max()
-    found = found.reindex(range(int(found.index.max()) + 1)) if len(found) else found
-    found["requests"] = found["requests"].fillna(0).astype(np.int64)
-    found.insert(0, "second", (found.index + 0.5) * width_s)
-    return pd.DataFrame(found.reset_index(drop=True))
+    found = []
+    for span, rows in _block(run, arm).spans(width_s, asked=True):
+        latency, service = rows.right("latency"), rows.right("service")
+        if len(latency):
+            figures = (float(np.median(latency)), float(latency.max()), float(service.max()))
+            found.append((span, len(latency), *figures))
+    frame = pd.DataFrame(found, columns=["span", "requests", "p50_ms", "max_ms", "service_max_ms"]).set_index("span")
+    frame = frame.reindex(range(int(frame.index.max()) + 1)) if len(frame) else frame
+    frame["requests"] = frame["requests"].fillna(0).astype(np.int64)
+    frame.insert(0, "second", (frame.index + 0.5) * width_s)
+    return frame.reset_index(drop=True)
 
 
 def averaged(run: Run, arm: str) -> pd.DataFrame:
@@ -123,12 +118,12 @@ def averaged(run: Run, arm: str) -> pd.DataFrame:
     One row per width: span_s: float. averaged_ms: float, the mean of the spans' p99. pooled_ms: float, the p99 of all
     requests, the same in every row.
     """
-    block = _block(run, arm)
-    latency, done = block.latency_ms[block.ok], block.done_s[block.ok]
-    rows = []
-    for width in (0.1, 0.25, 0.5, 1.0):
-        p99 = pd.Series(latency).groupby(np.floor(done / width)).quantile(0.99)
-        rows.append({"span_s": width, "averaged_ms": float(p99.mean()), "pooled_ms": float(np.percentile(latency, 99))})
+    block, rows = _block(run, arm), []
+    (pooled_ms,) = percentiles([block], {"latency": [99]})["latency"]
+    for width_s in (0.1, 0.25, 0.5, 1.0):
+        spans = (span.right("latency") for _, span in block.spans(width_s) if span.ok.any())
+        averaged_ms = float(np.mean([np.percentile(latency, 99) for latency in spans]))
+        rows.append({"span_s": width_s, "averaged_ms": averaged_ms, "pooled_ms": pooled_ms})
     return pd.DataFrame(rows)
 
 
