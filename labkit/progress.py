@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 DELAY_S = 2.0
 _BETWEEN_WRITES_S = 0.2
+_SECONDS = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f} of {total:.0f} s"
+"""A bar whose unit is time needs neither a rate nor a second clock."""
 
 
 def _bar(label: str, total: float, unit: str) -> tqdm[Any]:
@@ -32,6 +34,7 @@ def _bar(label: str, total: float, unit: str) -> tqdm[Any]:
         desc=label,
         unit=f" {unit}",
         unit_scale=total >= 10_000,
+        bar_format=_SECONDS if unit == "s" else None,
         delay=DELAY_S,
         # tqdm's `None` means "unless on a terminal"; a notebook's output stream is none, yet shows bars.
         disable=False if issubclass(tqdm, tqdm_notebook) else None,
@@ -43,8 +46,9 @@ def _bar(label: str, total: float, unit: str) -> tqdm[Any]:
 class Progress:
     """Show how far a piece of work is, with a bar that appears after two seconds; a context manager.
 
-    `total` is in `unit`s. On neither a terminal nor in Jupyter nothing is printed. With LABKIT_PROGRESS set,
-    one JSON line {"label", "done", "total", "unit"} is kept in that file instead, at most five times a second.
+    `total` is in `unit`s; where more is done than was foreseen, that is shown as the total. On neither a terminal nor
+    in Jupyter nothing is printed. With LABKIT_PROGRESS set, one JSON line {"label", "done", "total", "unit"} is kept in
+    that file instead, at most five times a second.
     """
 
     def __init__(self, label: str, total: float, unit: str) -> None:
@@ -64,6 +68,7 @@ class Progress:
         """Say that `done` units of `total` are done by now."""
         step, self._done = done - self._done, done
         if self._bar is not None:
+            self._bar.total = max(self.total, done)  # tqdm shows none at all once it is exceeded
             self._bar.update(step)
         elif time.monotonic() - self._written_at >= _BETWEEN_WRITES_S:
             self._write()
@@ -71,7 +76,7 @@ class Progress:
     def _write(self) -> None:
         assert self._file is not None
         self._written_at = time.monotonic()
-        state = {"label": self.label, "done": self._done, "total": self.total, "unit": self.unit}
+        state = {"label": self.label, "done": self._done, "total": max(self.total, self._done), "unit": self.unit}
         files.replace(self._file, json.dumps(state, ensure_ascii=False) + "\n", durable=False)
 
     def __exit__(self, *_: object) -> None:
@@ -111,11 +116,12 @@ class follow:
             except FileNotFoundError:  # nothing to be shown yet
                 continue
             # A bar that is not on a terminal keeps neither its label nor its count.
-            if bar is None or (label, bar.total) != (state["label"], state["total"]):
+            if bar is None or label != state["label"]:
                 if bar is not None:
                     bar.close()
                 label = state["label"]
                 bar = _bar(label, state["total"], state["unit"])
+            bar.total = state["total"]
             bar.update(state["done"] - bar.n)
         if bar is not None:
             bar.close()

@@ -20,6 +20,13 @@ class Terminal(io.StringIO):
         return True
 
 
+def wait_for(terminal, text, deadline_s=5.0):
+    give_up = time.monotonic() + deadline_s
+    while text not in terminal.getvalue():
+        assert time.monotonic() < give_up, f"{text!r} not shown: {terminal.getvalue()!r}"
+        time.sleep(0.01)
+
+
 def test_a_bar_waits_for_its_delay_and_then_shows_label_and_unit(monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
@@ -74,19 +81,38 @@ def test_another_process_is_followed_from_one_bar_to_the_next(tmp_path, monkeypa
     monkeypatch.setattr(progress, "DELAY_S", 0)
     monkeypatch.setattr(progress, "_BETWEEN_WRITES_S", 0.02)
     file = tmp_path / "progress.json"
-
-    def wait_for(text, deadline_s=5.0):
-        give_up = time.monotonic() + deadline_s
-        while text not in terminal.getvalue():
-            assert time.monotonic() < give_up, f"{text!r} not shown: {terminal.getvalue()!r}"
-            time.sleep(0.01)
-
     monkeypatch.setenv("LABKIT_PROGRESS", str(file))
     with follow(file):
         with Progress("seeding", 10, "users"):
-            wait_for("seeding")
+            wait_for(terminal, "seeding")
         with Progress("measuring", 20, "s"):
-            wait_for("measuring")
+            wait_for(terminal, "measuring")
+
+
+def test_time_is_told_in_plain_seconds_and_a_total_always(tmp_path, monkeypatch):
+    """A search lasts longer than was foreseen: its total grows, here and where another process shows it."""
+    monkeypatch.setattr(progress, "DELAY_S", 0)
+    monkeypatch.delenv("LABKIT_PROGRESS", raising=False)
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with Progress("measuring", 36.0, "s") as bar:
+        for done in (2.2866870550001295, 35.9, 42.0):
+            bar.update(done)
+            bar._bar.refresh()  # at once: else at most ten times a second
+    shown = terminal.getvalue()
+    for text in ("2 of 36 s", "36 of 36 s", "42 of 42 s"):
+        assert text in shown
+    assert "?" not in shown
+    assert "2.28" not in shown
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("LABKIT_PROGRESS", str(tmp_path / "progress.json"))
+    monkeypatch.setattr(progress, "_BETWEEN_WRITES_S", 0.02)
+    with follow(tmp_path / "progress.json"), Progress("measuring", 36.0, "s") as bar:
+        wait_for(terminal, "0 of 36 s")
+        bar.update(42.0)
+        wait_for(terminal, "42 of 42 s")
 
 
 def test_progress_does_not_bring_the_reading_side_along():
