@@ -27,6 +27,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticKnownError
 
+from labkit.documents import from_yaml
 from labkit.errors import BadInput
 from labkit.experiments.values import Written
 
@@ -149,9 +150,11 @@ class Parameters(BaseModel):
 def read_yaml(path: Path) -> dict[str, Any]:
     """A flat mapping of parameters. Raises BadInput if the file is missing, broken or nested."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = from_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"cannot read the parameter file {path}: {error}") from error
+    except BadInput as error:
+        raise BadInput([f"{path}: {problem}" for problem in error.problems]) from error
     except yaml.YAMLError as error:
         raise BadInput(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if content is None:

@@ -16,6 +16,7 @@ from labkit.experiments.parameters import Parameters, param
 from labkit.experiments.values import one_of
 from labkit.lab.dataset.locales import Locale
 from labkit.lab.failover.fault import FAULTS, NEEDS, Fault
+from labkit.lab.providers import names
 from labkit.lab.providers.declared import DECLARED, Owned, ProviderName, lacking
 from labkit.lab.routing.arms import PRIMARY_ONLY, PRIMARY_ONLY_MORE, REPLICAS, REPLICAS_MORE, Arm
 from labkit.remedies import advice
@@ -46,7 +47,8 @@ class OnServers(Parameters):
         return {}
 
     def conflicts(self) -> list[str]:
-        return lacking(self.provider, self.needs())
+        named = [f"cluster: {problem}" for problem in names.problems(self.cluster)]
+        return named + lacking(self.provider, self.needs())
 
 
 class OnACluster(OnServers):

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit.errors import BadInput, ClusterError
-from labkit.lab.providers import checks
+from labkit.lab.providers import checks, names
+from labkit.lab.providers.attach.connection_strings import connection_strings
 from labkit.lab.providers.embedded.server import quoted
 from labkit.lab.providers.protocol import ClusterSpec
 
@@ -35,7 +36,7 @@ def test_all_problems_are_in_one_message() -> None:
 
 @given(st.text(max_size=50))
 def test_a_name_that_passes_is_one_plain_folder(name: str) -> None:
-    if not checks.check_name(name):
+    if not names.problems(name):
         assert Path(name).name == name
         assert not name.startswith((".", "-"))
 
@@ -77,3 +78,10 @@ def test_too_little_disk_names_what_is_needed_and_where(tmp_path: Path, monkeypa
     monkeypatch.setattr(checks.psutil, "disk_usage", lambda _: space(free=10 * 2**20))
     with pytest.raises(ClusterError, match=r"about 600 MB needed, 10 MB free at .*LABKIT_DATA"):
         checks.check_disk(tmp_path / "not" / "yet", 600 * 2**20, "3 servers")
+
+
+def test_a_server_that_is_named_twice_in_a_file_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "servers.yaml"
+    file.write_text("lead: postgresql://host1/a\nlead: postgresql://host2/a\n")
+    with pytest.raises(BadInput, match=f"{file}: 'lead' is given twice, in lines 1 and 2"):
+        connection_strings({"LABKIT_ATTACH": str(file)})

@@ -15,6 +15,7 @@ import psutil
 
 from labkit import files
 from labkit.errors import BadInput, ClusterError, WaitTimeout
+from labkit.lab.providers import names
 from labkit.lab.providers.protocol import ClusterSpec
 from labkit.remedies import Remedy, advice, setting
 from labkit.units import MIB
@@ -45,20 +46,13 @@ FREE_DISK = (advice("free some"), setting("LABKIT_DATA", "a folder on a larger d
 
 def check_spec(spec: ClusterSpec) -> None:
     """Raises BadInput naming everything in a specification that cannot be."""
-    problems = check_name(spec.name)
+    problems = [f"name: {problem}" for problem in names.problems(spec.name)]
     if not 0 <= spec.replicas <= 8:
         problems.append(f"replicas: {spec.replicas} is out of range, it must be between 0 and 8")
     if spec.base_port and not 1024 <= spec.base_port <= 65535 - 8:
         problems.append(f"base_port: {spec.base_port} is out of range, it must be 0 (any) or between 1024 and 65527")
     if found := problems + check_settings(spec.settings):
         raise BadInput(found, subject="cluster specification")
-
-
-def check_name(name: str) -> list[str]:
-    """What is wrong with a cluster's name: it becomes the name of a folder."""
-    if not name.replace("-", "").replace("_", "").isalnum() or not name.isascii() or not name[0].isalnum():
-        return [f"name: {name!r} must be made of letters, digits, - and _, and begin with a letter or digit"]
-    return [f"name: {name!r} is longer than 40 characters"] if len(name) > 40 else []
 
 
 def check_settings(settings: Mapping[str, str]) -> list[str]:

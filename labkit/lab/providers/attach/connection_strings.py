@@ -10,6 +10,7 @@ import psycopg
 import yaml
 from psycopg.conninfo import conninfo_to_dict
 
+from labkit.documents import from_yaml
 from labkit.errors import BadInput
 from labkit.remedies import setting
 
@@ -57,7 +58,9 @@ def _named_twice(named: Mapping[Any, str]) -> list[str]:
 
 def _from_file(path: Path) -> list[Any] | dict[Any, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = from_yaml(path.read_text(encoding="utf-8"))
+    except BadInput as error:
+        raise BadInput([f"{VARIABLE}: {path}: {problem}" for problem in error.problems]) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise BadInput(f"{VARIABLE}: {path} cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(content, list | dict) or not content:
