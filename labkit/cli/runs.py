@@ -136,24 +136,26 @@ def _measured(recorded: Run) -> Run:
 
 
 @click.command("runs")
-@click.option("-n", "--last", default=20, show_default=True, help="How many, the newest last.")
+@click.option("-n", "--last", default=20, show_default=True, help="How many beside the samples, the newest last.")
 @as_json_option
 def runs_command(last: int, as_json: bool) -> None:
-    """List recorded runs: id, status, key parameters, headline."""
-    rows = [_listed(path) for path in list(RunStore(paths.runs()).paths())[-last:]]
+    """List recorded runs: id, status, key parameters, headline. First the samples that come with labkit, marked."""
+    rows = [_listed(path, sample=True) for path in RunStore(paths.sample_runs()).paths()]
+    own = [_listed(path) for path in list(RunStore(paths.runs()).paths())[-last:]]
+    rows += own
     if as_json:
         click.echo(json.dumps(rows, ensure_ascii=False, indent=1))
         return
-    if not rows:
-        makes = Remedy("run", "makes one", experiment=next(iter(catalogue.EXPERIMENTS)))
-        click.echo(f"no runs in {paths.runs()}; {wording.suggest([makes])}")
     for row in rows:
         words = " ".join(f"{name}={value}" for name, value in row["parameters"].items())
-        click.echo(f"{row['id']}  {row['status']}  {words}")
+        click.echo(f"{row['id']}  {row['status']}{' (sample)' if row['sample'] else ''}  {words}")
         for line in row["headline"]:
             click.echo(f"    {line['workload']:<14}{line['arm']:<22}{_loaded(line)}".rstrip())
         if row["problem"]:
             click.echo(f"    {row['problem']}")
+    if not own:
+        makes = Remedy("run", "makes one", experiment=next(iter(catalogue.EXPERIMENTS)))
+        click.echo(f"no runs in {paths.runs()}; {wording.suggest([makes])}")
 
 
 def _loaded(line: dict[str, Any]) -> str:
@@ -163,9 +165,14 @@ def _loaded(line: dict[str, Any]) -> str:
     return "" if rate == words.UNKNOWN else f"{rate:>9} {unit}   p99 {p99} ms"
 
 
-def _listed(path: Path) -> dict[str, Any]:
+def _listed(path: Path, *, sample: bool = False) -> dict[str, Any]:
     """One run as plain values; one that cannot be read is listed with the reason."""
-    row: dict[str, Any] = {"id": f"{path.parent.name}/{path.name}", "status": "unreadable", "when": None}
+    row: dict[str, Any] = {
+        "id": f"{path.parent.name}/{path.name}",
+        "status": "unreadable",
+        "when": None,
+        "sample": sample,
+    }
     row |= {"parameters": {}, "headline": [], "problem": None}
     try:
         recorded = read_run(path)

@@ -55,9 +55,12 @@ def recorded(p: OnServers) -> Run:
 
     Raises RunNotFound, RunUnreadable; BadInput if it is a run of another experiment.
     """
-    run = open_run(p.run_id)
+    run = open_run(p.run_id, p.experiment)
     if run.experiment != p.experiment:
-        raise BadInput(f"run_id: {run.id} is a run of {run.experiment}, not of {p.experiment}")
+        there_are = [name for root in (paths.sample_runs(), paths.runs()) for name in RunStore(root).ids(p.experiment)]
+        helps = advice(f"of that one there are: {', '.join(there_are[-5:])}")
+        wrong = f"run_id: {run.id} is a run of {run.experiment}, not of {p.experiment}"
+        raise BadInput(wrong, remedy=helps if there_are else ())
     return run
 
 

@@ -11,7 +11,7 @@ import datetime as dt
 import json
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, Unpack
 
@@ -38,6 +38,7 @@ from labkit.run.schema import (
 )
 
 _RESERVE_BYTES = 128 * 1024
+_MOST_LISTED = 5
 B = TypeVar("B", bound=Block)
 E = TypeVar("E", bound=Event)
 
@@ -268,7 +269,8 @@ class RunStore:
         wall = dt.datetime.now(dt.UTC)
         folder = self.root / experiment
         path = folder / f"{wall:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-        path.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700)  # parameters, logs and rows are their owner's
         (path / layout.RESERVE).write_bytes(bytes(_RESERVE_BYTES))
         epoch = Epoch(utc=wall.isoformat(timespec="milliseconds"), monotonic_ns=time.monotonic_ns())
         record = record_of(experiment)(
@@ -303,27 +305,38 @@ class RunStore:
             raise RunNotFound(f"no {what} in {self.root}", remedy=helps)
         return read_run(found[-1])
 
-    def open(self, name: str | Path) -> Run:
-        """A run by id, by a unique part of its id, by directory, or `latest`. Raises RunNotFound, RunUnreadable."""
+    def ids(self, experiment: str | None = None) -> list[str]:
+        """The ids of all runs, or of one experiment's, oldest first."""
+        return [f"{p.parent.name}/{p.name}" for p in self.paths() if experiment in (None, p.parent.name)]
+
+    def open(self, name: str | Path, experiment: str | None = None) -> Run:
+        """A run by id, by a unique part of its id, by directory, or `latest`; of an experiment, if one is named.
+
+        A directory may be given from the project's folder on, wherever this process runs. Raises RunNotFound,
+        RunUnreadable.
+        """
         text = str(name)
         if text == "latest":
-            return self.latest()
+            return self.latest(experiment)
         for path in (Path(text).expanduser(), self.root / text):
             if (path / layout.RECORD).exists():
                 return read_run(path.resolve())
             if path.is_dir() and text not in ("", "."):
                 raise RunUnreadable(f"{path} is a directory without run.json, so it is not a run")
+        if (from_project := paths.home() / text / layout.RECORD).exists():
+            return read_run(from_project.parent)
         if text.endswith("/latest"):
             return self.latest(text.removesuffix("/latest"))
-        near = [p for p in self.paths() if text and text in f"{p.parent.name}/{p.name}"]
-        if len(near) == 1:
-            return read_run(near[0])
-        known = near or list(self.paths())[-5:]
-        listed = "".join(f"\n  {p.parent.name}/{p.name}" for p in known)
-        kind = "more than one run matches" if near else "there is no run"
-        raise RunNotFound(
-            f"{kind} {text!r} in {self.root}" + (f"; {'these do' if near else 'the newest'}:{listed}" if listed else "")
-        )
+        near = [known for known in self.ids() if text and text in known]
+        of_it = [known for known in near if known.split("/")[0] == experiment]
+        if len(one := of_it or near) == 1:
+            return read_run(self.root / one[0])
+        if near:
+            raise RunNotFound(f"more than one run matches {text!r} in {self.root}; these do:{_listed(near)}")
+        experiment = experiment or text.split("/")[0]
+        of = f" of {experiment}" if self.ids(experiment) else ""
+        newest = _listed((self.ids(experiment) or self.ids())[-_MOST_LISTED:])
+        raise RunNotFound(f"there is no run {text!r} in {self.root}" + (f"; the newest{of}:{newest}" if newest else ""))
 
 
 def read_run(path: Path) -> Run:
@@ -331,22 +344,32 @@ def read_run(path: Path) -> Run:
     return Run(path, reading.record(path / layout.RECORD))
 
 
+def _listed(ids: Iterable[str]) -> str:
+    return "".join(f"\n  {each}" for each in ids)
+
+
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def open_run(name: str | Path = "latest") -> Run:
+def open_run(name: str | Path = "latest", experiment: str | None = None) -> Run:
     """A recorded run: by id, a unique part of it, its directory, `latest` or `<experiment>/latest`.
 
-    Looks among the runs first, then among the samples that come with labkit. Raises RunNotFound, RunUnreadable.
+    Looks among the runs first, then among the samples that come with labkit. With an `experiment`, `latest` is that of
+    it, and runs of it are named where there is no such run. Raises RunNotFound, RunUnreadable.
     """
     try:
-        return RunStore(paths.runs()).open(name)
+        return RunStore(paths.runs()).open(name, experiment)
     except RunNotFound as not_found:
+        samples = RunStore(paths.sample_runs())
         try:
-            return RunStore(paths.sample_runs()).open(name)
+            return samples.open(name, experiment)
         except RunNotFound:
-            raise not_found from None
+            shipped = samples.ids(experiment or str(name).split("/")[0])
+            if not shipped:
+                raise not_found from None
+            both = f"{not_found.reason}\nand among the samples:{_listed(shipped)}"
+            raise RunNotFound(both, remedy=not_found.remedies) from None
 
 
 def runs() -> list[Path]:

@@ -9,6 +9,10 @@ import pytest
 from fix_cli import invoke
 from fix_runs import Recipe, build
 
+import labkit
+from labkit import paths
+from labkit.errors import BadInput, RunNotFound
+from labkit.experiments import stage
 from labkit.run.store import Run, RunStore
 
 
@@ -65,11 +69,12 @@ def test_runs_lists_id_status_parameters_and_headline(run: Run) -> None:
     assert run.id in done.output
     assert "complete" in done.output
     assert "rounds=2" in done.output
-    assert done.output.count("requests/s") == 4
+    _, own = done.output.split(run.id)
+    assert own.count("requests/s") == 4
 
 
 def test_runs_as_json(run: Run) -> None:
-    (listed,) = json.loads(invoke("runs", "--json").output)
+    (listed,) = [row for row in json.loads(invoke("runs", "--json").output) if not row["sample"]]
     assert (listed["id"], listed["status"]) == (run.id, "complete")
     assert listed["parameters"]["vus"] == 50
     assert {row["workload"] for row in listed["headline"]} == {"get-user", "search-users"}
@@ -82,6 +87,62 @@ def test_a_damaged_run_is_listed_with_its_reason_beside_the_others(run: Run, roo
     assert done.exit_code == 0
     assert run.id in done.output
     assert f"{broken.id}  unreadable" in done.output
+
+
+@pytest.mark.usefixtures("root")
+def test_runs_lists_the_samples_that_come_with_labkit_first_and_marked(run: Run) -> None:
+    rows = json.loads(invoke("runs", "-n", "1", "--json").output)
+    samples = [f"{path.parent.name}/{path.name}" for path in RunStore(paths.sample_runs()).paths()]
+    assert [row["id"] for row in rows] == [*samples, run.id]
+    assert [row["sample"] for row in rows] == [True] * len(samples) + [False]
+    shown = invoke("runs").output
+    assert all(f"{name}  complete (sample)" in shown for name in samples)
+    assert f"{run.id}  complete  " in shown
+
+
+def test_a_run_that_does_not_exist_is_answered_with_those_of_the_experiment_that_was_meant(run: Run) -> None:
+    """Asked of a notebook, that is its own experiment; asked of a command, the one that the name begins with."""
+    with pytest.raises(RunNotFound) as refused:
+        stage.recorded(labkit.Failover(run_id="yesterday"))
+    sample = RunStore(paths.sample_runs()).ids("failover")[-1]
+    assert f"and among the samples:\n  {sample.split('/')[0]}/" in str(refused.value)
+    assert sample in str(refused.value)
+    assert "read-scaling" not in str(refused.value).split("samples")[1]
+    done = invoke("report", "failover/yesterday")
+    assert sample in done.output
+    with pytest.raises(BadInput, match="is a run of read-scaling, not of failover") as other:
+        stage.recorded(labkit.Failover(run_id=run.id))
+    assert sample in str(other.value)
+
+
+def test_a_run_is_found_by_its_path_from_the_project_s_folder_on(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a notebook writes it, which runs in a folder of its own."""
+    assert not root.exists()
+    monkeypatch.chdir(tmp_path)
+    sample = RunStore(paths.sample_runs()).ids("failover")[0]
+    assert labkit.open_run(f"data/sample/{sample}").id == sample
+
+
+def test_latest_is_the_newest_of_the_experiment_that_is_asked_for(root: Path, run: Run) -> None:
+    RunStore(root).create("failover", {})
+    assert stage.recorded(labkit.ReadScaling(run_id="latest")).id == run.id
+
+
+def test_a_run_directory_is_its_owner_s_alone(run: Run) -> None:
+    assert run.path.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("text", ["vus: 5\nrounds: 2\nvus: 7\n", "{vus: 5, vus: 7}"])
+def test_a_parameter_that_is_given_twice_is_refused_with_all_else(root: Path, tmp_path: Path, text: str) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text(text)
+    done = invoke("run", "read-scaling", "-f", str(file), "-p", "cluster=../lab", "-p", "rounds=0")
+    assert done.exit_code == 2
+    for problem in (f"{file}: 'vus' is given twice, in line", "cluster: '../lab' must be made of letters", "rounds: 0"):
+        assert problem in done.output
+    assert not root.exists()
 
 
 @pytest.mark.usefixtures("root")

@@ -67,7 +67,7 @@ def _trial(p: DurabilityMatrix, number: int, replication: Replication, fault: Fa
 
 def _cut_off(name: str) -> Run:
     """Raises BadInput, RunNotFound, RunUnreadable."""
-    run = open_run(name)
+    run = open_run(name, "durability-matrix")
     if run.experiment != "durability-matrix":
         raise BadInput(f"resume: {run.id} is a run of {run.experiment}, not of durability-matrix")
     if run.status == "complete":
