@@ -102,6 +102,19 @@ def test_every_link_of_the_readme_leads_somewhere() -> None:
     assert not [link for link in links if not (ROOT / link).exists()]
 
 
+def test_every_folder_is_a_package_that_the_contracts_see() -> None:
+    """Without __init__.py it can still be imported, but import-linter passes it by."""
+    assert not [str(path.parent.relative_to(ROOT)) for path in MODULES if not (path.parent / "__init__.py").exists()]
+
+
+def test_the_version_is_the_newest_that_the_changelog_released() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    newest = re.search(r"^## \[(\d\S*)\] - \d{4}-\d\d-\d\d$", changelog, re.MULTILINE)
+    assert newest is not None
+    assert settings["version"] == newest[1]
+
+
 def test_no_public_name_is_hidden_by_a_module_of_the_same_name() -> None:
     modules = {path.stem for path in (ROOT / "labkit").glob("*.py")} | {
         path.name for path in (ROOT / "labkit").iterdir() if path.is_dir()
