@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from fix_cli import invoke
+from fix_notebooks import figures, smallest_px
 
 from labkit import paths
 from labkit.analysis.frames import trials
@@ -34,6 +35,9 @@ def test_a_recorded_run_is_drawn_with_its_verdicts(experiment: str, tmp_path: Pa
     for sentence in kind.findings.verdicts(recorded)[:2]:
         assert json.dumps(sentence, ensure_ascii=False)[1:-1].split("`")[0][:60] in shown
     assert all(kind.findings.validity(run) == [] for run in samples(experiment))
+    assert 1 <= len(kind.findings.lead(recorded)) <= 3
+    for output in figures(executed.notebook):
+        assert smallest_px(output.data["image/svg+xml"], 400) >= 9
 
 
 def test_the_audit_of_a_recorded_failover_can_be_repeated() -> None:

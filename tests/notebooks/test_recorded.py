@@ -11,6 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from fix_cli import invoke
+from fix_notebooks import figures, smallest_px
 from fix_runs import UNMEASURED, Recipe, build
 
 from labkit import paths
@@ -39,15 +40,6 @@ def page(executed: report.Executed, runs: tuple[Run, Run]) -> str:
     return report.publish(executed, runs[0], read_scaling).read_text(encoding="utf-8")
 
 
-def figures(document: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
-    return [
-        output
-        for cell in document.cells
-        for output in cell.get("outputs", [])
-        if "image/svg+xml" in output.get("data", {})
-    ]
-
-
 def papermill(tmp_path: Path, *parameters: str) -> subprocess.CompletedProcess[str]:
     notebook = paths.notebooks() / "read_scaling.ipynb"
     command = [sys.executable, "-m", "papermill", str(notebook), str(tmp_path / "out.ipynb"), *parameters]
@@ -71,6 +63,11 @@ def test_the_executed_copy_lies_with_the_run_that_it_shows(executed: report.Exec
     assert executed.run.path == runs[0].path
     assert executed.path == runs[0].path / "derived" / "notebook.ipynb"
     assert executed.path.exists()
+
+
+def test_text_of_every_figure_has_nine_pixels_on_a_narrow_page(executed: report.Executed) -> None:
+    for output in figures(executed.notebook):
+        assert smallest_px(output.data["image/svg+xml"], 400) >= 9
 
 
 def test_every_figure_shows_both_arms_and_describes_itself(executed: report.Executed) -> None:
