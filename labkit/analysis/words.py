@@ -96,6 +96,17 @@ def arm_words(arm: str) -> str:
     return _ARMS.get(arm, (arm, arm))[0]
 
 
+def arm_lines(arm: str, width: int) -> str:
+    """The same in lines of at most so many characters, broken between its parts where that is possible."""
+    lines: list[str] = []
+    for part in arm_words(arm).split(", "):
+        if lines and len(f"{lines[-1]}, {part}") <= width:
+            lines[-1] += f", {part}"
+        else:
+            lines.append(part)
+    return ",\n".join(lines)
+
+
 def arm_in_prose(arm: str) -> str:
     """An arm as a sentence speaks of it."""
     return _ARMS.get(arm, (arm, arm))[1]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +12,13 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from labkit.analysis.plots.style import GREY, WIDTH_IN, Sheet, arm_colour, drawing, say, wrapped
-from labkit.analysis.words import SMALL_PT, arm_words
+from labkit.analysis.words import SMALL_PT, arm_lines, arm_words
 
 Draw = Callable[[pd.DataFrame, Axes], Axes]
 
-_ROW_IN, _EMPTY_ROW_IN, _TOP_IN = 1.8, 0.8, 0.5
+_ROW_IN, _LINE_IN, _EMPTY_ROW_IN, _TOP_IN = 1.8, 0.16, 0.8, 0.5
+_MOST_BESIDE = 3  # panels in one line: of four, two and two stay readable
+_TITLES = 62  # characters that fit above the panels of one line
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,9 @@ def beside(
     rows = [(group, panel) for group in groups for panel in panels]
     # A panel without data takes one line of text for all workloads.
     rows = [r for i, r in enumerate(rows) if len(r[1].rows(frame)) or r[1] not in [panel for _, panel in rows[:i]]]
-    heights = [_ROW_IN if len(panel.rows(frame)) else _EMPTY_ROW_IN for _, panel in rows]
+    titles = [arm_lines(name, _TITLES // _columns(names)) for name in names]
+    row_in = _lines(names) * (_ROW_IN + _LINE_IN * max(title.count("\n") for title in titles))
+    heights = [row_in if len(panel.rows(frame)) else _EMPTY_ROW_IN for _, panel in rows]
     with drawing():
         sheet = Sheet(figsize=(WIDTH_IN, sum(heights) + _TOP_IN), layout="constrained")
         bands = sheet.subfigures(len(rows), 1, squeeze=False, height_ratios=heights)[:, 0]
@@ -86,7 +91,7 @@ def beside(
                 say(band.subplots(), panel.absence(missing))
                 continue
             part = drawn[(drawn[keys] == list(group)).all(axis="columns")]
-            _row(band, part, panel, names, columns)
+            _row(band, part, panel, dict(zip(names, titles, strict=True)), columns)
         notes = list(dict.fromkeys(filter(None, (panel.gap(frame, missing) for panel in panels if _has(panel, frame)))))
         if notes:
             sheet.supxlabel(wrapped("; ".join(notes), 76), fontsize=SMALL_PT, color=GREY)
@@ -102,18 +107,31 @@ def _has(panel: Panel, frame: pd.DataFrame) -> bool:
     return bool(len(panel.rows(frame)))
 
 
-def _row(band: Any, part: pd.DataFrame, panel: Panel, names: Sequence[str], columns: str) -> None:
-    axes = band.subplots(1, len(names), sharey=True, sharex=True, squeeze=False)[0]
-    for name, ax in zip(names, axes, strict=True):
+def _lines(names: Sequence[str]) -> int:
+    """In how many lines so many panels stand."""
+    return math.ceil(len(names) / _MOST_BESIDE)
+
+
+def _columns(names: Sequence[str]) -> int:
+    return math.ceil(len(names) / _lines(names))
+
+
+def _row(band: Any, part: pd.DataFrame, panel: Panel, titles: Mapping[str, str], columns: str) -> None:
+    columns_beside = _columns(list(titles))
+    axes = band.subplots(_lines(list(titles)), columns_beside, sharey=True, sharex=True, squeeze=False).flatten()
+    for ax in axes[len(titles) :]:
+        ax.set_axis_off()
+    for (name, title), ax in zip(titles.items(), axes, strict=False):
         mine = part[part[columns] == name]
         colour = arm_colour(name) if columns == "arm" else "black"
-        ax.set_title(arm_words(name), color=colour)
+        ax.set_title(title, color=colour)
         if len(mine):
             panel.draw(mine, ax)
         else:
             say(ax, "no sample in these rounds")
-    for ax in axes[1:]:
-        ax.set_ylabel("")
+    for place, ax in enumerate(axes):
+        if place % columns_beside:
+            ax.set_ylabel("")
 
 
 def _legend(sheet: Sheet) -> None:

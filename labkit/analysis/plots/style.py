@@ -17,7 +17,12 @@ from labkit.analysis.words import SMALL_PT
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 BLACK, GREY = "#000000", "#767676"
 
-_ARM_COLOURS = {"primary-only": BLUE, "replicas-round-robin": VERMILLION}
+_ARM_COLOURS = {
+    "primary-only": BLUE,
+    "replicas-round-robin": VERMILLION,
+    "primary-only-more-connections": GREEN,
+    "replicas-round-robin-more-connections": PURPLE,
+}
 _NODES = {"host": (BLACK, "-"), "generator": (PURPLE, "-."), "lab": (GREY, ":")}
 _SERVERS = [(BLUE, "-"), (VERMILLION, "--"), (GREEN, ":"), (ORANGE, "-."), (SKY, "--"), (PURPLE, ":")]
 _OTHERS = [GREEN, PURPLE, ORANGE, SKY, BLACK]
