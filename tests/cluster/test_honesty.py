@@ -142,7 +142,7 @@ def test_a_server_differs_from_itself_in_about_one_comparison_of_twenty(lab_data
     """30 comparisons of 5 short pairs each, by `compare.paired`: one or two are expected, many more are a fault."""
     del lab_data
     p = MeasuringHonestly.build(
-        {"cluster": "own-honest", "replicas": 0, "users": 2000, "connections": 8, "vus": 8, "rate": 500}
+        {"cluster": "own-honest", "replicas": 0, "users": 2000, "connections": 8, "vus": 4, "rate": 500}
         | {"comparisons": 30, "pairs": 5, "pair_block_s": 0.15, "warmup_s": 0.1, "block_s": 2, "little_levels": "1,8"}
     )
     run = measuring_honestly(p)

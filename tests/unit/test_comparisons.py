@@ -139,7 +139,10 @@ def test_the_head_says_what_replicas_change_and_what_connections_change(make_run
     assert "than the primary alone with 4 (95 % interval" in connections
     original = next(sentence for sentence in findings.verdicts(run) if "original report saw −6.6 %" in sentence)
     assert original.endswith("it opened a pool to each node, so its replicas had more connections as well.")
-    assert "The replicas against the primary alone: nodes that serve reads: pg1 → pg2, pg3." in sentences.compared(run)
+    assert sentences.compared(run) == [
+        "Compared: the primary alone → the replicas (nodes that serve reads: pg1 → pg2, pg3).",
+        "Compared: the primary alone → the primary alone with more connections (connections: 4 → 8).",
+    ]
     assert tables.comparisons(run)["what differs"].tolist() == [
         "nodes that serve reads: pg1 → pg2, pg3",
         "connections: 4 → 8",

@@ -9,7 +9,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
-from fix_runs import UNMEASURED
+from fix_runs import ARMS, MORE_ARMS, UNMEASURED
 from matplotlib.figure import Figure
 
 from labkit.analysis import frames, plots
@@ -135,6 +135,44 @@ def labels(sheet: plots.Sheet) -> list[mpl.text.Text]:
         named += [ax.title, ax.xaxis.label, ax.yaxis.label, *ax.texts]
     named += [text for legend in sheet.legends for text in legend.get_texts()]
     return [text for text in named if text is not None and text.get_text()]
+
+
+@pytest.mark.parametrize("count", [3, 4])
+def test_no_text_lies_on_another_where_arms_are_many(make_run: MakeRun, count: int) -> None:
+    run = make_run(arms=(*ARMS, *MORE_ARMS)[:count], rounds=2, workloads=("search-users",))
+    sheets = [
+        plots.beside(frames.per_second(run), plots.LATENCY),
+        plots.headline(frames.rounds(run), frames.reference()),
+        plots.differences(compare.arms(run), tables.original_differences()),
+    ]
+    for sheet in sheets:
+        sheet.draw_without_rendering()  # lays it out
+        drawn = labels(sheet)
+        for ax in sheet.findobj(mpl.axes.Axes):
+            low, high = ax.get_xlim()
+            ticks = zip(ax.get_xticks(), ax.get_xticklabels(), strict=True)
+            drawn += [text for at, text in ticks if low <= at <= high and text.get_text()]
+        boxes = [(text.get_text(), text.get_window_extent()) for text in drawn]
+        for (one, box), (other, beside) in itertools.combinations(boxes, 2):
+            assert not box.overlaps(beside), f"{one!r} lies on {other!r}"
+        assert all(sheet.bbox.x0 - 1 <= box.x0 and box.x1 <= sheet.bbox.x1 + 1 for _, box in boxes)
+
+
+def test_every_arm_has_a_colour_of_its_own() -> None:
+    assert len({arm_colour(arm) for arm in (*ARMS, *MORE_ARMS)}) == 4
+
+
+def test_a_comparison_is_a_panel_that_says_between_which_arms(make_run: MakeRun) -> None:
+    run = make_run(arms=(*ARMS, *MORE_ARMS), rounds=2, workloads=("get-user",))
+    sheet = plots.differences(compare.arms(run), tables.original_differences())
+    assert [ax.get_title(loc="left").replace("\n", " ") for ax in sheet.axes] == [
+        "replicas, round-robin against primary only",
+        "primary only, more connections against primary only",
+        "replicas, round-robin, more connections against primary only, more connections",
+    ]
+    assert sheet.axes[-1].get_xlabel() == "difference, % (bar: 95 % interval)"
+    one = plots.differences(compare.arms(make_run(rounds=2)))
+    assert one.axes[0].get_xlabel() == "difference from primary only, % (bar: 95 % interval)"
 
 
 def test_the_headline_shows_both_reports_with_whiskers_only_where_there_are_rounds(recorded_run: Run) -> None:

@@ -172,3 +172,11 @@ def test_numbers_keep_three_digits(value: float, text: str) -> None:
     assert words.number(value) == text
     assert words.percent(-0.0314) == "−3.1 %"
     assert words.interval(-0.05, 0.012) == "−5.0 … +1.2 %"
+
+
+def test_what_is_compared_stands_below_the_leading_sentences_and_never_in_bold(tmp_path: Path) -> None:
+    nbformat.write(new_notebook(cells=[new_markdown_cell("# Why?")]), tmp_path / "x.ipynb")
+    told = report.export(tmp_path / "x.ipynb", tmp_path / "x.html", ["One."], compared=["Compared: a → b <c>."])
+    page = BeautifulSoup(told.read_text(), "html.parser")
+    assert page.find("ul", class_="lead").text == "One."
+    assert page.find("ul", class_="more").text == "Compared: a → b <c>."

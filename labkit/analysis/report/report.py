@@ -27,7 +27,7 @@ from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
 from labkit import paths, progress
-from labkit.analysis.report import in_kernel
+from labkit.analysis.report import in_kernel, sentences
 from labkit.analysis.report.findings import Findings, summary
 from labkit.analysis.words import NOT_VALID, SMALL_PT, SMALL_PX
 from labkit.errors import LabkitError, RunError
@@ -225,15 +225,18 @@ def _outputs(document: nbformat.NotebookNode) -> Iterator[nbformat.NotebookNode]
         yield from cell.get("outputs", [])
 
 
-def export(executed: Path, html: Path, lead: Sequence[str] = (), footer: str = "") -> Path:
+def export(
+    executed: Path, html: Path, lead: Sequence[str] = (), footer: str = "", compared: Sequence[str] = ()
+) -> Path:
     """Write an executed notebook as one HTML file: no script, no request to anywhere, code folded away.
 
-    `lead` are the sentences that a hurried reader should see, right below the question.
+    `lead` are the sentences that a hurried reader should see, right below the question, `compared` those on what is
+    compared.
     """
     document = _read(executed)
     document.cells = [cell for cell in document.cells if _BY_HAND not in cell.metadata.get("tags", [])]
     if lead:
-        document.cells.insert(1, _markdown(_head(lead)))
+        document.cells.insert(1, _markdown(_head(lead, compared)))
     style = (_TEMPLATES / "report" / "style.css").read_text(encoding="utf-8")
     config = Config({"HTMLExporter": {"exclude_input_prompt": True, "exclude_output_prompt": True}})
     exporter: Any = HTMLExporter(  # type: ignore[no-untyped-call]
@@ -248,10 +251,13 @@ def export(executed: Path, html: Path, lead: Sequence[str] = (), footer: str = "
     return html
 
 
-def _head(lead: Sequence[str]) -> str:
-    """The first three sentences in bold, what makes the run worthless before all others; the rest below, as text."""
+def _head(lead: Sequence[str], compared: Sequence[str]) -> str:
+    """The first three sentences in bold, what makes the run worthless before all others; below, as text, the rest.
+
+    What was compared, and what differs between the two, is the last of it.
+    """
     ordered = sorted(lead, key=lambda sentence: not sentence.startswith(NOT_VALID))
-    groups = {"lead": ordered[:_MOST_LEADING], "more": ordered[_MOST_LEADING:]}
+    groups = {"lead": ordered[:_MOST_LEADING], "more": [*ordered[_MOST_LEADING:], *compared]}
     # Sentences can carry names that a server sent: nothing in them may become markup.
     items = {name: "".join(f"<li>{html_escape(sentence)}</li>" for sentence in group) for name, group in groups.items()}
     return "".join(f'<ul class="{name}">{inside}</ul>' for name, inside in items.items() if inside)
@@ -281,4 +287,4 @@ def publish(executed: Executed, run: Run, findings: Findings) -> Path:
     """Write the report and the summary of a run; returns the report's path."""
     run.keep_summary(summary(run, findings))
     footer = f"labkit run {run.id}, status {run.status}"
-    return export(executed.path, run.page, findings.lead(run), footer)
+    return export(executed.path, run.page, findings.lead(run), footer, sentences.compared(run))

@@ -14,6 +14,7 @@ from labkit.analysis.words import Sentences, arm_in_prose, interval, percent
 from labkit.checkers.comparisons import CONNECTIONS
 from labkit.run.store import Run
 
+_FEW = 4  # comparisons that a head lists
 _METRICS = {
     "mean_ms": "mean latency",
     "p50_ms": "median latency",
@@ -38,21 +39,24 @@ def of_arms(run: Run, row: Any) -> str:
 
 
 def compared(run: Run) -> Sentences:
-    """What each comparison of the run is between, and what differs between the two."""
+    """What is compared with what, and what differs between the two; many comparisons of one thing each in short."""
+    found = compare.comparisons(run)
+    if len(found) > _FEW and all(len(pair.differs) == 1 for pair in found):
+        return Sentences([f"{len(found)} comparisons, in each of which one thing differs: they are listed below."])
     return Sentences(
-        f"{_capital(arm_in_prose(each.arm))} against {arm_in_prose(each.against)}: "
-        f"{'; '.join(each.differs) or 'nothing differs'}."
-        for each in compare.comparisons(run)
+        f"Compared: {arm_in_prose(pair.against)} → {arm_in_prose(pair.arm)} "
+        f"({'; '.join(pair.differs) or 'nothing differs'})."
+        for pair in found
     )
 
 
 def confounded(run: Run) -> list[str]:
     """One sentence for each comparison in which several things differ: runs before connections were shared out."""
     return [
-        f"{len(each.differs)} things differ between {arm_in_prose(each.arm)} and {arm_in_prose(each.against)} "
-        f"({'; '.join(each.differs)}), so no difference between them can be laid to one of these."
-        for each in compare.comparisons(run)
-        if len(each.differs) > 1
+        f"{len(pair.differs)} things differ between {arm_in_prose(pair.arm)} and {arm_in_prose(pair.against)} "
+        f"({'; '.join(pair.differs)}), so no difference between them can be laid to one of these."
+        for pair in compare.comparisons(run)
+        if len(pair.differs) > 1
     ]
 
 

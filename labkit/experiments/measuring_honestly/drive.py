@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 
+from labkit.checkers.comparisons import CLOSED, OPEN, SELF
 from labkit.errors import BadInput
 from labkit.experiments.measuring_honestly.parameters import MeasuringHonestly
 from labkit.experiments.stage import on_cluster, reading, recorded
@@ -42,14 +43,16 @@ def measuring_honestly(parameters: MeasuringHonestly) -> Run:
         cold = reads.blocks.on_terms(p.replace(warmup_s=0))
         cold.drive(load, alone, paced, p.block_s, _cell(p, "cold start", 0))
         warm = cold.on_terms(p)
-        for arm, when in (("closed loop", Closed(p.vus)), ("open, constant rate", paced)):
+        # As many requests as the open workload asks for, so that nothing differs but who waits for an answer.
+        loop = Closed(p.vus, think_s=p.vus / p.rate)
+        for arm, when in ((CLOSED, loop), (OPEN, paced)):
             with _stall(primary, p.warmup_s + p.block_s / 2, p.stall_s, run):
                 warm.drive(load, alone, when, p.block_s, _cell(p, arm, 0))
         for users in p.little_levels:
             warm.drive(load, alone, Closed(users, think_s=0.01), p.block_s / 2, _cell(p, f"{users} users", 0))
         short = warm.on_terms(p.replace(warmup_s=min(p.warmup_s, 0.1)))
         for r in range(p.comparisons * p.pairs):
-            for arm in ("A", "A again") if r % 2 == 0 else ("A again", "A"):
+            for arm in SELF if r % 2 == 0 else SELF[::-1]:
                 short.drive(load, alone, Closed(p.vus), p.pair_block_s, _cell(p, arm, r))
     return run
 

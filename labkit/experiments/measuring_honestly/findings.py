@@ -14,6 +14,7 @@ from labkit.analysis.report import tables
 from labkit.analysis.statistics import compare
 from labkit.analysis.statistics.intervals import most_by_chance
 from labkit.analysis.words import Sentences, not_valid, number, percent
+from labkit.checkers.comparisons import CLOSED, OPEN, SELF
 from labkit.run.schema.events import Stall
 from labkit.run.store import Run
 
@@ -24,7 +25,7 @@ validity = frames.validity
 def table(run: Run) -> pd.DataFrame:
     """Every arm but those of the comparisons with itself."""
     found = headline(run)
-    found = found[~found["arm"].isin(["A", "A again"])]
+    found = found[~found["arm"].isin(SELF)]
     return pd.DataFrame(
         {
             "arm": found["arm"],
@@ -51,9 +52,12 @@ def verdicts(run: Run) -> Sentences:
     closed, opened = head[CLOSED], head[OPEN]
     found = Sentences(frames.disturbances(run))
     stall_ms = 1e3 * float(run.parameters["stall_s"])
+    saw = {arm: int((_block(run, arm).latency_ms > stall_ms / 10).sum()) for arm in (OPEN, CLOSED)}
     found.append(
         f"The server stood still for {stall_ms:.0f} ms. The open workload's p99 was {number(opened.p99_ms)} ms, "
-        f"the closed loop's {number(closed.p99_ms)} ms: its users had stopped asking."
+        f"the closed loop's {number(closed.p99_ms)} ms: users who wait for an answer stop asking, so "
+        f"{saw[CLOSED]:,} of the loop's {closed.requests:,} requests took longer than {number(stall_ms / 10)} ms, and "
+        f"{saw[OPEN]:,} of the open workload's {opened.requests:,}."
     )
     found.append(
         f"The service time alone would have hidden it in the open workload too: p99 {number(opened.service_p99_ms)} ms."
@@ -86,7 +90,7 @@ def lead(run: Run) -> Sentences:
     return Sentences(verdicts(run)[: len(frames.disturbances(run)) + 1])
 
 
-COLD, CLOSED, OPEN = "cold start", "closed loop", "open, constant rate"
+COLD = "cold start"
 
 
 def _block(run: Run, arm: str) -> Block:
@@ -143,7 +147,7 @@ def self_comparisons(run: Run, metric: str = "requests_per_s") -> pd.DataFrame:
     comparison: int. relative, relative_low, relative_high: float, shares. n: int, pairs. differs: bool, the interval
     leaves zero out, which is wrong: there is no difference.
     """
-    sides = {arm: blocks for _, arm, blocks in groups(run) if arm in ("A", "A again")}
+    sides = {arm: blocks for _, arm, blocks in groups(run) if arm in SELF}
     size = int(run.parameters["pairs"])
     count = min(len(blocks) for blocks in sides.values()) // size if len(sides) == 2 else 0
     rows = []

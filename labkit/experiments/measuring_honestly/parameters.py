@@ -16,7 +16,12 @@ class MeasuringHonestly(OneWorkload):
     experiment = "measuring-honestly"
 
     users: int = param(100_000, "rows of the users table", low=100, high=100_000_000)
-    vus: int = param(16, "users of the closed loop", low=1, high=100_000)
+    vus: int = param(
+        16,
+        "users of the closed loop; they think for so long that they ask about `rate` times a second",
+        low=1,
+        high=100_000,
+    )
     rate: float = param(1500.0, "requests per second of the open workload", low=1, high=1e6)
     block_s: float = param(5.0, "measured seconds of the blocks in which the server stalls", low=2, high=600)
     stall_s: float = param(0.5, "how long the server stands still in the middle of such a block", low=0.05, high=60)
