@@ -150,8 +150,8 @@ def test_no_text_lies_on_another_where_arms_are_many(make_run: MakeRun, count: i
         drawn = labels(sheet)
         for ax in sheet.findobj(mpl.axes.Axes):
             low, high = ax.get_xlim()
-            ticks = zip(ax.get_xticks(), ax.get_xticklabels(), strict=True)
-            drawn += [text for at, text in ticks if low <= at <= high and text.get_text()]
+            ticks = [tick for tick in ax.xaxis.get_major_ticks() if low <= tick.get_loc() <= high]
+            drawn += [tick.label1 for tick in ticks if tick.label1.get_text() and tick.label1.get_visible()]
         boxes = [(text.get_text(), text.get_window_extent()) for text in drawn]
         for (one, box), (other, beside) in itertools.combinations(boxes, 2):
             assert not box.overlaps(beside), f"{one!r} lies on {other!r}"

@@ -52,12 +52,15 @@ def verdicts(run: Run) -> Sentences:
     closed, opened = head[CLOSED], head[OPEN]
     found = Sentences(frames.disturbances(run))
     stall_ms = 1e3 * float(run.parameters["stall_s"])
-    saw = {arm: int((_block(run, arm).latency_ms > stall_ms / 10).sum()) for arm in (OPEN, CLOSED)}
+    slow = {
+        arm: sum(int((rows.right("latency") > stall_ms / 10).sum()) for rows in _block(run, arm).rows())
+        for arm in (OPEN, CLOSED)
+    }
     found.append(
         f"The server stood still for {stall_ms:.0f} ms. The open workload's p99 was {number(opened.p99_ms)} ms, "
         f"the closed loop's {number(closed.p99_ms)} ms: users who wait for an answer stop asking, so "
-        f"{saw[CLOSED]:,} of the loop's {closed.requests:,} requests took longer than {number(stall_ms / 10)} ms, and "
-        f"{saw[OPEN]:,} of the open workload's {opened.requests:,}."
+        f"{slow[CLOSED]:,} of the loop's {closed.requests:,} requests took longer than {number(stall_ms / 10)} ms, and "
+        f"{slow[OPEN]:,} of the open workload's {opened.requests:,}."
     )
     found.append(
         f"The service time alone would have hidden it in the open workload too: p99 {number(opened.service_p99_ms)} ms."
