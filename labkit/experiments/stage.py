@@ -250,7 +250,7 @@ def reading(
     processes: int = 1,
     executor: Executor | None = None,
 ) -> Iterator[Reads]:
-    """Check connections, seed the users table, and sample while the blocks run; a bar of so many seconds.
+    """Check connections, seed the users table and read it once, sample while the blocks run; a bar of so many seconds.
 
     The run is then `measured`. Raises BadInput for connections that do not fit the servers, before any load.
     """
@@ -260,6 +260,7 @@ def reading(
     with Generators(processes, executor) as generators:
         run.update(dataset=dataset.seed(cluster, data))
         cluster.wait_for_catchup(CATCHUP_S)
+        dataset.read_once({node.name: node for who in serving.values() for node in who.nodes}.values())
         with (
             sampled(run, cluster, p.sample_interval_s, generators.pids) as sampler,
             Progress("measuring", seconds, "s") as bar,

@@ -7,6 +7,7 @@ import pytest
 
 from labkit.errors import ClusterError
 from labkit.lab import dataset
+from labkit.lab.cluster.waiting import wait_until
 from labkit.lab.dataset import seeding
 from labkit.progress import Progress
 
@@ -86,6 +87,25 @@ def test_the_rows_are_settled_so_that_nothing_disturbs_the_measurement(seeded):
     assert one(seeded.primary(), pending) == (SPEC.users, 0, 0)
     statistics = "SELECT count(*) FROM pg_stats WHERE tablename = 'users'"
     assert [one(node, statistics) for node in seeded.nodes] == [(7,)] * len(seeded.nodes)
+
+
+def test_no_node_is_the_first_to_read_its_rows_under_load(seeded):
+    """Table and indexes are read whole, so that the first round does not compare cold caches with warm ones."""
+    seeded.wait_for_catchup(20)
+    read = (
+        "SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'users' UNION ALL "
+        "SELECT idx_tup_read FROM pg_stat_user_indexes WHERE relname = 'users'"
+    )
+
+    def counts(node):
+        with node.connect() as connection:
+            return [row[0] for row in connection.execute(read)]
+
+    before = {node.name: counts(node) for node in seeded.nodes}
+    dataset.read_once(seeded.nodes)
+    for node in seeded.nodes:
+        whole = [count + SPEC.users for count in before[node.name]]
+        wait_until(lambda node=node, whole=whole: counts(node) == whole, 20, "the counts of what was read", node)
 
 
 def test_the_application_may_use_rows_but_not_the_table(seeded):

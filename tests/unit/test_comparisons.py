@@ -29,7 +29,7 @@ from labkit.run.store import Run, RunStore, read_run
 
 MakeRun = Callable[..., Run]
 SAMPLES = sorted(path.parent for path in paths.sample_runs().glob("*/*/run.json"))
-FILES = sorted((paths.configs() / "experiments").glob("*.yaml"))
+FILES = sorted((paths.configs() / "experiments").rglob("*.yaml"))
 
 
 def planned(p: ReadingUsers, rounds: int = 2) -> list[LoadBlock]:

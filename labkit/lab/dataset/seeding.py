@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -24,6 +24,7 @@ from labkit.units import GIB, gib
 
 if TYPE_CHECKING:
     from labkit.lab.cluster.cluster import Cluster
+    from labkit.lab.cluster.node import Node
 
 CATCHUP_DEADLINE_S = 600.0
 _LOCK_TIMEOUT = "30s"
@@ -131,6 +132,23 @@ def _seeded(
         checkpoint_s=checkpoint_s,
         catchup_s=clock.lap(),
     )
+
+
+def read_once(nodes: Iterable[Node]) -> None:
+    """Read the users table and its indexes whole on each node, so that no load is the first to fetch them from storage.
+
+    Otherwise the first round would compare caches: an arm's nodes are cold in it, and warm where another arm was there
+    before. Raises ClusterError.
+    """
+    for node in nodes:
+        with node.session() as connection:
+            connection.execute(
+                "SET enable_indexscan = off; SET enable_indexonlyscan = off; SET enable_bitmapscan = off"
+            )
+            connection.execute("SELECT count(biography) FROM users")
+            connection.execute("RESET enable_indexscan; RESET enable_indexonlyscan; SET enable_seqscan = off")
+            connection.execute("SELECT count(id) FROM users")
+            connection.execute("SELECT count(first_name) FROM users")
 
 
 def _copy(
