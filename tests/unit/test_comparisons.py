@@ -168,6 +168,12 @@ def test_a_shipped_run_states_what_differs_or_says_so_in_its_head(path: Path) ->
         assert all(f"{len(pair.differs)} things differ between" in head for pair in several)
 
 
+def test_a_matrix_says_that_held_writes_lengthen_the_outages_of_waiting_commits_too() -> None:
+    for path in (path for path in SAMPLES if path.parent.name == "durability-matrix"):
+        said = str(EXPERIMENTS["durability-matrix"].findings.verdicts(read_run(path)))
+        assert "(`hold_writes`): two things differ between these outages and the others" in said
+
+
 def test_what_run_json_says_is_not_derived_again(tmp_path: Path) -> None:
     run = RunStore(tmp_path).create("read-scaling", {})
     run.note_block(a_load())
@@ -175,6 +181,11 @@ def test_what_run_json_says_is_not_derived_again(tmp_path: Path) -> None:
     (derived,) = compare.comparisons(run)
     run.update(comparisons=[derived.changed(differs=["as it was noted"])])
     assert compare.comparisons(read_run(run.path))[0].differs == ["as it was noted"]
+
+
+def test_a_budget_is_compared_with_the_primary_alone_which_cannot_be_left_out() -> None:
+    with pytest.raises(BadInput, match="arms: primary-only is missing, the others are compared with it"):
+        experiment("cpu-budget").parameters.build({"arms": "replicas-round-robin"})
 
 
 def test_anything_else_that_differs_is_found() -> None:

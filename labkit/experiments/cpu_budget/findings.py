@@ -114,10 +114,14 @@ def _original(run: Run) -> list[str]:
         return []
     saw = " and ".join(percent(value) for value in original_rates())
     if (shared["low"] > 1).any():
-        return [f"With CPU shared replicas did add throughput here, unlike in the original report ({saw})."]
+        return [
+            f"With CPU shared replicas did add throughput here, unlike in the original report ({saw}, with a pool of "
+            "its own for every node)."
+        ]
     return [
-        "With CPU shared no number of nodes answered more than the primary alone. The original report shared one "
-        f"machine's CPU too and saw {saw}: that needs no mutex to explain it."
+        "With CPU shared no number of nodes could be shown to answer more than the primary alone. The original report "
+        f"shared one machine's CPU too, gave every node a pool of its own, and saw {saw}: that needs no mutex to "
+        "explain it."
     ]
 
 

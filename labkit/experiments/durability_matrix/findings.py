@@ -95,6 +95,11 @@ def verdicts(run: Run) -> Sentences:
             f"trials of up to {percent(weakest.bound, signed=False)} would still look like that."
         )
     found += [outage for fault in dict.fromkeys(every["fault"]) for outage in _outages(run, str(fault))]
+    if run.parameters.get("hold_writes") and len({audit.promised(row.mode, row.level) for row in each(every)}) > 1:
+        found.append(
+            "Where commits waited for a replica, the new primary also acknowledged none until one followed it "
+            "(`hold_writes`): two things differ between these outages and the others."
+        )
     took_s = trials(run)["took_s"].dropna()
     if len(took_s):
         found.append(
