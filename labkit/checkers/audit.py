@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from labkit.replication import Replication
 from labkit.run import ledger
 from labkit.run.schema import LAB_KILLED, TrialBlock, Verdict
 from labkit.run.store import Run
@@ -152,18 +153,10 @@ def lost_rows(run: Run, found: Audit, block: int | None = None) -> pd.DataFrame:
     return lost.sort_values("key", ignore_index=True)
 
 
-def promised(mode: str, level: str) -> bool:
-    """Whether commits waited for a replica, so that a row lost in a failover breaks a promise.
-
-    `mode` is async, FIRST k or ANY k, `level` synchronous_commit; off and local wait for no replica in any mode.
-    """
-    return mode != "async" and level not in ("off", "local")
-
-
-def allowed(judged: Audit, mode: str, level: str) -> bool:
+def allowed(judged: Audit, replication: Replication) -> bool:
     """Whether all that is wrong is lost rows, and the replication did not promise them: a finding, no failure."""
     wrong = [name for name in WRONG if len(getattr(judged, name))]
-    return judged.verdict == "false" and wrong == ["lost"] and not promised(mode, level)
+    return judged.verdict == "false" and wrong == ["lost"] and not replication.promises
 
 
 def _spread(writes: pd.DataFrame) -> Keys:

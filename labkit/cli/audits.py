@@ -41,7 +41,7 @@ def audit_command(context: click.Context, run_name: str, block: int | None, as_j
         _tell_recorded(run, list(facts.values()), as_json)
         raise RunUnreadable(f"{run.id} keeps no ledger of writes, so there is nothing to judge again")
     found = {number: _judged(run, number) for number in facts} or {0: audit.of_run(run)}
-    findings = {n for n, b in facts.items() if audit.allowed(found[n], b.mode, b.level)}
+    findings = {n for n, b in facts.items() if audit.allowed(found[n], b.replication)}
     if as_json:
         content = [{"block": n, "verdict": a.verdict, "reason": a.reason, "counts": a.counts} for n, a in found.items()]
         click.echo(json.dumps(content, indent=1))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, from_json
 
 from labkit.errors import RunUnreadable
 from labkit.remedies import Remedy, advice
 from labkit.run.kinds import event_of
 from labkit.run.schema import SCHEMA_VERSION, Event, RunRecord, Summary, record_of
+
+P = TypeVar("P", bool, int, float, str)
 
 _MOST_PROBLEMS = 3
 _LONGEST = 60
@@ -30,6 +32,18 @@ def record(file: Path) -> RunRecord[Any]:
         return kind.model_validate_json(content, strict=True)
     except ValidationError as error:
         raise RunUnreadable(f"{file} cannot be read as a run: {problems(error)}") from error
+
+
+def parameter(file: Path, known: RunRecord[Any], name: str, kind: type[P]) -> P:
+    """A parameter in run.json. Raises RunUnreadable if it is not there, or of another type."""
+    where = f"{file} cannot be read as a run"
+    if name not in known.parameters:
+        raise RunUnreadable(f"{where}: parameters.{name} is missing")
+    try:
+        return TypeAdapter(kind).validate_python(known.parameters[name], strict=True)
+    except ValidationError as error:
+        (found,) = error.errors(include_url=False)
+        raise RunUnreadable(f"{where}: {_problem(found, 'parameters', name)}") from error
 
 
 def events(file: Path) -> list[Event]:
@@ -59,8 +73,8 @@ def problems(error: ValidationError) -> str:
     return said + (f"; and {len(found) - _MOST_PROBLEMS} more" if len(found) > _MOST_PROBLEMS else "")
 
 
-def _problem(found: ErrorDetails) -> str:
-    field = ".".join(str(part) for part in found["loc"])
+def _problem(found: ErrorDetails, *within: str) -> str:
+    field = ".".join(str(part) for part in (*within, *found["loc"]))
     if found["type"] == "missing":
         return f"{field} is missing"
     if found["type"] == "value_error":

@@ -23,6 +23,7 @@ from labkit.errors import RunError, RunNotFound, RunUnreadable
 from labkit.remedies import Remedy, advice
 from labkit.run import layout, reading
 from labkit.run.parts import PartWriter, Tables
+from labkit.run.reading import P
 from labkit.run.schema import (
     BLOCKS,
     SCHEMA_VERSION,
@@ -32,6 +33,7 @@ from labkit.run.schema import (
     Event,
     Facts,
     RunRecord,
+    Scalar,
     Status,
     Summary,
     record_of,
@@ -71,9 +73,13 @@ class Run:
         return self.record.problem
 
     @property
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> dict[str, Scalar]:
         """What was asked for, defaults included: scalars by the names of the experiment's parameters."""
         return dict(self.record.parameters)
+
+    def parameter(self, name: str, kind: type[P]) -> P:
+        """One of the parameters, of the type that it must have. Raises RunUnreadable if run.json has none of that."""
+        return reading.parameter(self.path / layout.RECORD, self.record, name, kind)
 
     @property
     def blocks(self) -> tuple[Block, ...]:

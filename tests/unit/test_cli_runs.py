@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 from fix_cli import invoke
+from fix_records import a_trial
 from fix_runs import Recipe, build
 
 import labkit
 from labkit import paths
 from labkit.errors import BadInput, RunNotFound
-from labkit.experiments import stage
+from labkit.experiments import catalogue, stage
 from labkit.run.store import Run, RunStore
 
 
@@ -87,6 +88,20 @@ def test_a_damaged_run_is_listed_with_its_reason_beside_the_others(run: Run, roo
     assert done.exit_code == 0
     assert run.id in done.output
     assert f"{broken.id}  unreadable" in done.output
+
+
+def test_no_damaged_or_empty_run_keeps_the_others_from_being_listed(run: Run, root: Path) -> None:
+    for name in catalogue.EXPERIMENTS:
+        RunStore(root).create(name, {}).mark("complete")
+    twice = RunStore(root).create("durability-matrix", {})
+    twice.update(blocks=[a_trial(block=0), a_trial(block=1)])
+    file = twice.path / "run.json"
+    file.write_text(file.read_text(encoding="utf-8").replace('"block": 1', '"block": 0'), encoding="utf-8")
+    rows = json.loads(invoke("runs", "--json").output)
+    said = {row["id"]: row["problem"] for row in rows if not row["sample"]}
+    assert len(said) == len(catalogue.EXPERIMENTS) + 2
+    assert said[run.id] is None
+    assert said[twice.id] == f"{file} cannot be read as a run: blocks: there is more than one block 0"
 
 
 @pytest.mark.usefixtures("root")

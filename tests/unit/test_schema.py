@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from labkit import paths
 from labkit.errors import RunUnreadable
 from labkit.experiments import catalogue
+from labkit.experiments.quorum_commit import findings as quorum_commit
 from labkit.run import kinds, steps
 from labkit.run.schema import BLOCKS, AttemptBlock, Event, Facts, Record, RunRecord, TrialBlock, events
 from labkit.run.store import Run, RunStore, read_run
@@ -108,6 +109,10 @@ def damaged(run: Run, change: Callable[[dict[str, Any]], object]) -> str:
         (lambda run: run.pop("experiment"), "experiment is missing"),
         (lambda run: run.update(parameters=7), "parameters should be an object, not 7"),
         (lambda run: [block.pop("mode") for block in run["blocks"]], "blocks.2.mode is missing; and 1 more"),
+        (lambda run: run["blocks"][1].update(mode="sometimes"), "blocks.1.mode: 'sometimes' is no replication mode"),
+        (lambda run: run["blocks"][1].update(mode="any 1"), "blocks.1.mode: 'any 1' is written 'ANY 1'"),
+        (lambda run: run["blocks"][3].update(level="maybe"), "blocks.3.level should be 'off', 'local',"),
+        (lambda run: run["blocks"][3].update(block=1), "blocks: there is more than one block 1"),
     ],
 )
 def test_a_damaged_run_json_says_which_field_is_wrong(run: Run, change: Callable[[Any], object], said: str) -> None:
@@ -124,6 +129,61 @@ def test_an_attempt_says_what_came_of_it_or_why_it_was_not_made(tmp_path: Path) 
     assert "blocks.0: it was not tried, but reason is missing" in damaged(
         run, lambda content: content["blocks"][0].update(tried=False, reason=None)
     )
+
+
+@pytest.mark.parametrize(
+    ("sample", "field", "wrong", "said"),
+    [
+        ("quorum-commit", "level", "zz", "blocks.0.level should be 'off', 'local',"),
+        ("quorum-commit", "mode", "first", "blocks.0.mode: 'first' is no replication mode"),
+        ("promotion-crash", "cause", "zz", "blocks.0.cause should be 'deleted', 'mounted',"),
+    ],
+)
+def test_a_word_that_is_none_of_those_there_are_is_named(
+    tmp_path: Path, sample: str, field: str, wrong: str, said: str
+) -> None:
+    (path,) = (path for path in SAMPLES if path.parent.name == sample)
+    run = RunStore(tmp_path).create(sample, {})
+    run.update(blocks=read_run(path).blocks)
+    assert said in damaged(run, lambda content: content["blocks"][0].update({field: wrong}))
+
+
+def test_a_wrong_replication_in_an_event_is_named(run: Run) -> None:
+    run.note(kinds.event("synchronous", mode="ANY 1", level="on", states={}))
+    file = run.path / "events.jsonl"
+    file.write_text(file.read_text(encoding="utf-8").replace("ANY 1", "some"), encoding="utf-8")
+    with pytest.raises(RunUnreadable, match=r"line 1 .* mode: 'some' is no replication mode"):
+        run.events()
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({}, "parameters.deadline_s is missing"),
+        ({"deadline_s": "soon"}, "parameters.deadline_s should be a valid number, not 'soon'"),
+        ({"deadline_s": None}, "parameters.deadline_s should be a valid number, not None"),
+        ({"deadline_s": True}, "parameters.deadline_s should be a valid number, not True"),
+    ],
+)
+def test_a_parameter_that_a_finding_needs_is_named_with_its_file(
+    tmp_path: Path, asked: dict[str, Any], said: str
+) -> None:
+    (path,) = (path for path in SAMPLES if path.parent.name == "quorum-commit")
+    recorded = read_run(path)
+    run = RunStore(tmp_path).create("quorum-commit", asked)
+    run.update(blocks=recorded.blocks, demonstrations=recorded.record.demonstrations)
+    for read in (quorum_commit.verdicts, quorum_commit.stopped):
+        with pytest.raises(RunUnreadable) as caught:
+            read(run)
+        assert f"{run.path / 'run.json'} cannot be read as a run: {said}" in str(caught.value)
+
+
+def test_a_parameter_is_of_the_type_that_is_asked_for(tmp_path: Path) -> None:
+    run = RunStore(tmp_path).create("quorum-commit", {"deadline_s": 2, "rounds": 3, "keep_cluster": False})
+    assert (run.parameter("deadline_s", float), run.parameter("rounds", int)) == (2.0, 3)
+    assert run.parameter("keep_cluster", bool) is False
+    with pytest.raises(RunUnreadable, match="rounds should be a valid boolean, not 3"):
+        run.parameter("rounds", bool)
 
 
 def test_a_run_json_that_was_cut_off_says_so(run: Run) -> None:

@@ -237,7 +237,7 @@ def _conditions(run: Run) -> dict[str, str]:
     record = run.record
     host, git, version = record.host, record.git, record.versions.get("labkit")
     servers = ", ".join(f"{node.name} ({node.role})" if node.role else node.name for node in record.nodes)
-    facts = {
+    facts: dict[str, object] = {
         "run": run.id,
         "status": run.status,
         "when": record.epoch.utc,

@@ -139,10 +139,9 @@ def _limit(
 
 
 def _not_tried(run: Run) -> str:
-    seconds = run.parameters.get("interventions_s")
-    if seconds is None:
+    if "interventions_s" not in run.parameters:
         return "nothing was changed to find out"
-    if not seconds:
+    if not run.parameter("interventions_s", float):
         return "nothing was changed to find out, as `interventions_s` was 0"
     return "nothing was changed here to find out; raise `interventions_s`"
 

@@ -69,7 +69,7 @@ def verdicts(run: Run) -> Sentences:
             found.append(f"{arm_words(row.arm)}: throughput falls beyond {row.knee:,.0f} users.")
         else:
             found.append(f"{arm_words(row.arm)}: no knee within {row.most_users:,} users; more users only wait longer.")
-    more = more_nodes(run, int(run.parameters["up_to_nodes"]))
+    more = more_nodes(run, run.parameter("up_to_nodes", int))
     if more is not None:
         at = len(more.nodes) - 1
         interval = "" if math.isnan(more.low[at]) else f" (95 % interval {more.low[at]:,.0f} … {more.high[at]:,.0f})"

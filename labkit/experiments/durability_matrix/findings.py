@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from labkit.analysis.frames.rows import each
 from labkit.analysis.frames.trials import trials
 from labkit.analysis.statistics.intervals import share_at_most
 from labkit.analysis.words import Sentences, Words, number, percent
-from labkit.checkers import audit
+from labkit.replication import Replication
 from labkit.run.store import Run
 
 _TAIL = 30
@@ -95,7 +96,8 @@ def verdicts(run: Run) -> Sentences:
             f"trials of up to {percent(weakest.bound, signed=False)} would still look like that."
         )
     found += [outage for fault in dict.fromkeys(every["fault"]) for outage in _outages(run, str(fault))]
-    if run.parameters.get("hold_writes") and len({audit.promised(row.mode, row.level) for row in each(every)}) > 1:
+    held = "hold_writes" in run.parameters and run.parameter("hold_writes", bool)
+    if held and len(set(_waits(every))) > 1:
         found.append(
             "Where commits waited for a replica, the new primary also acknowledged none until one followed it "
             "(`hold_writes`): two things differ between these outages and the others."
@@ -111,10 +113,15 @@ def verdicts(run: Run) -> Sentences:
     return found
 
 
+def _waits(rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Of each row whether its commits waited for a replica."""
+    return np.array([Replication.parse(row.mode, row.level).promises > 0 for row in each(rows)], dtype=bool)
+
+
 def _outages(run: Run, fault: str) -> list[str]:
     """The outages of a fault's trials: where commits waited for a replica, and where they did not."""
     of_fault = trials(run).query("fault == @fault and rto_ms.notna()")
-    waits = np.array([audit.promised(row.mode, row.level) for row in each(of_fault)], dtype=bool)
+    waits = _waits(of_fault)
     found = []
     for group, who in ((of_fault[waits], "waited for a replica"), (of_fault[~waits], "waited for none")):
         rto = group["rto_ms"].to_numpy(dtype=float)
@@ -125,8 +132,9 @@ def _outages(run: Run, fault: str) -> list[str]:
                 f"p50 {number(float(np.median(rto)))} ms, {tail}longest {number(float(rto.max()))} ms."
             )
     if fault.endswith("all-behind") and waits.any():
+        behind_s = number(run.parameter("behind_s", float))
         found.append(
-            f"Before {fault} replicas receive nothing for {number(run.parameters['behind_s'])} s: commits that wait "
+            f"Before {fault} replicas receive nothing for {behind_s} s: commits that wait "
             "for one stop then, and their RTO counts from there."
         )
     return found
@@ -139,7 +147,7 @@ def _tried(row: Any) -> int:
 def lead(run: Run) -> Sentences:
     """What became of commits that waited for a replica, and of those that waited for none."""
     every = cells(run)
-    waits = np.array([audit.promised(row.mode, row.level) for row in each(every)])
+    waits = _waits(every)
     found = Sentences()
     for group, who in ((every[waits], "waited for a replica"), (every[~waits], "waited for no replica")):
         if not len(group):

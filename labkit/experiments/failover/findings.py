@@ -275,7 +275,7 @@ def lead(run: Run) -> Sentences:
             f"Nothing was acknowledged for {number(block.rto_ms)} ms, from the last row of {block.old} to the "
             f"first of {block.new} (RTO, as the writers saw it)."
         )
-        if run.parameters.get("by_hand"):
+        if "by_hand" in run.parameters and run.parameter("by_hand", bool):
             found.append(_by_hand(run))
     found += [f"Overridden: {reason}." for reason in block.overridden]
     return found
@@ -294,7 +294,7 @@ def validity(run: Run) -> list[str]:
     """What makes the run worthless as a proof, or proves something wrong; a loss that replication allows is neither."""
     block = facts(run)
     judged = audit.of_run(run, block.block)
-    fine = judged.verdict == "true" or audit.allowed(judged, block.mode, block.level)
+    fine = judged.verdict == "true" or audit.allowed(judged, block.replication)
     return [] if fine else [f"the audit {VERDICT_WORDS[judged.verdict]}: {judged.reason}"]
 
 

@@ -65,7 +65,7 @@ def step_summary(run: Run, step: Step) -> StepSummary:
 def _whole(event: Event, run: Run) -> Event:
     """The event, with what the run's parameters say where an older labkit did not note it."""
     if isinstance(event, Synchronous) and event.mode is None:
-        return event.changed(mode=run.parameters["mode"], level=run.parameters["level"])
+        return event.model_copy(update={name: run.parameter(name, str) for name in ("mode", "level")})
     return event
 
 

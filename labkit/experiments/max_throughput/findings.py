@@ -17,12 +17,12 @@ from labkit.run.store import Run
 
 def verdicts(run: Run) -> Sentences:
     """What a search for the highest rate found, and what it hit."""
-    p, rate, every = run.parameters, run.record.found_per_s, blocks(run)
-    where = f"{p['workload']} on {arm_words(p['arm'])}"
-    limit = f"a p99 latency of at most {p['p99_limit_ms']:g} ms"
+    rate, every = run.record.found_per_s, blocks(run)
+    where = f"{run.parameter('workload', str)} on {arm_words(run.parameter('arm', str))}"
+    limit = f"a p99 latency of at most {run.parameter('p99_limit_ms', float):g} ms"
     found = Sentences(frames.disturbances(run))
     if rate is None:
-        found.append(f"Not even {p['rate_low']:,.0f} requests per second held {limit} for {where}.")
+        found.append(f"Not even {run.parameter('rate_low', float):,.0f} requests per second held {limit} for {where}.")
     else:
         again = every[(every["phase"] == "confirmation") & (every["offered_per_s"] == rate)]
         found.append(

@@ -51,7 +51,7 @@ def verdicts(run: Run) -> Sentences:
     head = {row.arm: row for row in each(frames.headline(run))}
     closed, opened = head[CLOSED], head[OPEN]
     found = Sentences(frames.disturbances(run))
-    stall_ms = 1e3 * float(run.parameters["stall_s"])
+    stall_ms = 1e3 * run.parameter("stall_s", float)
     slow = {
         arm: sum(int((rows.right("latency") > stall_ms / 10).sum()) for rows in _block(run, arm).rows())
         for arm in (OPEN, CLOSED)
@@ -151,7 +151,7 @@ def self_comparisons(run: Run, metric: str = "requests_per_s") -> pd.DataFrame:
     leaves zero out, which is wrong: there is no difference.
     """
     sides = {arm: blocks for _, arm, blocks in groups(run) if arm in SELF}
-    size = int(run.parameters["pairs"])
+    size = run.parameter("pairs", int)
     count = min(len(blocks) for blocks in sides.values()) // size if len(sides) == 2 else 0
     rows = []
     for i in range(count):

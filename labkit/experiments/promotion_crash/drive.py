@@ -11,14 +11,14 @@ from collections.abc import Iterator
 
 from labkit.errors import BadInput, ClusterError
 from labkit.experiments.promotion_crash.attempt import attempt
-from labkit.experiments.promotion_crash.parameters import CAUSES, Cause, PromotionCrash
+from labkit.experiments.promotion_crash.parameters import CAUSES, PromotionCrash
 from labkit.experiments.stage import fresh_clusters, recorded
 from labkit.lab.cluster import promotion
 from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.cluster.node import Node
 from labkit.lab.cluster.powers import Damageable, Repairable
 from labkit.remedies import advice
-from labkit.run.schema import AttemptBlock
+from labkit.run.schema import AttemptBlock, Cause
 from labkit.run.store import Run
 
 _DAMAGES: dict[Cause, tuple[str, str]] = {

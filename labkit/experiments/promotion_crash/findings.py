@@ -5,10 +5,10 @@ from __future__ import annotations
 import pandas as pd
 
 from labkit.analysis.words import UNKNOWN, Sentences, Words
-from labkit.run.schema import AttemptBlock
+from labkit.run.schema import AttemptBlock, Cause
 from labkit.run.store import Run
 
-MEANING = {
+MEANING: dict[Cause, str] = {
     "deleted": "standby.signal was deleted by hand",
     "mounted": "standby.signal is bind-mounted as a single file",
     "immutable": "standby.signal is immutable (chattr +i)",

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import get_args
 
 from labkit.experiments.parameters import param
 from labkit.experiments.shared import OnServers
 from labkit.experiments.values import Several
 from labkit.lab.cluster.powers import Damageable
+from labkit.run.schema import Cause
 
-Cause = Literal["deleted", "mounted", "immutable", "sticky", "unwritable", "foreign"]
 CAUSES: tuple[Cause, ...] = get_args(Cause)
 
 

@@ -9,6 +9,7 @@ from labkit.analysis.frames.rows import each
 from labkit.analysis.statistics import compare
 from labkit.analysis.statistics.intervals import mean_interval
 from labkit.analysis.words import Sentences, Words, number, span
+from labkit.errors import RunUnreadable
 from labkit.run.schema import CostBlock
 from labkit.run.store import Run
 
@@ -30,7 +31,12 @@ _FAILURES = (
 
 
 def rounds(run: Run) -> pd.DataFrame:
-    """One row per block: label (mode/level), mode, level, round, commit_p50_ms, commit_p99_ms, rate_per_s."""
+    """One row per block: label (mode/level), mode, level, round, commit_p50_ms, commit_p99_ms, rate_per_s.
+
+    Raises RunUnreadable if there is none.
+    """
+    if not run.blocks:
+        raise RunUnreadable(f"{run.id} has no finished block: it was cut off before anything was measured")
     names = ("mode", "level", "round", "commit_p50_ms", "commit_p99_ms", "rate_per_s")
     return pd.DataFrame(
         [
@@ -119,7 +125,7 @@ def stopped(run: Run) -> pd.DataFrame:
                 "sync_state": ", ".join(f"{node} {state}" for node, state in shown.states.items()) or "no replica",
                 "a commit": f"{number(shown.commit_ms)} ms"
                 if shown.commit_ms is not None
-                else f"waits beyond {number(run.parameters['deadline_s'])} s",
+                else f"waits beyond {number(run.parameter('deadline_s', float))} s",
                 "row is later on": ", ".join(shown.later_on_replicas) or "no replica",
             }
         )
@@ -166,7 +172,7 @@ def verdicts(run: Run) -> Sentences:
         if shown.commit_ms is None:
             found.append(
                 f"{shown.mode} with {', '.join(shown.stopped)} stopped: a commit waited beyond the client's "
-                f"deadline of {number(run.parameters['deadline_s'])} s."
+                f"deadline of {number(run.parameter('deadline_s', float))} s."
             )
     if any(shown.cancelled is not None for shown in run.record.demonstrations):
         found.append(

@@ -21,6 +21,7 @@ from labkit.lab.cluster.node import Node
 from labkit.lab.cluster.powers import ReplicaKeeper
 from labkit.lab.cluster.waiting import wait_until
 from labkit.lsn import parse_lsn
+from labkit.replication import Level
 from labkit.run.schema import LessonBlock
 from labkit.run.schema.events import (
     Broken,
@@ -133,7 +134,7 @@ def _write(primary: Node, ending: threading.Event) -> None:
             first += 500
 
 
-def _time_visibility(run: Run, cluster: Cluster, p: StreamingReplication, number: int, level: str) -> None:
+def _time_visibility(run: Run, cluster: Cluster, p: StreamingReplication, number: int, level: Level) -> None:
     """Commit rows one by one; when the client knew of each commit, and when each replica first showed its row."""
     primary = cluster.primary()
     replicas = [node for node in cluster.nodes if node is not primary]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+from labkit.errors import BadInput
+from labkit.replication import Replication
 
 SCHEMA_VERSION = 1
 """Of run.json and the files beside it. It rises when labkits of before could not read what is written now."""
@@ -21,6 +24,21 @@ OUTCOMES = ("ok", "fail", "unknown")
 """How a request ended for its client. unknown: the connection died, or the deadline passed, before the answer."""
 WRITE_OUTCOMES = ("ok", "ok-with-warning", "fail", "unknown")
 """How a transaction ended for its writer. ok-with-warning: the server warned that the commit may be local only."""
+
+
+def _replication_mode(words: str) -> str:
+    """As `Replication` writes it. Raises ValueError."""
+    try:
+        written = str(Replication.parse(words))
+    except BadInput as error:
+        raise ValueError(error.reason) from error
+    if written != words:
+        raise ValueError(f"{words!r} is written {written!r}")
+    return words
+
+
+ReplicationMode = Annotated[str, AfterValidator(_replication_mode)]
+"""Which replicas commits wait for: async, FIRST k or ANY k."""
 
 # SQLSTATEs of the load generator itself, in class LK, which readers tell apart from those of servers.
 DROPPED = "LK002"  # an open load's request that max_in_flight kept from being sent

@@ -6,7 +6,8 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from labkit.run.schema.base import Record, Verdict
+from labkit.replication import Level, Replication
+from labkit.run.schema.base import Record, ReplicationMode, Verdict
 
 
 class Block(Record):
@@ -118,7 +119,7 @@ class LessonBlock(Block):
     """Of streaming-replication: the commits of one level of synchronous_commit. What was seen stands in the events."""
 
     workload: str
-    arm: str  # the level
+    arm: Level
     round: int
     from_ns: int
     warm_until_ns: int
@@ -143,12 +144,21 @@ class Outage(WriteFigures):
     rto_ms: float | None  # their distance; None if there was none
 
 
-class CostBlock(Block, WriteFigures):
+class Replicated(Record):
+    """What the commits of a block waited for."""
+
+    mode: ReplicationMode
+    level: Level  # synchronous_commit
+
+    @property
+    def replication(self) -> Replication:
+        return Replication.parse(self.mode, self.level)
+
+
+class CostBlock(Block, Replicated, WriteFigures):
     """Of quorum-commit: writers under one mode and level."""
 
     round: int
-    mode: str  # async, FIRST k or ANY k
-    level: str  # synchronous_commit
     sync_states: dict[str, str]  # replica -> sync_state, as the primary had it before the load
     from_ns: int
     to_ns: int
@@ -187,11 +197,9 @@ class RowCounts(Record):
         return self.contradicted + self.duplicated + self.unexpected
 
 
-class TrialBlock(Block, Outage):
+class TrialBlock(Block, Replicated, Outage):
     """One lost primary, of failover or durability-matrix. Times are ns since the run's epoch."""
 
-    mode: str  # async, FIRST k or ANY k
-    level: str  # synchronous_commit
     fault: str
     seed: int
     old: str  # the primary that was lost
@@ -229,10 +237,14 @@ class Attempt(Record):
     log: list[str] = []  # what the server wrote
 
 
+Cause = Literal["deleted", "mounted", "immutable", "sticky", "unwritable", "foreign"]
+"""What was done to standby.signal, or to the folder that it is in."""
+
+
 class AttemptBlock(Block, Attempt):
     """Of promotion-crash: one pg_promote() with a standby.signal that was tampered with, if that could be tried."""
 
-    cause: str
+    cause: Cause
     tried: bool
     reason: str | None = None  # why it was not tried
     repaired: str | None = None  # the role after the repair, if it was not promoted at once

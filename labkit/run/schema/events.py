@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from labkit.run.schema.base import Record, Verdict
+from labkit.replication import Level
+from labkit.run.schema.base import Record, ReplicationMode, Verdict
 from labkit.run.schema.blocks import Standing
 
 
@@ -55,8 +56,8 @@ class OfTrial(Event):
 class Synchronous(OfTrial):
     """Commits wait for replicas as the trial asks."""
 
-    mode: str | None = None  # async, FIRST k or ANY k; where it is not noted, as the run's parameters have it
-    level: str | None = None  # synchronous_commit
+    mode: ReplicationMode | None = None  # where it is not noted, as the run's parameters have it
+    level: Level | None = None  # synchronous_commit
     states: dict[str, str]  # replica -> sync_state
 
 
@@ -301,7 +302,7 @@ class Commits(Event):
     """The commits of one level, in order."""
 
     kind: str = "commits"
-    level: str
+    level: Level
     synchronous: str  # the replica that they may wait for
     latency_ms: list[float]
     seconds: float  # all of them, with the pauses in between
@@ -311,7 +312,7 @@ class Visibility(Event):
     """When the rows of these commits were visible on a replica, in ms after each commit was known to its client."""
 
     kind: str = "visibility"
-    level: str
+    level: Level
     node: str
     stale_ms: list[float]  # the first answer that had the row
     missed_ms: list[float]  # when the last question was asked whose answer had not

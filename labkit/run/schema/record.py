@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypedDict, TypeVar, cast
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, field_validator
 
-from labkit.run.schema.base import Record, Status
+from labkit.run.schema.base import Record, ReplicationMode, Status
 from labkit.run.schema.blocks import BLOCKS, Block
 
 Scalar = bool | int | float | str | None
@@ -119,7 +120,7 @@ class Sampling(Record):
 class Demonstration(Record):
     """Of quorum-commit: one commit while replicas are stopped."""
 
-    mode: str
+    mode: ReplicationMode
     stopped: list[str]
     states: dict[str, str]  # replica -> sync_state, as the primary has it then
     commit_ms: float | None  # None: it waited beyond the deadline
@@ -164,6 +165,14 @@ class RunRecord(Record, Generic[B]):
     sampler: Sampling | None = None
     found_per_s: float | None = None  # of max-throughput: the highest rate that held; None if not even the lowest did
     demonstrations: list[Demonstration] = []  # of quorum-commit
+
+    @field_validator("blocks")
+    @classmethod
+    def _one_of_each_number(cls, blocks: list[B]) -> list[B]:
+        twice = [str(number) for number, count in Counter(block.block for block in blocks).items() if count > 1]
+        if twice:
+            raise ValueError(f"there is more than one block {', '.join(twice)}")
+        return blocks
 
 
 class Facts(TypedDict, total=False):
