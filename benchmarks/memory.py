@@ -27,6 +27,7 @@ def record(folder: Path, requests: int) -> dict[str, Any]:
     """Write a run of that many requests, as 1,000 users at 40,000 requests per second would make them."""
     from labkit.experiments.read_scaling.parameters import ReadScaling
     from labkit.lab.load.records import DTYPE, Recorder
+    from labkit.run import layout
     from labkit.run.schema import LoadBlock
     from labkit.run.store import RunStore
 
@@ -81,7 +82,7 @@ def record(folder: Path, requests: int) -> dict[str, Any]:
         )
     run.update(blocks=blocks)
     run.mark("complete")
-    size = sum(part.stat().st_size for part in (run.path / "ops").glob("*.parquet"))
+    size = sum(part.stat().st_size for part in layout.parts(run.path, "ops"))
     return {"run": str(run.path), "bytes_per_request": size / (each * len(order)), "requests": each * len(order)}
 
 

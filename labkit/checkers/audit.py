@@ -26,6 +26,7 @@ import pandas as pd
 
 from labkit.replication import Replication
 from labkit.run import ledger
+from labkit.run.layout import View
 from labkit.run.schema import LAB_KILLED, TrialBlock, Verdict
 from labkit.run.store import Run
 
@@ -121,7 +122,7 @@ def left_open(run: Run) -> int:
     return int((writes["sqlstate"] == LAB_KILLED).sum())
 
 
-def present_keys(run: Run, view: str, block: int | None = None) -> Keys | None:
+def present_keys(run: Run, view: View, block: int | None = None) -> Keys | None:
     """The keys that were read back in a view; None if they were not read."""
     if not run.has("survivors", block, view):
         return None

@@ -4,6 +4,15 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Literal
+
+Table = Literal["ops", "writes", "survivors", "ghosts", "samples"]
+"""The tables of a run. Each is a folder of parts, and a word, so that a type checker finds one that is none."""
+OF_BLOCKS: tuple[Table, ...] = ("ops", "writes", "survivors", "ghosts")
+"""Those whose parts belong to one block each."""
+
+View = Literal["promoted", "other", "old"]
+"""Whose rows were read back: the new primary's, what the other replica had, the lost primary's own."""
 
 RECORD, EVENTS = "run.json", "events.jsonl"
 LOGS, LEDGERS, DERIVED = "logs", "ledger", "derived"
@@ -18,22 +27,22 @@ _PART, _PARTIAL, _LEDGER, _ROUTE = ".parquet", ".partial", ".ledger", ".route"
 _BLOCK = "block-"
 
 
-def of_block(block: int, view: str = "") -> str:
+def of_block(block: int, view: View | None = None) -> str:
     """How the names of a block's files begin; of what was read back, those of one view."""
     return f"{_BLOCK}{block:05d}" + (f"-{view}" if view else "")
 
 
-def beginning(block: int | None, view: str = "") -> str:
+def beginning(block: int | None, view: View | None = None) -> str:
     """How the names of a block's files begin; without a block, of all files."""
     return "" if block is None else of_block(block, view)
 
 
-def part(folder: Path, table: str, name: str) -> Path:
+def part(folder: Path, table: Table, name: str) -> Path:
     """A part of a table."""
     return folder / table / f"{name}{_PART}"
 
 
-def parts(folder: Path, table: str, begins: str = "") -> list[Path]:
+def parts(folder: Path, table: Table, begins: str = "") -> list[Path]:
     """The whole parts of a table, in order; those whose names begin so."""
     return sorted((folder / table).glob(f"{begins}*{_PART}"))
 
@@ -68,9 +77,9 @@ def block_of(path: Path) -> int:
     return int(path.stem.removeprefix(_BLOCK).split("-")[0])
 
 
-def blocks_in(folder: Path, table: str) -> list[Path]:
-    """Every file of any block in a table's folder, whole or not."""
-    return sorted((folder / table).glob(f"{_BLOCK}*"))
+def blocks_in(folder: Path) -> list[Path]:
+    """Every file of any block, whole or not: of tables, and of what the writers noted."""
+    return [file for name in (*OF_BLOCKS, LEDGERS) for file in sorted((folder / name).glob(f"{_BLOCK}*"))]
 
 
 def live(folder: Path, block: int) -> Path:

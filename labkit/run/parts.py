@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from labkit.errors import RunUnreadable
 from labkit.run import layout
+from labkit.run.layout import Table, View
 
 # pyarrow loads pandas, for a sixth of a second, with the first array that it takes: here, not in the middle of a load.
 pa.array(np.empty(0))
@@ -21,7 +22,7 @@ pa.array(np.empty(0))
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 
 
-SCHEMAS: dict[str, pa.Schema] = {
+SCHEMAS: dict[Table, pa.Schema] = {
     "ops": pa.schema(
         {
             "block": pa.int32(),  # number of the block in run.json
@@ -82,7 +83,7 @@ class Tables:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def new(self, table: str, part: int | str | None = None, view: str = "") -> Path:
+    def new(self, table: Table, part: int | str | None = None, view: View | None = None) -> Path:
         """The path of a part that is not written yet: of a block and a view, or of that name, or the next number.
 
         Raises RunUnreadable if it is written already.
@@ -95,12 +96,12 @@ class Tables:
             raise RunUnreadable(f"{path} is already written; raw files are never reopened")
         return path
 
-    def has(self, table: str, block: int | None = None, view: str = "") -> bool:
+    def has(self, table: Table, block: int | None = None, view: View | None = None) -> bool:
         """Whether there is a part of a table, or of one block of it, or of one view of that."""
         return bool(layout.parts(self._folder, table, layout.beginning(block, view)))
 
     def table(
-        self, table: str, columns: Sequence[str] | None = None, block: int | None = None, view: str = ""
+        self, table: Table, columns: Sequence[str] | None = None, block: int | None = None, view: View | None = None
     ) -> pd.DataFrame:
         """All parts of a table, or of one block of it, as one frame; text columns are categories.
 
@@ -115,7 +116,7 @@ class Tables:
         frame: pd.DataFrame = pa.concat_tables(read).unify_dictionaries().to_pandas()
         return frame
 
-    def batches(self, table: str, columns: Sequence[str], block: int | None = None) -> Iterator[pd.DataFrame]:
+    def batches(self, table: Table, columns: Sequence[str], block: int | None = None) -> Iterator[pd.DataFrame]:
         """A table, or one block of it, piece by piece, as it was written: memory stays that of one row group.
 
         Raises RunUnreadable if there is nothing of it.
@@ -123,7 +124,7 @@ class Tables:
         return (rows for _, rows in self.pieces(table, columns, block))
 
     def pieces(
-        self, table: str, columns: Sequence[str], block: int | None = None
+        self, table: Table, columns: Sequence[str], block: int | None = None
     ) -> Iterator[tuple[Place, pd.DataFrame]]:
         """As `batches`, each with its place, where `piece` finds it again."""
         for part in self._parts(table, block):
@@ -143,7 +144,7 @@ class Tables:
             raise RunUnreadable(f"{place.part} cannot be read: {error}") from error
         return frame
 
-    def _parts(self, table: str, block: int | None, view: str = "") -> list[Path]:
+    def _parts(self, table: Table, block: int | None, view: View | None = None) -> list[Path]:
         parts = layout.parts(self._folder, table, layout.beginning(block, view))
         if not parts:
             name = f"{self._folder.parent.name}/{self._folder.name}"
@@ -157,7 +158,7 @@ class PartWriter:
     The part appears under its final name only when closed, so a reader never meets a file without a footer.
     """
 
-    def __init__(self, path: Path, table: str) -> None:
+    def __init__(self, path: Path, table: Table) -> None:
         self.path, self._schema = path, SCHEMAS[table]
         self._partial = layout.partial(path)
         path.parent.mkdir(parents=True, exist_ok=True)

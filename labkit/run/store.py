@@ -22,6 +22,7 @@ from labkit import files, paths
 from labkit.errors import RunError, RunNotFound, RunUnreadable
 from labkit.remedies import Remedy, advice
 from labkit.run import layout, reading
+from labkit.run.layout import Table, View
 from labkit.run.parts import PartWriter, Tables
 from labkit.run.reading import P
 from labkit.run.schema import (
@@ -192,21 +193,21 @@ class Run:
         """What was recorded in bulk, as Parquet."""
         return Tables(self.path)
 
-    def writer(self, table: str, part: int | str | None = None, view: str = "") -> PartWriter:
+    def writer(self, table: Table, part: int | str | None = None, view: View | None = None) -> PartWriter:
         """A writer for one new part of `table`: of a block and a view, or of that name, or the next by number."""
         return PartWriter(self.tables.new(table, part, view), table)
 
-    def has(self, table: str, block: int | None = None, view: str = "") -> bool:
+    def has(self, table: Table, block: int | None = None, view: View | None = None) -> bool:
         """Whether anything of a table is there, or of one block's part of it, or of one view of that."""
         return self.tables.has(table, block, view)
 
     def table(
-        self, table: str, columns: Sequence[str] | None = None, block: int | None = None, view: str = ""
+        self, table: Table, columns: Sequence[str] | None = None, block: int | None = None, view: View | None = None
     ) -> pd.DataFrame:
         """A table, or one block's part of it, as one frame; text columns are categories. Raises RunUnreadable."""
         return self.tables.table(table, columns, block, view)
 
-    def batches(self, table: str, columns: Sequence[str], block: int | None = None) -> Iterator[pd.DataFrame]:
+    def batches(self, table: Table, columns: Sequence[str], block: int | None = None) -> Iterator[pd.DataFrame]:
         """The same piece by piece, as it was written: memory stays that of one row group. Raises RunUnreadable."""
         return self.tables.batches(table, columns, block)
 
@@ -216,10 +217,9 @@ class Run:
         Raises RunUnreadable if a block that it holds lacks its part of `writes`.
         """
         finished = {block.block for block in self.blocks}
-        for table in ("ops", "writes", "survivors", "ghosts", layout.LEDGERS):
-            for file in layout.blocks_in(self.path, table):
-                if layout.block_of(file) not in finished:
-                    file.unlink()
+        for file in layout.blocks_in(self.path):
+            if layout.block_of(file) not in finished:
+                file.unlink()
         if any(not self.has("writes", number) for number in finished):
             raise RunUnreadable(f"{self.id} lacks the ledger of a finished trial; it cannot be resumed")
 

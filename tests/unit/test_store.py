@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import resource
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
 
 from labkit.errors import RunNotFound, RunUnreadable
-from labkit.run.parts import PartWriter
+from labkit.run.layout import Table, View
+from labkit.run.parts import SCHEMAS, PartWriter, Tables
 from labkit.run.schema.events import Stall
 from labkit.run.store import Run, RunStore
 
@@ -35,13 +38,27 @@ import sys
 from pathlib import Path
 import numpy as np
 import labkit.lab.load.engine
-from labkit.run.parts import PartWriter
+from labkit.run.layout import Table, View
+from labkit.run.parts import SCHEMAS, PartWriter, Tables
 rows = {OPS!r}
 with PartWriter(Path(sys.argv[1]), "ops") as writer:
     known = set(sys.modules)
     writer.write({{name: np.array(values) if isinstance(values[0], int) else values for name, values in rows.items()}})
     print(sorted(set(sys.modules) - known))
 """
+
+
+def test_a_table_and_a_view_are_words_that_a_type_checker_knows() -> None:
+    """With `table: str` a misspelt one would be found when it is read, after an experiment of an hour."""
+    assert set(get_args(Table)) == SCHEMAS.keys()
+    named = 0
+    for kind in (Run, Tables, PartWriter):
+        for method in (each for each in vars(kind).values() if inspect.isfunction(each)):
+            hints = get_type_hints(method)
+            assert hints.get("table", Table) == Table, method
+            assert hints.get("view", View | None) == View | None, method
+            named += "table" in hints
+    assert named >= 8
 
 
 @pytest.fixture

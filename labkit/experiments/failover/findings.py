@@ -12,12 +12,13 @@ from labkit.checkers import audit
 from labkit.errors import RunUnreadable
 from labkit.lsn import lsn_text
 from labkit.run import ledger
+from labkit.run.layout import View
 from labkit.run.schema import CANNOT_CONNECT, VERDICT_WORDS, Event, Standing, TrialBlock
 from labkit.run.schema import events as happened
 from labkit.run.steps import DECIDE, DETECTED, Moment, at_ns, label, moments
 from labkit.run.store import Run
 
-VIEW_WORDS = {
+VIEW_WORDS: dict[View, str] = {
     "promoted": "the promoted replica",
     "other": "the other replica, had it been promoted",
     "old": "the old primary itself",
@@ -134,13 +135,14 @@ def written(run: Run) -> pd.DataFrame:
     return Words(pd.DataFrame.from_dict(rows, orient="index"))
 
 
-def audits(run: Run) -> dict[str, audit.Audit]:
+def audits(run: Run) -> dict[View, audit.Audit]:
     """View -> audit, for each view that was read. The other replica and the old primary are judged by what was
     sent to the old primary: they never got what was written after it."""
     block = facts(run)
-    found = {"promoted": audit.of_run(run, block.block)}
+    found: dict[View, audit.Audit] = {"promoted": audit.of_run(run, block.block)}
     writes = ledger.written(run)
-    for view in ("other", "old"):
+    others: tuple[View, ...] = ("other", "old")
+    for view in others:
         keys = audit.present_keys(run, view, block.block)
         if keys is not None:
             found[view] = audit.judge(writes[writes["node"].astype(str) == block.old], keys)

@@ -25,6 +25,7 @@ from labkit.lab.workloads.append_rows import AppendRows
 from labkit.replication import Replication
 from labkit.run import steps
 from labkit.run.kinds import event
+from labkit.run.layout import View
 from labkit.run.schema import Outage, RowCounts, TrialBlock
 from labkit.run.steps import Moment, Step
 from labkit.run.store import Run
@@ -76,7 +77,7 @@ class TrialSteps:
         self._load: WriteLoad | None = None
         self._failover: FailoverSteps | None = None
         self._fault_ns: int | None = None
-        self._views: dict[str, tuple[str, readback.Keys, readback.Keys]] = {}
+        self._views: dict[View, tuple[str, readback.Keys, readback.Keys]] = {}
 
     def take(self, step: Step, **how: Any) -> None:
         """Take a step, by the method of its name here, or else of the failover.
@@ -156,7 +157,9 @@ class TrialSteps:
         read_ns = self.run.now_ns()
         keys, xids = readback.promoted(self.new)
         self._log(steps.ROWS_READ, node=self.new.name, rows=len(keys))
-        self._views = {"promoted": (self.new.name, keys, xids)} | self._views
+        before = self._views
+        self._views = {"promoted": (self.new.name, keys, xids)}
+        self._views |= before
         for view in self._views:
             self._record(view)
         writes = self._writes()
@@ -256,7 +259,7 @@ class TrialSteps:
         survivors = self.failover.decision.survivors
         return [(self.cluster.node(s.name), s.received) for s in survivors if s.answers and s.name != self.new.name]
 
-    def _record(self, view: str) -> None:
+    def _record(self, view: View) -> None:
         readback.record(self.run, self.trial.block, view, *self._views[view])
 
     def _writes(self) -> Any:

@@ -13,6 +13,7 @@ from labkit.lab.cluster.node import Node
 from labkit.lab.cluster.waiting import wait_until
 from labkit.lab.workloads.append_rows import AppendRows
 from labkit.remedies import advice
+from labkit.run.layout import View
 from labkit.run.store import Run
 
 Keys = np.ndarray[Any, np.dtype[np.int64]]
@@ -66,7 +67,7 @@ class Snapshot:
             return rows(connection)
 
 
-def record(run: Run, block: int, view: str, node: str, keys: Keys, xids: Keys) -> None:
+def record(run: Run, block: int, view: View, node: str, keys: Keys, xids: Keys) -> None:
     """Keep what was read as a part of the run's table `survivors`."""
     with run.writer("survivors", block, view) as writer:
         writer.write(

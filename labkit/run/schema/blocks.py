@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from labkit.replication import Level, Replication
+from labkit.run.layout import View
 from labkit.run.schema.base import Record, ReplicationMode, Verdict
 
 
@@ -216,7 +217,7 @@ class TrialBlock(Block, Replicated, Outage):
     sqlstates: dict[str, int]
     problems: dict[str, str]
     read_ns: int  # when the rows were read back
-    views: list[str]  # which were read back: promoted, other, old
+    views: list[View]  # which were read back
     verdict: Verdict
     reason: str
     counts: RowCounts
