@@ -112,7 +112,7 @@ class ReadingUsers(OnACluster):
         shared_out = {
             arm: (arm.connections(self.connections, self.replicas), arm.nodes(self.replicas))
             for arm in self.measured
-            if arm.least_replicas <= self.replicas
+            if arm.nodes(self.replicas) and arm.connections(1, self.replicas)  # others lack replicas first of all
         }
         found = too_few_connections(self.connections, shared_out, self.generators)
         to_a_node = {arm: math.ceil(total / nodes) for arm, (total, nodes) in shared_out.items()}

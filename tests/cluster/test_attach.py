@@ -145,10 +145,12 @@ def test_a_read_load_is_measured_and_the_run_says_what_cannot_be(attached: Clust
     run = drive()
     assert run.status == "complete"
     assert processes(owned) == before, "labkit does not stop servers that it does not own"
-    assert {block.arm: block.nodes for block in run.blocks} == {
-        "primary-only": ["pg1"],
-        "replicas-round-robin": ["pg2", "pg3"],
+    assert {block.arm: block.connections for block in run.blocks} == {
+        "primary-only": {"pg1": 2},
+        "replicas-round-robin": {"pg2": 1, "pg3": 1},
+        "primary-only-more-connections": {"pg1": 4},
     }
+    assert all(block.nodes == list(block.connections) for block in run.blocks)
     headline = labkit.headline(run)
     assert (headline["requests_per_s"] > 0).all()
     assert (headline["errors"] == 0).all()

@@ -27,11 +27,18 @@ def test_a_run_is_driven_reported_and_leaves_no_server_behind(environment: dict[
     summary = json.loads(done.stdout)
     assert summary["valid"]
     assert {(row["workload"], row["arm"]) for row in summary["headline"]} == {
-        (workload, arm) for workload in ("get-user", "search-users") for arm in ("primary-only", "replicas-round-robin")
+        (workload, arm)
+        for workload in ("get-user", "search-users")
+        for arm in ("primary-only", "replicas-round-robin", "primary-only-more-connections")
     }
     assert all(row["requests_per_s"] > 100 and row["errors"] == 0 for row in summary["headline"])
     run = RunStore(data / "runs").latest()
     assert run.status == "complete"
+    assert [pair.differs for pair in run.record.comparisons] == [
+        ["nodes that serve reads: pg1 → pg2, pg3"],
+        ["connections: 4 → 8"],
+    ]
+    assert {(*block.connections.values(),) for block in run.blocks} == {(4,), (2, 2), (8,)}
     assert Path(summary["report"]).read_text(encoding="utf-8").count("<figure>") >= 14
     assert {path.name for path in run.derived.iterdir()} >= {"notebook.ipynb", "report.html", "summary.json"}
     assert nodes_running(environment) == [False, False, False]
