@@ -24,6 +24,10 @@ LEVELS = get_args(Level)
 REMOTE_LEVELS = LEVELS[2:]
 
 
+ASYNC = "async"
+"""How it is written that commits wait for no replica."""
+
+
 @dataclass(frozen=True)
 class Replication:
     """Which replicas a commit waits for: none (`off`), the first `k` that are connected (`FIRST`), or any `k` (`ANY`).
@@ -61,7 +65,7 @@ class Replication:
         return replace(self, level=level)
 
     def __str__(self) -> str:
-        return "async" if self.mode == "off" else f"{self.mode} {self.k}"
+        return ASYNC if self.mode == "off" else f"{self.mode} {self.k}"
 
     @property
     def promises(self) -> int:

@@ -9,6 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from labkit import names
+
 UNKNOWN = "–"
 NOT_VALID = "Not valid: "
 SMALL_PT, SMALL_PX = 9.5, 9
@@ -81,10 +83,10 @@ class Sentences(list[str]):
 
 
 _ARMS = {
-    "primary-only": ("primary only", "the primary alone"),
-    "replicas-round-robin": ("replicas, round-robin", "the replicas"),
-    "primary-only-more-connections": ("primary only, more connections", "the primary alone with more connections"),
-    "replicas-round-robin-more-connections": (
+    names.PRIMARY_ONLY: ("primary only", "the primary alone"),
+    names.REPLICAS: ("replicas, round-robin", "the replicas"),
+    names.PRIMARY_ONLY_MORE: ("primary only, more connections", "the primary alone with more connections"),
+    names.REPLICAS_MORE: (
         "replicas, round-robin, more connections",
         "the replicas with more connections",
     ),

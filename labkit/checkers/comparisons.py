@@ -10,7 +10,8 @@ import itertools
 import math
 from collections.abc import Hashable, Mapping, Sequence
 
-from labkit.replication import LEVELS, REMOTE_LEVELS
+from labkit.names import PRIMARY_ONLY, PRIMARY_ONLY_MORE
+from labkit.replication import ASYNC, LEVELS, REMOTE_LEVELS
 from labkit.run.schema import Block, Comparison, CostBlock, LoadBlock
 
 Fact = str | float | None | tuple[str | float | None, ...]
@@ -19,10 +20,8 @@ Sides = Mapping[str, Mapping[Hashable, Facts]]
 """Arm -> the facts of its blocks, by their place in the plan: those of one place are compared with each other."""
 
 NODES, CONNECTIONS = "nodes that serve reads", "connections"
-BASELINE = "primary-only"
 CLOSED, OPEN = "closed loop", "open, constant rate"  # arms of measuring-honestly
 SELF = ("A", "A again")  # the server, compared with itself
-ASYNC = "async"
 _ALIKE = 0.01  # users and rates are means over the measured part, which stages make a little uneven
 
 _READS = ("read-scaling", "cpu-budget", "concurrency-sweep")
@@ -44,7 +43,7 @@ def of_reads(sides: Sides) -> list[Comparison]:
 
     The primary alone comes before all others, then the primary with more connections, then arms as they are given.
     """
-    order = sorted(sides, key=lambda arm: (arm != BASELINE, not arm.startswith(BASELINE)))
+    order = sorted(sides, key=lambda arm: (arm != PRIMARY_ONLY, arm not in (PRIMARY_ONLY, PRIMARY_ONLY_MORE)))
     found = {}
     for i, arm in enumerate(order[1:], 1):
         candidates = [_compared(sides, arm, against) for against in order[:i]]

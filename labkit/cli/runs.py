@@ -24,6 +24,7 @@ from labkit.errors import BadInput, LabkitError, RunUnreadable
 from labkit.experiments import catalogue
 from labkit.experiments.catalogue import Experiment
 from labkit.experiments.parameters import Parameters, assignments, read_yaml
+from labkit.names import APPEND_ROWS
 from labkit.remedies import Remedy
 from labkit.run.store import Run, RunStore, open_run, read_run
 
@@ -161,7 +162,7 @@ def runs_command(last: int, as_json: bool) -> None:
 def _loaded(line: dict[str, Any]) -> str:
     """Rate and p99 of a line of a headline; empty where nothing was loaded."""
     rate, p99 = (words.number(line[name]) for name in ("requests_per_s", "p99_ms"))
-    unit = "rows/s" if line["workload"] == "append-rows" else "requests/s"
+    unit = "rows/s" if line["workload"] == APPEND_ROWS else "requests/s"
     return "" if rate == words.UNKNOWN else f"{rate:>9} {unit}   p99 {p99} ms"
 
 

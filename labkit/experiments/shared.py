@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -19,14 +19,14 @@ from labkit.lab.failover.fault import FAULTS, NEEDS, Fault
 from labkit.lab.providers import names
 from labkit.lab.providers.declared import DECLARED, Owned, ProviderName, lacking
 from labkit.lab.routing.arms import PRIMARY_ONLY, PRIMARY_ONLY_MORE, REPLICAS, REPLICAS_MORE, Arm
+from labkit.names import GET_USER, ReadWorkload
 from labkit.remedies import advice
-from labkit.replication import Replication
+from labkit.replication import ASYNC, Replication
 
 ReadArm = Annotated[Arm, one_of(PRIMARY_ONLY, REPLICAS, PRIMARY_ONLY_MORE, REPLICAS_MORE)]
-WorkloadName = Literal["get-user", "search-users"]
 Users = Annotated[int, Field(ge=1)]
 AnyFault = Annotated[Fault, one_of(*FAULTS)]
-Mode = Annotated[Replication, one_of(*map(Replication.parse, ("async", "FIRST 1", "ANY 1", "ANY 2")))]
+Mode = Annotated[Replication, one_of(*map(Replication.parse, (ASYNC, "FIRST 1", "ANY 1", "ANY 2")))]
 """Who commits wait for; the level is a parameter of its own."""
 
 SPARE_CONNECTIONS = 10  # for the sampler, replication and a reader
@@ -132,7 +132,7 @@ class ReadingUsers(OnACluster):
 class OneWorkload(ReadingUsers):
     """Read load of one kind."""
 
-    workload: WorkloadName = param("get-user", "what a request asks for")
+    workload: ReadWorkload = param(GET_USER, "what a request asks for")
     warmup_s: float = param(0.5, "seconds at the start of every block that are not counted", low=0, high=600)
 
 

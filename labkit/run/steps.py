@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from labkit.lsn import lsn_text
+from labkit.replication import ASYNC
 from labkit.run.schema import VERDICT_WORDS, Event, events
 
 Text = str | Callable[[Any], str]
@@ -96,7 +97,7 @@ def _text(text: Text, event: Event) -> str:
 
 def _synchronous(event: events.Synchronous) -> str:
     states = ", ".join(f"{node} {state}" for node, state in event.states.items())
-    who = "no replica" if event.mode == "async" else event.mode
+    who = "no replica" if event.mode == ASYNC else event.mode
     return f"commits wait for {who}, synchronous_commit = {event.level}: {states}"
 
 

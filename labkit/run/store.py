@@ -42,6 +42,8 @@ from labkit.run.schema import (
 
 _RESERVE_BYTES = 128 * 1024
 _MOST_LISTED = 5
+RUN_MIME = "application/vnd.labkit.run+json"
+"""The type of what an executed notebook holds to say which run it made."""
 B = TypeVar("B", bound=Block)
 E = TypeVar("E", bound=Event)
 
@@ -257,10 +259,9 @@ class Run:
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         text = f"run {self.id}: {self.status}"
-        # The second entry is how `labkit run` learns from an executed notebook which run it made.
         return {
             "text/plain": text,
-            "application/vnd.labkit.run+json": {"id": self.id, "path": str(self.path)},
+            RUN_MIME: {"id": self.id, "path": str(self.path)},
         }
 
 

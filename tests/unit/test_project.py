@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,33 @@ def test_the_library_speaks_no_shell(room: str) -> None:
             and SHELL.search(node.value)
         ]
     assert not found
+
+
+@pytest.mark.parametrize(
+    ("word", "place"),
+    [
+        ("primary-only|-round-robin|all-nodes|more-connections", "names.py"),
+        ("get-user|search-users|append-rows", "names.py"),
+        (r"vnd\.labkit\.run", "run/store.py"),
+    ],
+)
+def test_a_name_that_runs_record_is_written_once(word: str, place: str) -> None:
+    """Elsewhere it is taken from there: a comparison with a word that no run has is true of none."""
+    found = {
+        file.relative_to(ROOT / "labkit").as_posix(): node.value
+        for file in MODULES
+        for node in _texts(ast.parse(file.read_text(encoding="utf-8")))
+        if re.search(word, node.value)
+    }
+    assert found.keys() == {place}, found
+
+
+def _texts(tree: ast.AST) -> Iterator[ast.Constant]:
+    """Every text that code uses; what is written for readers only is a statement by itself."""
+    for_readers = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in for_readers:
+            yield node
 
 
 def _has_docstring(node: ast.AST) -> bool:

@@ -11,22 +11,24 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, Formatter, FuncFormatter, LogLocator, NullFormatter
 
+from labkit import names
 from labkit.analysis.words import SMALL_PT
+from labkit.replication import ASYNC
 
 # M. Okabe, K. Ito, "Color Universal Design" (2008): colour-blind readers tell them apart; on paper the dashes do.
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 BLACK, GREY = "#000000", "#767676"
 
 _ARM_COLOURS = {
-    "primary-only": BLUE,
-    "replicas-round-robin": VERMILLION,
-    "primary-only-more-connections": GREEN,
-    "replicas-round-robin-more-connections": PURPLE,
+    names.PRIMARY_ONLY: BLUE,
+    names.REPLICAS: VERMILLION,
+    names.PRIMARY_ONLY_MORE: GREEN,
+    names.REPLICAS_MORE: PURPLE,
 }
 _NODES = {"host": (BLACK, "-"), "generator": (PURPLE, "-."), "lab": (GREY, ":")}
 _SERVERS = [(BLUE, "-"), (VERMILLION, "--"), (GREEN, ":"), (ORANGE, "-."), (SKY, "--"), (PURPLE, ":")]
 _OTHERS = [GREEN, PURPLE, ORANGE, SKY, BLACK]
-_MODE_COLOURS = {"async": VERMILLION, "FIRST 1": ORANGE, "ANY 1": BLUE, "ANY 2": GREEN}
+_MODE_COLOURS = {ASYNC: VERMILLION, "FIRST 1": ORANGE, "ANY 1": BLUE, "ANY 2": GREEN}
 _LEVEL_STYLES = {
     "off": (GREY, ":"),
     "local": (ORANGE, "-."),

@@ -32,9 +32,8 @@ from labkit.analysis.report.findings import Findings, summary
 from labkit.analysis.words import NOT_VALID, SMALL_PT, SMALL_PX
 from labkit.errors import LabkitError, RunError
 from labkit.remedies import advice
-from labkit.run.store import Run, RunStore, read_run
+from labkit.run.store import RUN_MIME, Run, RunStore, read_run
 
-RUN_MIME = "application/vnd.labkit.run+json"
 _TEMPLATES = Path(__file__).parent / "templates"
 _BY_HAND = "by-hand"  # the tag of cells for those who work in the notebook: a report has no use for them
 _MOST_LEADING = 3  # sentences in bold at the head: what a hurried reader remembers

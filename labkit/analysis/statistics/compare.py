@@ -26,10 +26,11 @@ from labkit.analysis.statistics import bootstrap
 from labkit.analysis.statistics.bootstrap import Vector
 from labkit.checkers.comparisons import comparisons as of_blocks
 from labkit.errors import BadInput
+from labkit.names import PRIMARY_ONLY, REPLICAS
 from labkit.run.schema import Comparison
 from labkit.run.store import Run
 
-ARMS = ("primary-only", "replicas-round-robin")  # those of the original report, the baseline first
+ARMS = (PRIMARY_ONLY, REPLICAS)  # those of the original report, the baseline first
 METRICS = ("requests_per_s", "mean_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms", "max_ms", "errors")
 _PERCENTILES = {"p50_ms": 0.5, "p90_ms": 0.9, "p95_ms": 0.95, "p99_ms": 0.99}
 _CLASS = np.log(1.01)  # width of a latency class

@@ -7,7 +7,7 @@ import itertools
 from labkit.experiments.parameters import param
 from labkit.experiments.shared import OneWorkload, ReadArm, Users
 from labkit.experiments.values import Several, joined
-from labkit.lab.routing.arms import Arm
+from labkit.lab.routing.arms import PRIMARY_ONLY, REPLICAS, Arm
 
 
 class ConcurrencySweep(OneWorkload):
@@ -15,7 +15,7 @@ class ConcurrencySweep(OneWorkload):
 
     experiment = "concurrency-sweep"
 
-    arms: Several[ReadArm] = param("primary-only,replicas-round-robin", "where reads go")
+    arms: Several[ReadArm] = param(joined((PRIMARY_ONLY, REPLICAS)), "where reads go")
     levels: Several[Users] = param("1,2,5,10,20,50,100,200,500,1000", "numbers of users, ascending")
     rounds: int = param(3, "repetitions of every level on every arm", low=1, high=100)
     step_s: float = param(1.5, "measured seconds of one level in one round", low=0.5, high=3600)

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from labkit.errors import ClusterError
 from labkit.experiments.cpu_budget.parameters import Budget, CpuBudget
 from labkit.experiments.read_scaling.drive import arrivals_of
-from labkit.experiments.shared import WorkloadName
 from labkit.experiments.stage import on_cluster, reading, recorded
 from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.cluster.powers import Limitable
 from labkit.lab.routing.arms import Arm
 from labkit.lab.workloads import workload
+from labkit.names import ReadWorkload
 from labkit.run.schema import Cell
 from labkit.run.store import Run
 
@@ -49,7 +49,7 @@ def labelled(workload_name: str, cpus: float | None) -> str:
     return f"{workload_name}, CPU shared" if cpus is None else f"{workload_name}, {cpus:g} CPU each"
 
 
-def _plan(p: CpuBudget) -> list[tuple[WorkloadName, Budget, Arm, int]]:
+def _plan(p: CpuBudget) -> list[tuple[ReadWorkload, Budget, Arm, int]]:
     """Workload, budget, arm and round of every block: budgets and arms in alternating order."""
     return [
         (name, budget, arm, r)

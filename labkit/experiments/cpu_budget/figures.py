@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from labkit import names
 from labkit.analysis.frames.rows import each
 from labkit.analysis.plots.style import BLACK, BLUE, GREY, WIDTH_IN, Sheet, drawing
-from labkit.analysis.statistics import compare
 from labkit.analysis.words import SMALL_PT
 from labkit.experiments.cpu_budget.findings import speedup, words
 from labkit.run.store import Run
@@ -20,7 +20,7 @@ def ratios(frame: pd.DataFrame, ax: Axes) -> Axes:
     `frame`: rows of `speedup` of one workload.
     """
     for place, row in enumerate(each(frame)):
-        ax.bar(place, row.ratio, width=0.62, color=GREY if row.arm == compare.ARMS[0] else BLUE)
+        ax.bar(place, row.ratio, width=0.62, color=GREY if row.arm == names.PRIMARY_ONLY else BLUE)
         reach = row.ratio
         if not np.isnan(row.low):
             ax.errorbar(place, row.ratio, [[row.ratio - row.low], [row.high - row.ratio]], color=BLACK, capsize=5)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from labkit import names
 from labkit.analysis import frames
 from labkit.analysis.frames.rows import each
 from labkit.analysis.report.sentences import limit
@@ -54,7 +55,7 @@ def speedup(run: Run) -> pd.DataFrame:
     # Budgets in the order they ran, arms by their number of nodes, the primary before a single replica.
     order = {workload: i for i, workload in enumerate(dict.fromkeys(frame["workload"]))}
     keys = pd.DataFrame(
-        {"w": frame["workload"].map(order), "n": frame["nodes"], "p": frame["arm"] != compare.ARMS[0]},
+        {"w": frame["workload"].map(order), "n": frame["nodes"], "p": frame["arm"] != names.PRIMARY_ONLY},
         index=frame.index,
     )
     return frame.loc[keys.sort_values(["w", "n", "p"]).index].reset_index(drop=True)
@@ -78,9 +79,9 @@ def table(run: Run) -> pd.DataFrame:
 
 def words(arm: str, nodes: int) -> str:
     """An arm of this experiment in words."""
-    if arm == compare.ARMS[0]:
+    if arm == names.PRIMARY_ONLY:
         return "primary alone"
-    if arm.startswith("all-nodes"):
+    if arm == names.ALL_NODES:
         return f"all {nodes} nodes"
     return "one replica" if nodes == 1 else f"{nodes} replicas"
 
@@ -89,7 +90,7 @@ def verdicts(run: Run) -> Sentences:
     """What replicas did under each budget, with intervals, and what spoils the measurement."""
     found = Sentences(frames.disturbances(run))
     for row in each(speedup(run)):
-        if row.arm != compare.ARMS[0]:
+        if row.arm != names.PRIMARY_ONLY:
             found.append(_answered(row))
     found += _original(run)
     found += map(limit, each(bottleneck(run)))

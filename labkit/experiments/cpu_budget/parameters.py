@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 
 from labkit.experiments.parameters import param
 from labkit.experiments.read_scaling.parameters import ReadScaling
-from labkit.experiments.shared import WorkloadName
-from labkit.experiments.values import Several, one_of
+from labkit.experiments.values import Several, joined, one_of
 from labkit.lab.cluster.powers import Limitable
 from labkit.lab.providers.declared import ProviderName
 from labkit.lab.routing.arms import ALL_NODES, PRIMARY_ONLY, REPLICAS, Arm, some_replicas
+from labkit.names import GET_USER, ReadWorkload
 
 MOST_REPLICAS = 8
 BudgetArm = Annotated[Arm, one_of(PRIMARY_ONLY, *map(some_replicas, range(1, MOST_REPLICAS)), REPLICAS, ALL_NODES)]
@@ -25,10 +25,10 @@ class CpuBudget(ReadScaling):
 
     provider: ProviderName = param("docker", "where the servers come from; CPU limits need docker")
     users: int = param(100_000, "rows of the users table", low=100, high=100_000_000)
-    workloads: Several[WorkloadName] = param("get-user", "which loads to run")
+    workloads: Several[ReadWorkload] = param(GET_USER, "which loads to run")
     arms: Several[BudgetArm] = param(
-        "primary-only,replicas-round-robin-1,replicas-round-robin,all-nodes-round-robin",
-        "where reads go; replicas-round-robin-1 is one replica alone",
+        joined((PRIMARY_ONLY, some_replicas(1), REPLICAS, ALL_NODES)),
+        f"where reads go; {some_replicas(1)} is one replica alone",
     )
     connections: int = param(
         30, "database connections of an arm in all, shared out between its nodes", low=1, high=1000

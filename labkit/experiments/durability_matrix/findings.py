@@ -12,6 +12,7 @@ from labkit.analysis.frames.rows import each
 from labkit.analysis.frames.trials import trials
 from labkit.analysis.statistics.intervals import share_at_most
 from labkit.analysis.words import Sentences, Words, number, percent
+from labkit.names import APPEND_ROWS
 from labkit.replication import Replication
 from labkit.run.store import Run
 
@@ -74,7 +75,7 @@ def headline(run: Run) -> pd.DataFrame:
     """`cells` with the columns that every experiment's headline has: workload, arm, requests_per_s, p99_ms."""
     found = cells(run)
     p99 = trials(run).groupby(["mode", "level", "fault"], sort=False)["commit_p99_ms"].median().to_numpy(dtype=float)
-    found.insert(0, "workload", "append-rows")
+    found.insert(0, "workload", APPEND_ROWS)
     found.insert(1, "arm", found["mode"] + "/" + found["level"] + " " + found["fault"])
     return found.assign(requests_per_s=found["rate_per_s"], p99_ms=p99)
 

@@ -11,6 +11,7 @@ from labkit.analysis.words import UNKNOWN, Sentences, Words, number, whole
 from labkit.checkers import audit
 from labkit.errors import RunUnreadable
 from labkit.lsn import lsn_text
+from labkit.names import APPEND_ROWS
 from labkit.run import ledger
 from labkit.run.layout import View
 from labkit.run.schema import CANNOT_CONNECT, VERDICT_WORDS, Event, Standing, TrialBlock
@@ -211,7 +212,7 @@ def headline(run: Run) -> pd.DataFrame:
     block = facts(run)
     judged = audit.of_run(run, block.block)
     row = {
-        "workload": "append-rows",
+        "workload": APPEND_ROWS,
         "arm": f"{block.mode}/{block.level} {block.fault}",
         "requests_per_s": block.rate_per_s,
         "p99_ms": block.commit_p99_ms,

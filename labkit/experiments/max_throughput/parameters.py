@@ -5,7 +5,7 @@ from __future__ import annotations
 from labkit.experiments.parameters import param
 from labkit.experiments.shared import OneWorkload, ReadArm, too_many_processes
 from labkit.lab.load.arrivals import ArrivalKind
-from labkit.lab.routing.arms import Arm
+from labkit.lab.routing.arms import PRIMARY_ONLY, Arm
 
 
 class MaxThroughput(OneWorkload):
@@ -13,7 +13,7 @@ class MaxThroughput(OneWorkload):
 
     experiment = "max-throughput"
 
-    arm: ReadArm = param("primary-only", "where reads go")
+    arm: ReadArm = param(str(PRIMARY_ONLY), "where reads go")
     p99_limit_ms: float = param(20.0, "a rate holds if the p99 latency is at most this", low=0.1, high=60_000)
     rate_low: float = param(500.0, "requests per second to begin with", low=1, high=1e6)
     rate_high: float = param(200_000.0, "requests per second that are not exceeded", low=1, high=1e6)

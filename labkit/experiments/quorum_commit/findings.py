@@ -10,6 +10,7 @@ from labkit.analysis.statistics import compare
 from labkit.analysis.statistics.intervals import mean_interval
 from labkit.analysis.words import Sentences, Words, number, span
 from labkit.errors import RunUnreadable
+from labkit.names import APPEND_ROWS
 from labkit.run.schema import CostBlock
 from labkit.run.store import Run
 
@@ -153,7 +154,7 @@ def safety() -> pd.DataFrame:
 def headline(run: Run) -> pd.DataFrame:
     """`costs` with the columns that every experiment's headline has."""
     found = costs(run)
-    found.insert(0, "workload", "append-rows")
+    found.insert(0, "workload", APPEND_ROWS)
     return found.assign(arm=found["label"], requests_per_s=found["rate_per_s"], p99_ms=found["commit_p99_ms"])
 
 

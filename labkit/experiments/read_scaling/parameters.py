@@ -6,10 +6,11 @@ import math
 from typing import Annotated
 
 from labkit.experiments.parameters import param
-from labkit.experiments.shared import ReadArm, ReadingUsers, WorkloadName, too_many_processes
+from labkit.experiments.shared import ReadArm, ReadingUsers, too_many_processes
 from labkit.experiments.values import Several, Written, joined
 from labkit.lab.load.arrivals import ArrivalKind, Stage, parse_stages
-from labkit.lab.routing.arms import Arm
+from labkit.lab.routing.arms import PRIMARY_ONLY, PRIMARY_ONLY_MORE, REPLICAS, Arm
+from labkit.names import GET_USER, SEARCH_USERS, ReadWorkload
 
 
 class ReadScaling(ReadingUsers):
@@ -17,8 +18,8 @@ class ReadScaling(ReadingUsers):
 
     experiment = "read-scaling"
 
-    workloads: Several[WorkloadName] = param("get-user,search-users", "which loads to run")
-    arms: Several[ReadArm] = param("primary-only,replicas-round-robin,primary-only-more-connections", "where reads go")
+    workloads: Several[ReadWorkload] = param(joined((GET_USER, SEARCH_USERS)), "which loads to run")
+    arms: Several[ReadArm] = param(joined((PRIMARY_ONLY, REPLICAS, PRIMARY_ONLY_MORE)), "where reads go")
     vus: int = param(
         1000, "virtual users, each waiting for its answer before it asks again; 0 with a rate", low=0, high=100_000
     )

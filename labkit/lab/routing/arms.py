@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-_MORE = "more-connections"
+from labkit import names
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,13 @@ class Arm:
         return asked * replicas if self.more_connections else asked
 
 
-PRIMARY_ONLY = Arm("primary-only", primary=True, replicas=0)
-REPLICAS = Arm("replicas-round-robin", primary=False, replicas="all")
-PRIMARY_ONLY_MORE = Arm(f"{PRIMARY_ONLY}-{_MORE}", primary=True, replicas=0, more_connections=True)
-REPLICAS_MORE = Arm(f"{REPLICAS}-{_MORE}", primary=False, replicas="all", more_connections=True)
-ALL_NODES = Arm("all-nodes-round-robin", primary=True, replicas="all")
+PRIMARY_ONLY = Arm(names.PRIMARY_ONLY, primary=True, replicas=0)
+REPLICAS = Arm(names.REPLICAS, primary=False, replicas="all")
+PRIMARY_ONLY_MORE = Arm(names.PRIMARY_ONLY_MORE, primary=True, replicas=0, more_connections=True)
+REPLICAS_MORE = Arm(names.REPLICAS_MORE, primary=False, replicas="all", more_connections=True)
+ALL_NODES = Arm(names.ALL_NODES, primary=True, replicas="all")
 
 
 def some_replicas(count: int) -> Arm:
     """The first so many replicas."""
-    return Arm(f"{REPLICAS}-{count}", primary=False, replicas=count)
+    return Arm(names.some_replicas(count), primary=False, replicas=count)

@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 from psycopg import pq
 
+from labkit import names
 from labkit.lab.workloads.base import INT8_OID, TEXT_OID, Check, Parameters
 
 
@@ -23,7 +24,7 @@ class AppendRows:
     rows_per_tx: int = 1
     payload_bytes: int = 64
     first_key: int = 0
-    name: ClassVar[str] = "append-rows"
+    name: ClassVar[str] = names.APPEND_ROWS
     writes: ClassVar[bool] = True
     table: ClassVar[str] = "appended"
     types: ClassVar[tuple[int, ...]] = (INT8_OID, TEXT_OID)

@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 from psycopg import pq
 
+from labkit import names
 from labkit.lab import dataset
 from labkit.lab.workloads.base import CHUNK, COLUMNS, TEXT_OID, UUID_OID, Check, Parameters
 
@@ -18,7 +19,7 @@ class GetUser:
     """One random existing user by id."""
 
     data: dataset.DatasetSpec
-    name: ClassVar[str] = "get-user"
+    name: ClassVar[str] = names.GET_USER
     writes: ClassVar[bool] = False
     statement: ClassVar[str] = f"SELECT {COLUMNS} FROM users WHERE id = $1"
     types: ClassVar[tuple[int, ...]] = (UUID_OID,)
@@ -44,7 +45,7 @@ class GetUserByNumber:
     """
 
     data: dataset.DatasetSpec
-    name: ClassVar[str] = "get-user-by-number"
+    name: ClassVar[str] = names.GET_USER_BY_NUMBER
     writes: ClassVar[bool] = False
     types: ClassVar[tuple[int, ...]] = (TEXT_OID,)
 

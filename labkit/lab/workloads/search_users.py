@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 from psycopg import pq
 
+from labkit import names
 from labkit.lab import dataset
 from labkit.lab.workloads.base import CHUNK, COLUMNS, TEXT_OID, Check, Parameters
 
@@ -26,7 +27,7 @@ class SearchUsers:
 
     data: dataset.DatasetSpec
     hit_ratio: float = 0.0
-    name: ClassVar[str] = "search-users"
+    name: ClassVar[str] = names.SEARCH_USERS
     writes: ClassVar[bool] = False
     statement: ClassVar[str] = f"SELECT {COLUMNS} FROM users WHERE first_name LIKE $1 AND second_name LIKE $2"
     types: ClassVar[tuple[int, ...]] = (TEXT_OID, TEXT_OID)
