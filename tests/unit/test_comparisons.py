@@ -111,6 +111,8 @@ def test_pools_to_each_node_are_compared_in_two_steps(make_run: MakeRun) -> None
     assert list(dict.fromkeys(zip(compared["arm"], compared["against"], strict=True))) == [
         (pair.arm, pair.against) for pair in compare.comparisons(run)
     ]
+    assert "the replicas with more connections" in str(findings.verdicts(run))
+    assert "the replicas with more connections" not in str(findings.lead(run)), "the two parts are the head"
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,7 @@ def lead(run: Run) -> Sentences:
     """The answer in short: of each load what replicas changed and what connections did, and what spoils the run."""
     rates = compare.arms(run, _telling(run, "requests_per_s"))
     found = Sentences(frames.disturbances(run))
+    rates = rates[rates["against"] == (rates["against"].iloc[0] if len(rates) else "")]
     for _, rows in rates.groupby("workload", sort=False):
         first, *others = (of_arms(run, row).removesuffix(".") for row in each(rows))
         found.append("; ".join([first, *(other[0].lower() + other[1:] for other in others)]) + ".")
