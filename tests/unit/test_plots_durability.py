@@ -1,4 +1,4 @@
-"""The figure of the durability matrix: what was lost, how sure that is, and what it cost, in one picture."""
+"""The figures of what is lost and what it costs not to lose: the durability matrix, and the price of commits."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.transforms import BboxBase
 
 from labkit.analysis import plots
+from labkit.analysis.plots.style import mode_colour
 from labkit.analysis.words import SMALL_PT
 from labkit.experiments.durability_matrix import figures
+from labkit.experiments.quorum_commit.figures import quorum
 
 LEVELS = ("local", "remote_write", "on", "remote_apply")
 MODES = ("async", "FIRST 1", "ANY 1", "ANY 2")
@@ -72,3 +74,11 @@ def test_each_fault_has_its_losses_their_bound_and_the_price_beside_them() -> No
         assert sorted(len(line.get_xdata()) for line in dots) == ([3, 4] if fault == "kill" else [4, 4])  # type: ignore[arg-type]
     assert sheet.axes[-2].get_xlabel() == "commit p50, ms"
     assert sheet.axes[-1].get_xlabel() == "RTO, ms"
+
+
+def test_a_price_has_the_colour_of_its_mode_whatever_its_label_says() -> None:
+    known = {"commit_p50_ms": 1.0, "commit_p50_ms_low": np.nan, "commit_p50_ms_high": np.nan}
+    known |= {"rate_per_s": 10.0, "rate_per_s_low": np.nan, "rate_per_s_high": np.nan}
+    rows = [{"label": f"number {n}", "mode": mode, "level": "on"} | known for n, mode in enumerate(("ANY 1", "async"))]
+    for ax in quorum(pd.DataFrame(rows)).axes:
+        assert [line.get_color() for line in ax.lines] == [mode_colour("ANY 1"), mode_colour("async")]

@@ -65,6 +65,7 @@ def test_the_library_speaks_no_shell(room: str) -> None:
     [
         ("primary-only|-round-robin|all-nodes|more-connections", "names.py"),
         ("get-user|search-users|append-rows", "names.py"),
+        ("^async$", "replication.py"),
         (r"vnd\.labkit\.run", "run/store.py"),
     ],
 )

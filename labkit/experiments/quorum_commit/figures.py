@@ -21,7 +21,7 @@ def quorum(costs: pd.DataFrame) -> Sheet:
         for ax, (column, words) in zip(axes, columns.items(), strict=True):
             for place, row in enumerate(each(costs)):
                 value, low, high = (getattr(row, column + end) for end in ("", "_low", "_high"))
-                colour = mode_colour(row.label.split("/")[0])
+                colour = mode_colour(row.mode)
                 if not np.isnan(low):
                     ax.plot([max(low, 0), high], [place, place], color=colour, linewidth=2.5, solid_capstyle="butt")
                 ax.plot(value, place, "o", color=colour, markersize=7)

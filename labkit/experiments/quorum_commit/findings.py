@@ -11,6 +11,7 @@ from labkit.analysis.statistics.intervals import mean_interval
 from labkit.analysis.words import Sentences, Words, number, span
 from labkit.errors import RunUnreadable
 from labkit.names import APPEND_ROWS
+from labkit.replication import ASYNC
 from labkit.run.schema import CostBlock
 from labkit.run.store import Run
 
@@ -50,11 +51,13 @@ def rounds(run: Run) -> pd.DataFrame:
 def costs(run: Run) -> pd.DataFrame:
     """One row per mode and level: means over rounds with their 95 % intervals (low, high; NaN with one round).
 
+    label: str, mode/level.
     commit_p99_ms is the median of the rounds' p99s: one slow moment must not stand for all of them.
     """
     rows = []
-    for label, group in rounds(run).groupby("label", sort=False):
-        row = {"label": label, "rounds": len(group), "commit_p99_ms": float(group["commit_p99_ms"].median())}
+    for (label, mode, level), group in rounds(run).groupby(["label", "mode", "level"], sort=False):
+        row = {"label": label, "mode": mode, "level": level, "rounds": len(group)}
+        row |= {"commit_p99_ms": float(group["commit_p99_ms"].median())}
         for name in ("commit_p50_ms", "rate_per_s"):
             low, high = mean_interval(group[name].to_numpy(dtype=float))
             row |= {name: float(group[name].mean()), f"{name}_low": low, f"{name}_high": high}
@@ -196,8 +199,8 @@ def lead(run: Run) -> Sentences:
             f"({high.label}): means of the medians of {low.rounds} rounds."
         ]
     )
-    waiting = [row for row in every if not row.label.startswith("async")]
-    alone = [row for row in every if row.label == "async/local"]
+    waiting = [row for row in every if row.mode != ASYNC]
+    alone = [row for row in every if (row.mode, row.level) == (ASYNC, "local")]
     if waiting and alone:
         first, last = (number(row.commit_p50_ms / alone[0].commit_p50_ms) for row in (waiting[0], waiting[-1]))
         found.append(
