@@ -11,11 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.transforms import BboxBase
 
+from labkit import replication
 from labkit.analysis import plots
-from labkit.analysis.plots.style import mode_colour
+from labkit.analysis.plots.style import level_mark, level_style, mode_colour
 from labkit.analysis.words import SMALL_PT
 from labkit.experiments.durability_matrix import figures
 from labkit.experiments.quorum_commit.figures import quorum
+from labkit.experiments.quorum_commit.findings import safety
 
 LEVELS = ("local", "remote_write", "on", "remote_apply")
 MODES = ("async", "FIRST 1", "ANY 1", "ANY 2")
@@ -74,6 +76,12 @@ def test_each_fault_has_its_losses_their_bound_and_the_price_beside_them() -> No
         assert sorted(len(line.get_xdata()) for line in dots) == ([3, 4] if fault == "kill" else [4, 4])  # type: ignore[arg-type]
     assert sheet.axes[-2].get_xlabel() == "commit p50, ms"
     assert sheet.axes[-1].get_xlabel() == "RTO, ms"
+
+
+def test_every_level_has_a_style_a_mark_and_what_it_can_lose() -> None:
+    assert list(safety().index) == list(replication.LEVELS)
+    assert len({level_mark(level) for level in replication.LEVELS}) == len(replication.LEVELS)
+    assert len({str(level_style(level)) for level in replication.LEVELS}) == len(replication.LEVELS)
 
 
 def test_a_price_has_the_colour_of_its_mode_whatever_its_label_says() -> None:

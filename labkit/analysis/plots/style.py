@@ -13,7 +13,7 @@ from matplotlib.ticker import EngFormatter, Formatter, FuncFormatter, LogLocator
 
 from labkit import names
 from labkit.analysis.words import SMALL_PT
-from labkit.replication import ASYNC
+from labkit.replication import ASYNC, Level
 
 # M. Okabe, K. Ito, "Color Universal Design" (2008): colour-blind readers tell them apart; on paper the dashes do.
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
@@ -29,14 +29,14 @@ _NODES = {"host": (BLACK, "-"), "generator": (PURPLE, "-."), "lab": (GREY, ":")}
 _SERVERS = [(BLUE, "-"), (VERMILLION, "--"), (GREEN, ":"), (ORANGE, "-."), (SKY, "--"), (PURPLE, ":")]
 _OTHERS = [GREEN, PURPLE, ORANGE, SKY, BLACK]
 _MODE_COLOURS = {ASYNC: VERMILLION, "FIRST 1": ORANGE, "ANY 1": BLUE, "ANY 2": GREEN}
-_LEVEL_STYLES = {
+_LEVEL_STYLES: dict[Level, tuple[str, str]] = {
     "off": (GREY, ":"),
     "local": (ORANGE, "-."),
     "remote_write": (SKY, "--"),
     "on": (BLUE, "-"),
     "remote_apply": (GREEN, "--"),
 }
-_LEVEL_MARKS = {"off": "x", "local": "v", "remote_write": "s", "on": "o", "remote_apply": "D"}
+_LEVEL_MARKS: dict[Level, str] = {"off": "x", "local": "v", "remote_write": "s", "on": "o", "remote_apply": "D"}
 
 _SETTINGS: Any = {
     "font.family": "DejaVu Sans",
@@ -128,12 +128,12 @@ def mode_colour(mode: str) -> str:
     return _MODE_COLOURS.get(mode, PURPLE)
 
 
-def level_style(level: str) -> dict[str, Any]:
+def level_style(level: Level) -> dict[str, Any]:
     """Colour and dashes of a level of synchronous_commit."""
-    colour, dashes = _LEVEL_STYLES.get(level, (PURPLE, "-"))
+    colour, dashes = _LEVEL_STYLES[level]
     return {"color": colour, "linestyle": dashes}
 
 
-def level_mark(level: str) -> str:
+def level_mark(level: Level) -> str:
     """The mark of a level of synchronous_commit."""
-    return _LEVEL_MARKS.get(level, "o")
+    return _LEVEL_MARKS[level]

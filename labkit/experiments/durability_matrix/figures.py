@@ -54,7 +54,7 @@ def durability(cells: pd.DataFrame, trials: pd.DataFrame) -> Sheet:
         middle.set_xlim(0, 1.1 * float(cells["commit_p50_ms"].max()))
         right.set_xlim(0, None)
         plain: dict[str, Any] = {"linestyle": "", "markersize": 6, "color": GREY}
-        marks = [Line2D([], [], marker=level_mark(name), label=name, **plain) for name in levels]
+        marks = [Line2D([], [], marker=level_mark(name), label=name, **plain) for name in dict.fromkeys(cells["level"])]
         sheet.legend(handles=marks, loc="outside lower right", ncols=len(marks), fontsize=SMALL_PT, handletextpad=0.1)
     sheet.alt = (
         "Lost acknowledged rows by replication mode, synchronous_commit and fault, beside commit latency and RTO"

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from labkit.experiments.parameters import param
 from labkit.experiments.shared import AnyFault, Mode, OnServers, impossible_modes, powers_for
-from labkit.experiments.values import Several
+from labkit.experiments.values import Several, joined
 from labkit.lab.failover.fault import Fault
-from labkit.replication import Level, Replication
+from labkit.replication import LEVELS, Level, Replication
 
 
 class DurabilityMatrix(OnServers):
@@ -20,7 +20,7 @@ class DurabilityMatrix(OnServers):
     cluster: str = param("matrix", "name of the cluster that is recreated for every trial")
     replicas: int = param(2, "streaming replicas beside the primary", low=1, high=8)
     modes: Several[Mode] = param("async,FIRST 1,ANY 1,ANY 2", "which replicas commits wait for")
-    levels: Several[Level] = param("local,remote_write,on,remote_apply", "how far a replica must have come")
+    levels: Several[Level] = param(joined(LEVELS[1:]), "how far a replica must have come")
     faults: Several[AnyFault] = param("kill,kill-all-behind", "how the primary is lost")
     kills: int = param(2, "trials of every mode, level and fault", low=1, high=10_000)
     writers: int = param(10, "writers, each waiting for its answer before it writes again", low=1, high=1000)

@@ -11,11 +11,11 @@ from labkit.analysis.statistics.intervals import mean_interval
 from labkit.analysis.words import Sentences, Words, number, span
 from labkit.errors import RunUnreadable
 from labkit.names import APPEND_ROWS
-from labkit.replication import ASYNC
+from labkit.replication import ASYNC, Level
 from labkit.run.schema import CostBlock
 from labkit.run.store import Run
 
-_SAFETY = {
+_SAFETY: dict[Level, tuple[str, str, str, str]] = {
     # synchronous_commit -> what may be lost after each failure; a synchronous replica is promoted, no wait cancelled.
     # Source: PostgreSQL's documentation of synchronous_commit, and its description of recovery.
     "off": ("may lose", "may lose", "may lose", "may lose"),

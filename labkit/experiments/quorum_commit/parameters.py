@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from labkit.experiments.parameters import param
 from labkit.experiments.shared import Mode, OnACluster, impossible_modes
-from labkit.experiments.values import Several
+from labkit.experiments.values import Several, joined
 from labkit.lab.providers.declared import Owned
-from labkit.replication import REMOTE_LEVELS, Level, Replication
+from labkit.replication import LEVELS, REMOTE_LEVELS, Level, Replication
 
 
 class QuorumCommit(OnACluster):
@@ -18,7 +18,7 @@ class QuorumCommit(OnACluster):
 
     replicas: int = param(2, "streaming replicas beside the primary", low=2, high=8)
     modes: Several[Mode] = param("async,FIRST 1,ANY 1,ANY 2", "which replicas commits wait for")
-    levels: Several[Level] = param("off,local,remote_write,on,remote_apply", "how far a replica must have come")
+    levels: Several[Level] = param(joined(LEVELS), "how far a replica must have come")
     rounds: int = param(4, "rounds over all modes and levels", low=1, high=1000)
     block_s: float = param(0.6, "measured seconds of one mode and level in one round", low=0.1, high=3600)
     warmup_s: float = param(0.2, "seconds at the start of every block that are not counted", low=0, high=600)

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from labkit.experiments.parameters import param
 from labkit.experiments.shared import OnACluster
-from labkit.experiments.values import Several
+from labkit.experiments.values import Several, joined
 from labkit.lab.cluster.powers import ReplicaKeeper
-from labkit.replication import Level
+from labkit.replication import LEVELS, Level
 
 
 class StreamingReplication(OnACluster):
@@ -18,7 +18,7 @@ class StreamingReplication(OnACluster):
 
     cluster: str = param("replication", "name of the cluster; it is found again if it exists")
     replicas: int = param(2, "streaming replicas beside the primary", low=1, high=8)
-    levels: Several[Level] = param("off,local,remote_write,on,remote_apply", "levels of synchronous_commit")
+    levels: Several[Level] = param(joined(LEVELS), "levels of synchronous_commit")
     commits: int = param(200, "commits whose visibility on each replica is timed, at each level", low=2, high=100_000)
     interval_ms: float = param(10.0, "milliseconds between two of these commits", low=0, high=10_000)
     write_load_s: float = param(4.0, "seconds of write load under which positions and lag are watched", low=1, high=600)
