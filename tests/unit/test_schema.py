@@ -24,6 +24,8 @@ from labkit.run.store import Run, RunStore, read_run
 
 README = paths.home() / "data" / "README.md"
 SAMPLES = sorted(path.parent for path in paths.sample_runs().glob("*/*/run.json"))
+# What a labkit before this one recorded: run.json and events.jsonl alone.
+OLDER = sorted(path.parent for path in (Path(__file__).parent / "older_runs").glob("*/*/run.json"))
 
 words = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 numbers = st.integers(-(2**53), 2**53)
@@ -258,7 +260,7 @@ def test_a_block_is_noted_once_by_its_number(run: Run) -> None:
     assert read_run(run.path).blocks[0].took_s == 2.0
 
 
-@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: f"{path.parent.name}/{path.name}")
+@pytest.mark.parametrize("path", [*SAMPLES, *OLDER], ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_recorded_runs_open_and_are_written_as_they_were(path: Path) -> None:
     run = read_run(path)
     assert json.loads(run.record.model_dump_json(by_alias=True, exclude_unset=True)) == json.loads(
@@ -267,6 +269,13 @@ def test_recorded_runs_open_and_are_written_as_they_were(path: Path) -> None:
     assert not run.record.model_extra
     assert not any(block.model_extra for block in run.blocks)
     assert all(type(event) is kinds.known()[event.kind] for event in run.events_of(Event))
+
+
+def test_a_survey_from_before_roles_were_noted_is_of_replicas() -> None:
+    (run,) = (read_run(path) for path in OLDER if path.parent.name == "failover")
+    (survey,) = run.events_of(events.Survey)
+    assert survey.primary_lsn is None
+    assert {survivor.name: survivor.role for survivor in survey.survivors} == {"pg2": "replica", "pg3": "replica"}
 
 
 def test_a_block_is_checked_once_however_many_follow_and_however_often_it_is_read(run: Run) -> None:

@@ -105,13 +105,13 @@ class Survivor(Record):
     timeline: int | None
     replay_paused: bool
     priority: int
-    role: str
+    role: str = "replica"  # as it was taken to be where it was not yet noted
 
 
 class Survey(StepTaken):
     """What every survivor has."""
 
-    primary_lsn: int | None  # the last that is known of the lost primary
+    primary_lsn: int | None = None  # the last that is known of the lost primary
     survivors: list[Survivor]
     replication: str  # what commits waited for: <mode>/<level>
 
