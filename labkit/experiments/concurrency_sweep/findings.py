@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -65,10 +66,7 @@ def verdicts(run: Run) -> Sentences:
         )
         if row.r_squared < WELL_FITTED:
             found.append(f"The law does not describe {arm_words(row.arm)} well here, so its parameters say little.")
-        if row.knee <= row.most_users:
-            found.append(f"{arm_words(row.arm)}: throughput falls beyond {row.knee:,.0f} users.")
-        else:
-            found.append(f"{arm_words(row.arm)}: no knee within {row.most_users:,} users; more users only wait longer.")
+        found.append(_knee(row))
     more = more_nodes(run, run.parameter("up_to_nodes", int))
     if more is not None:
         at = len(more.nodes) - 1
@@ -82,9 +80,16 @@ def verdicts(run: Run) -> Sentences:
     return Sentences([*found, *not_valid(frames.spoiled(run))])
 
 
+def _knee(row: Any) -> str:
+    """Where throughput falls again on an arm."""
+    if row.knee <= row.most_users:
+        return f"{arm_words(row.arm)}: throughput falls beyond {row.knee:,.0f} users."
+    return f"{arm_words(row.arm)}: no knee within {row.most_users:,} users; more users only wait longer."
+
+
 def lead(run: Run) -> Sentences:
-    told = [sentence for sentence in verdicts(run) if "knee" in sentence or "falls" in sentence]
-    return Sentences([*frames.disturbances(run), *told])
+    """Where each arm has its knee."""
+    return Sentences([*frames.disturbances(run), *(_knee(row) for row in each(scalability(run)))])
 
 
 def levels(run: Run) -> pd.DataFrame:
