@@ -15,7 +15,7 @@ from labkit.experiments.catalogue import EXPERIMENTS
 NOTEBOOKS = sorted(paths.notebooks().glob("*.ipynb"))
 MOST_LINES = 10
 # Showing a frame or a figure: what the sentence before it should prepare for.
-FIGURES = ("plots.",)
+FIGURES = ("plots.", "figures.")
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)

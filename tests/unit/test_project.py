@@ -6,6 +6,7 @@ import ast
 import re
 import tomllib
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from labkit.experiments.read_scaling.parameters import ReadScaling
 ROOT = paths.home()
 FINDINGS = sorted((ROOT / "labkit" / "experiments").glob("*/findings.py"))
 MODULES = sorted((ROOT / "labkit").rglob("*.py"))
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -125,13 +127,13 @@ def test_every_public_name_exists_and_is_documented() -> None:
 def test_conda_users_get_the_same_set() -> None:
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     *conda, pip = environment["dependencies"]
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    settings = PYPROJECT["project"]
     assert conda == [f"python {settings['requires-python']}", "pip"]
     assert pip == {"pip": ["--constraint constraints.txt", "--editable ."]}
 
 
 def test_every_dependency_is_pinned_by_name_and_version_alone() -> None:
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    settings = PYPROJECT["project"]
     wanted = [*settings["dependencies"], *(d for group in settings["optional-dependencies"].values() for d in group)]
     names = {re.split(r"[\[<>=~! ;]", line, maxsplit=1)[0].lower().replace("_", "-") for line in wanted}
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
@@ -159,8 +161,27 @@ def test_every_folder_is_a_package_that_the_contracts_see() -> None:
     assert not [str(path.parent.relative_to(ROOT)) for path in MODULES if not (path.parent / "__init__.py").exists()]
 
 
+def test_every_module_of_an_experiment_reads_or_drives() -> None:
+    """It stands in the contract of one side, so a new one cannot see what that side must not."""
+    contracts = PYPROJECT["tool"]["importlinter"]["contracts"]
+    sides = ("What is said of a run needs no server", "What drives servers leaves frames to those who read")
+    listed = [each for contract in contracts if contract["name"] in sides for each in contract["source_modules"]]
+    folder = ROOT / "labkit" / "experiments"
+    modules = [path.relative_to(ROOT).with_suffix("") for path in folder.glob("*/*.py") if path.stem != "__init__"]
+    names = [".".join(path.parts) for path in modules]
+    assert len(names) > 30
+    assert [name for name in names if sum(fnmatch(name, each) for each in listed) != 1] == []
+
+
+def test_only_the_door_reads_and_writes_parquet() -> None:
+    """pandas does it too, so the contract of pyarrow does not see it."""
+    outside = [path for path in MODULES if not path.is_relative_to(ROOT / "labkit" / "run")]
+    found = [path for path in outside if re.search(r"to_parquet|read_parquet", path.read_text(encoding="utf-8"))]
+    assert [str(path.relative_to(ROOT)) for path in found] == []
+
+
 def test_the_version_is_the_newest_that_the_changelog_released() -> None:
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    settings = PYPROJECT["project"]
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     newest = re.search(r"^## \[(\d\S*)\] - \d{4}-\d\d-\d\d$", changelog, re.MULTILINE)
     assert newest is not None
