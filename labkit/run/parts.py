@@ -110,7 +110,9 @@ class Tables:
         read = []
         for part in self._parts(table, block, view):
             try:
-                read.append(pq.read_table(part, columns=list(columns) if columns else None))
+                with pq.ParquetFile(part) as file:
+                    _check_columns(part, table, file)
+                    read.append(file.read(columns=list(columns) if columns else None))
             except (pa.ArrowException, OSError) as error:
                 raise RunUnreadable(f"{part} cannot be read: {error}") from error
         frame: pd.DataFrame = pa.concat_tables(read).unify_dictionaries().to_pandas()
@@ -130,6 +132,7 @@ class Tables:
         for part in self._parts(table, block):
             try:
                 with pq.ParquetFile(part) as file:
+                    _check_columns(part, table, file)
                     for group in range(file.num_row_groups):
                         yield Place(part, group), file.read_row_group(group, columns=list(columns)).to_pandas()
             except (pa.ArrowException, OSError) as error:
@@ -150,6 +153,25 @@ class Tables:
             name = f"{self._folder.parent.name}/{self._folder.name}"
             raise RunUnreadable(f"{name} holds no {table}: it was cut off before anything was measured")
         return parts
+
+
+def _check_columns(part: Path, table: Table, file: pq.ParquetFile) -> None:
+    """Raises RunUnreadable if a part lacks a column of its table, or has one of another type."""
+    there = {column.name: _held(column.type) for column in file.schema_arrow}
+    problems = [
+        f"column {column.name} is {there[column.name]}, not {_held(column.type)}"
+        if column.name in there
+        else f"column {column.name} is missing"
+        for column in SCHEMAS[table]
+        if there.get(column.name) != _held(column.type)
+    ]
+    if problems:
+        raise RunUnreadable(f"{part} cannot be read as a part of {table}: {'; '.join(problems)}")
+
+
+def _held(kind: pa.DataType) -> pa.DataType:
+    """The type of the values of a column, however their words are numbered."""
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 class PartWriter:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from fix_cli import invoke
 from fix_records import a_trial
@@ -97,9 +98,13 @@ def test_no_damaged_or_empty_run_keeps_the_others_from_being_listed(run: Run, ro
     twice.update(blocks=[a_trial(block=0), a_trial(block=1)])
     file = twice.path / "run.json"
     file.write_text(file.read_text(encoding="utf-8").replace('"block": 1', '"block": 0'), encoding="utf-8")
+    other = build(root, Recipe(rounds=2))
+    part = next((other.path / "ops").iterdir())
+    pd.DataFrame({"block": [0]}).to_parquet(part)
     rows = json.loads(invoke("runs", "--json").output)
     said = {row["id"]: row["problem"] for row in rows if not row["sample"]}
-    assert len(said) == len(catalogue.EXPERIMENTS) + 2
+    assert len(said) == len(catalogue.EXPERIMENTS) + 3
+    assert said[other.id].startswith(f"{part} cannot be read as a part of ops: column block is int64, not int32")
     assert said[run.id] is None
     assert said[twice.id] == f"{file} cannot be read as a run: blocks: there is more than one block 0"
 

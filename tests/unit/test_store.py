@@ -8,11 +8,12 @@ import json
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import get_args, get_type_hints
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from labkit.errors import RunNotFound, RunUnreadable
@@ -46,6 +47,21 @@ with PartWriter(Path(sys.argv[1]), "ops") as writer:
     writer.write({{name: np.array(values) if isinstance(values[0], int) else values for name, values in rows.items()}})
     print(sorted(set(sys.modules) - known))
 """
+
+
+@pytest.mark.parametrize("read", [lambda run: run.table("ops"), lambda run: list(run.batches("ops", ["rows"]))])
+def test_a_part_with_wrong_columns_is_named_with_them(store: RunStore, read: Callable[[Run], object]) -> None:
+    run = store.create("read-scaling", {})
+    with run.writer("ops", "a") as writer:
+        writer.write(OPS)
+    file = run.path / "ops" / "a.parquet"
+    frame = pd.read_parquet(file)
+    frame.drop(columns=["block", "outcome"]).astype({"rows": "float64"}).to_parquet(file)
+    with pytest.raises(RunUnreadable) as caught:
+        read(run)
+    said = str(caught.value)
+    assert f"{file} cannot be read as a part of ops: column block is missing; column outcome is missing" in said
+    assert "column rows is double, not int32" in said
 
 
 def test_a_table_and_a_view_are_words_that_a_type_checker_knows() -> None:
