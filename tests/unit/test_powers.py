@@ -11,6 +11,8 @@ import pytest
 from labkit.experiments.catalogue import EXPERIMENTS
 from labkit.lab import providers
 from labkit.lab.cluster import powers
+from labkit.lab.cluster.cluster import Cluster
+from labkit.lab.failover import note
 from labkit.lab.failover.fault import NEEDS
 from labkit.lab.providers.attach.provider import AttachedNode, AttachProvider
 from labkit.lab.providers.declared import DECLARED, Owned, ProviderName, lacking
@@ -51,6 +53,18 @@ def test_a_declaration_is_what_the_control_of_a_node_can_do(name: ProviderName) 
 def test_a_provider_is_found_by_the_name_that_it_declares(name: str) -> None:
     assert list(providers.PROVIDERS) == list(DECLARED) == list(ALL)
     assert ALL[name].declared is DECLARED[ALL[name].name]
+
+
+def test_clusters_of_one_name_are_apart_by_their_provider(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their folders, and so the notes of their failovers; a new provider has only to declare where."""
+    monkeypatch.setenv("LABKIT_DATA", str(tmp_path))
+    assert len({declared.root() for declared in DECLARED.values()}) == len(DECLARED)
+    for name, declared in DECLARED.items():
+        cluster = Cluster("own", name, [], binaries="", version="")
+        assert note.read(cluster) is None
+        note.write(cluster, note.Note("pg1", "survey"))
+        assert note.read(cluster) == note.Note("pg1", "survey")
+        assert (declared.root() / "own" / "failover.json").is_relative_to(tmp_path)
 
 
 def test_what_is_lacking_is_said_with_who_has_it_and_why_this_one_has_not() -> None:

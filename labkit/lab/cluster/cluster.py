@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from labkit.errors import ClusterError, WaitTimeout
 from labkit.lab.cluster import sql, synchronize
@@ -15,6 +15,9 @@ from labkit.lab.cluster.waiting import wait_until
 from labkit.lsn import lsn_text
 from labkit.remedies import Argument, Remedy, Verb, advice
 from labkit.replication import Level, Mode, Replication
+
+if TYPE_CHECKING:
+    from labkit.lab.providers.declared import ProviderName
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class ReplicaLag:
 class Cluster:
     """Nodes in order, pg1 first. `binaries` and `version` say what they run."""
 
-    def __init__(self, name: str, provider: str, nodes: list[Node], *, binaries: str, version: str) -> None:
+    def __init__(self, name: str, provider: ProviderName, nodes: list[Node], *, binaries: str, version: str) -> None:
         self.name, self.provider, self.nodes = name, provider, nodes
         self.binaries, self.version = binaries, version
 

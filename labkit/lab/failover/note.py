@@ -11,9 +11,10 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from labkit import files, paths
+from labkit import files
 from labkit.errors import ClusterError
 from labkit.lab.cluster.cluster import Cluster
+from labkit.lab.providers.declared import DECLARED
 from labkit.remedies import advice
 
 
@@ -64,13 +65,12 @@ def alone_on(cluster: Cluster) -> AbstractContextManager[None]:
     """The right to be the only failover or rejoin of a cluster. Raises ClusterError if another is under way."""
     reason = f"a failover or rejoin of cluster {cluster.name} is under way already"
     busy = ClusterError(reason, remedy=advice("wait for its end"))
-    return files.locked(root(cluster) / f".{cluster.name}.failover.lock", lambda _: busy)
-
-
-def root(cluster: Cluster) -> Path:
-    """Where the clusters of its provider have their folders: those of two providers may share a name."""
-    return paths.data() / "docker" if cluster.provider == "docker" else paths.clusters()
+    return files.locked(_root(cluster) / f".{cluster.name}.failover.lock", lambda _: busy)
 
 
 def _file(cluster: Cluster) -> Path:
-    return root(cluster) / cluster.name / "failover.json"
+    return _root(cluster) / cluster.name / "failover.json"
+
+
+def _root(cluster: Cluster) -> Path:
+    return DECLARED[cluster.provider].root()

@@ -6,10 +6,12 @@ against them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
+from labkit import paths
 from labkit.lab.cluster.powers import (
     Damageable,
     Isolatable,
@@ -32,11 +34,13 @@ class Declared:
     """A provider's own word.
 
     Attributes:
+        root: where its clusters have their folders: those of two providers may share a name, and are kept apart.
         powers: Owned, the protocols that its nodes' controls keep, and ReplicaKeeper if it keeps that one itself.
         without: why it has no more of them.
     """
 
     name: ProviderName
+    root: Callable[[], Path]
     powers: frozenset[type]
     without: str = ""
 
@@ -47,11 +51,17 @@ class Declared:
 
 EMBEDDED = Declared(
     "embedded",
+    root=paths.clusters,
     powers=frozenset({Owned, Killable, Measurable, Repairable, Damageable, ReplicaKeeper}),
     without="its servers have neither a network nor a CPU limit of their own",
 )
-DOCKER = Declared("docker", powers=EMBEDDED.powers | {Isolatable, Limitable})
-ATTACH = Declared("attach", powers=frozenset(), without="attached servers are neither killed nor damaged")
+DOCKER = Declared("docker", root=lambda: paths.data() / "docker", powers=EMBEDDED.powers | {Isolatable, Limitable})
+ATTACH = Declared(
+    "attach",
+    root=lambda: paths.data() / "attach",
+    powers=frozenset(),
+    without="attached servers are neither killed nor damaged",
+)
 DECLARED = {declared.name: declared for declared in (EMBEDDED, DOCKER, ATTACH)}
 assert tuple(DECLARED) == get_args(ProviderName)
 

@@ -22,7 +22,7 @@ from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.cluster.node import Node, User
 from labkit.lab.cluster.powers import StopMode
 from labkit.lab.providers.attach.connection_strings import VARIABLE, connection_strings
-from labkit.lab.providers.declared import ATTACH
+from labkit.lab.providers.declared import ATTACH, ProviderName
 from labkit.lab.providers.protocol import ClusterSpec
 from labkit.remedies import advice
 
@@ -185,7 +185,7 @@ class AttachedCluster(Cluster):
     def __init__(
         self,
         name: str,
-        provider: str,
+        provider: ProviderName,
         nodes: Sequence[Node],
         *,
         binaries: str,

@@ -8,15 +8,12 @@ from pathlib import Path
 from labkit import paths
 from labkit.errors import ClusterError
 from labkit.lab.cluster.node import USERS
+from labkit.lab.providers.declared import DOCKER
 from labkit.remedies import Remedy, advice
 
 
-def folder() -> Path:
-    return paths.data() / "docker"
-
-
 def path(name: str) -> Path:
-    return folder() / name / "passwords"
+    return DOCKER.root() / name / "passwords"
 
 
 def make(name: str, is_new: bool) -> None:

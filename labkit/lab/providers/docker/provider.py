@@ -48,7 +48,7 @@ class ComposeProvider:
         engine = Engine()
         compose = compose_cli.command()
         limits.check(os.environ, engine.capacity())
-        with checks.alone_on(passwords.folder(), spec.name, self.lock_deadline_s):
+        with checks.alone_on(DOCKER.root(), spec.name, self.lock_deadline_s):
             before = engine.containers(spec.name)
             is_new = not before and not engine.volumes(spec.name)
             if len(before) > len(spec.node_names):
@@ -87,7 +87,7 @@ class ComposeProvider:
         """Stop every server, primaries first; with `purge` remove containers, network and volumes too."""
         checks.check_spec(ClusterSpec(name))
         engine = Engine()
-        with checks.alone_on(passwords.folder(), name, self.lock_deadline_s):
+        with checks.alone_on(DOCKER.root(), name, self.lock_deadline_s):
             known = engine.containers(name)
             engine.end_programs(name)
             if known and not purge:
@@ -105,7 +105,7 @@ class ComposeProvider:
         Raises ClusterError if the node is the primary, or there is none to copy.
         """
         engine = Engine()
-        with checks.alone_on(passwords.folder(), name, self.lock_deadline_s):
+        with checks.alone_on(DOCKER.root(), name, self.lock_deadline_s):
             cluster = self._cluster(engine, name)
             target = cluster.node(node)
             primary = cluster.source_for(node)
@@ -117,7 +117,7 @@ class ComposeProvider:
     def remove_replicas(self, name: str) -> list[str]:
         """Remove every node that is not the primary, with its data and its slot on the primary; their names."""
         engine = Engine()
-        with checks.alone_on(passwords.folder(), name, self.lock_deadline_s):
+        with checks.alone_on(DOCKER.root(), name, self.lock_deadline_s):
             cluster = self._cluster(engine, name)
             primary = cluster.primary()
             gone = [node for node in cluster.nodes if node is not primary]
