@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 from unittest.mock import MagicMock
 
 import pytest
@@ -12,8 +12,8 @@ from labkit.experiments.catalogue import EXPERIMENTS
 from labkit.lab import providers
 from labkit.lab.cluster import powers
 from labkit.lab.cluster.cluster import Cluster
-from labkit.lab.failover import note
-from labkit.lab.failover.fault import NEEDS
+from labkit.lab.failover import faults, note
+from labkit.lab.failover.fault import NEEDS, Injection
 from labkit.lab.providers.attach.provider import AttachedNode, AttachProvider
 from labkit.lab.providers.declared import DECLARED, Owned, ProviderName, lacking
 from labkit.lab.providers.docker.container import ContainerServer
@@ -65,6 +65,31 @@ def test_clusters_of_one_name_are_apart_by_their_provider(tmp_path: Path, monkey
         note.write(cluster, note.Note("pg1", "survey"))
         assert note.read(cluster) == note.Note("pg1", "survey")
         assert (declared.root() / "own" / "failover.json").is_relative_to(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fault", "done"),
+    [
+        ("kill", ["kill('tree')"]),
+        ("postmaster", ["kill('postmaster')"]),
+        ("pause", ["pause()"]),
+        ("isolate", ["isolate()"]),
+        ("switchover", ["stop('fast')"]),
+    ],
+)
+def test_a_fault_does_to_the_node_what_it_says(fault: Injection, done: list[str]) -> None:
+    node = MagicMock()
+    faults.inject(node, fault)
+    assert [str(each).removeprefix("call.") for each in node.control.method_calls] == done
+
+
+def test_a_fault_without_a_branch_of_its_own_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a bug, which raises; it once killed the whole tree."""
+    monkeypatch.setattr(faults, "Injection", Literal["unplug"])
+    node = MagicMock()
+    with pytest.raises(AssertionError):
+        faults.inject(node, cast(Injection, "unplug"))
+    assert node.control.method_calls == []
 
 
 def test_what_is_lacking_is_said_with_who_has_it_and_why_this_one_has_not() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import get_args
+from typing import assert_never, get_args
 
 from labkit.errors import BadInput
 from labkit.lab.cluster import sql
@@ -31,17 +31,20 @@ def inject(node: Node, fault: Injection) -> int:
     check(node, fault)
     control = node.control
     began = time.monotonic_ns()
-    if fault == "switchover":
-        control.stop("fast")
-    elif fault == "isolate":
-        assert isinstance(control, Isolatable)
-        control.isolate()
-    else:
-        assert isinstance(control, Killable)
-        if fault == "pause":
+    match fault:
+        case "switchover":
+            control.stop("fast")
+        case "isolate":
+            assert isinstance(control, Isolatable)
+            control.isolate()
+        case "pause":
+            assert isinstance(control, Killable)
             control.pause()
-        else:
-            control.kill("postmaster" if fault == "postmaster" else "tree")
+        case "kill" | "postmaster":
+            assert isinstance(control, Killable)
+            control.kill("tree" if fault == "kill" else "postmaster")
+        case _:
+            assert_never(fault)
     return began
 
 
