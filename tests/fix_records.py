@@ -34,7 +34,7 @@ def a_host() -> Host:
 
 
 def a_host_cpu(**parts: Any) -> HostCpu:
-    """Two cores of which a quarter is left; nobody else uses any."""
+    """Two cores of which a quarter is left; no other program uses any."""
     whole: dict[str, Any] = {"cores": 2, "servers": {"pg1": 0.8, "pg2": 0.05, "pg3": 0.05}, "generator": 0.5}
     return HostCpu(**whole | {"lab": 0.1, "others": 0.0, "idle": 0.5, "stolen": 0.0} | parts)
 

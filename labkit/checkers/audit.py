@@ -12,7 +12,7 @@ Every row of the ledger falls into one class, by how its transaction ended for t
 An acknowledgement that came with the server's warning "canceling wait for synchronous replication" is unknown, not
 acknowledged. Besides: DUPLICATED rows are there more than once, UNEXPECTED ones were never attempted.
 
-A verdict is `true` (nothing lost, nothing wrong), `false`, or `unknown`: nothing was read back, the rows were read
+A verdict is `true` (the audit passed), `false` (it failed), or `unknown`: nothing was read back, the rows were read
 before the last of them was acknowledged, or nothing was ever acknowledged. Nothing read back is never "0 lost".
 """
 

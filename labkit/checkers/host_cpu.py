@@ -1,4 +1,4 @@
-"""Who used the CPU of the machine that drove a run: servers, load generator, lab, other programs, nobody.
+"""Who used the CPU of the machine that drove a run: servers, load generator, lab, other programs, none.
 
 The sampler reads what the kernel has counted for the whole machine (proc(5), /proc/stat) and for every process that
 takes part. The rest of what was busy is other programs'. The kernel counts the machine's time in ticks and that of

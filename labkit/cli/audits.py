@@ -14,7 +14,7 @@ from labkit.cli.options import as_json_option
 from labkit.errors import BadInput, RunUnreadable
 from labkit.experiments.failover.findings import CLASS_WORDS
 from labkit.run import ledger
-from labkit.run.schema import TrialBlock
+from labkit.run.schema import VERDICT_WORDS, TrialBlock, Verdict
 from labkit.run.store import Run, open_run
 
 
@@ -26,8 +26,8 @@ from labkit.run.store import Run, open_run
 def audit_command(context: click.Context, run_name: str, block: int | None, as_json: bool) -> None:
     """Judge the rows of RUN again: every key of its ledger against the keys that were read back.
 
-    Of a durability matrix every trial is judged, one line per trial. Rows lost where replication promised nothing
-    (async, or a level of off or local) are a finding, and no failure.
+    Of a durability matrix every trial is judged, one line per trial. Rows lost where commits waited for no
+    replica (async, or a level of off or local) are a finding, and no failure.
 
     Exit code 0: the audit passed. 1: it did not, or its verdict is unknown. 2: there is nothing to judge; what run.json
     says of the verdicts of that time is shown all the same.
@@ -48,8 +48,8 @@ def audit_command(context: click.Context, run_name: str, block: int | None, as_j
     else:
         open_ended = 0
         for number, judged in found.items():
-            excuse = " (nothing was promised)" if number in findings else ""
-            click.echo(f"trial {number}{_cell(run, facts.get(number))}: {judged.verdict}, {judged.reason}{excuse}")
+            excuse = " (this mode and level may lose rows)" if number in findings else ""
+            click.echo(f"trial {number}{_cell(run, facts.get(number))}: {_said(judged.verdict, judged.reason)}{excuse}")
             if len(found) == 1:
                 for name, count in judged.counts.items():
                     click.echo(f"  {CLASS_WORDS[name]:<36} {whole(count):>12}")
@@ -74,6 +74,10 @@ def _judged(run: Run, number: int) -> audit.Audit:
         return audit.unread(wording.explain(error))
 
 
+def _said(verdict: Verdict, reason: str) -> str:
+    return f"audit {VERDICT_WORDS[verdict]}, {reason}"
+
+
 def _cell(run: Run, facts: TrialBlock | None) -> str:
     """Of a matrix: the cell that the trial belongs to."""
     if run.experiment != "durability-matrix" or facts is None:
@@ -90,7 +94,7 @@ def _tell_recorded(run: Run, judged: list[TrialBlock], as_json: bool) -> None:
     if judged:
         click.echo("as judged when it was recorded (run.json), not again:")
     for b in judged:
-        click.echo(f"trial {b.block}{_cell(run, b)}: {b.verdict}, {b.reason}")
+        click.echo(f"trial {b.block}{_cell(run, b)}: {_said(b.verdict, b.reason)}")
 
 
 def _span(numbers: list[int]) -> str:

@@ -106,7 +106,7 @@ def _held_back(event: events.HeldBack) -> str:
 
 
 def _detected(event: events.Detected) -> str:
-    """The reason is what became of the open connection, then of a new one, in libpq's words and lines."""
+    """The reason is how the open connection ended, then why a new one failed, in libpq's words and lines."""
     first, _, second = event.reason.partition("; ")
     new = second.splitlines()[0] if second else "not tried"
     known = ["the open connection: " + first.splitlines()[0], f"a new one: {new}"]

@@ -229,9 +229,9 @@ def test_experiments_that_change_servers_are_refused_before_anything_is_touched(
 def test_every_server_that_cannot_be_used_is_reported_in_one_message(
     owned: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nobody = uri(owned, "pg1").replace(f":{owned.node('pg1').port}/", ":1/")
+    closed_port = uri(owned, "pg1").replace(f":{owned.node('pg1').port}/", ":1/")
     wrong, absent = uri(owned, "pg2", password="guessed"), uri(owned, "pg3", database="absent")
-    refused = refusal(monkeypatch, nobody, wrong, absent)
+    refused = refusal(monkeypatch, closed_port, wrong, absent)
     assert len(refused.problems) == 3
     for problem, node, reason in zip(
         refused.problems,

@@ -57,7 +57,7 @@ def test_status_shows_a_replica_that_is_down(provider: EmbeddedProvider) -> None
         (("up", "--name", "a/b", "--replicas", "50"), "2 problems in the cluster specification"),
         (("up", "--set", "work_mem"), "'work_mem' is not of the form name=value"),
         (("up", "--replicas", "many"), "Invalid value for '--replicas'"),
-        (("status", "--name", "nobody"), "there is no cluster 'nobody'"),
+        (("status", "--name", "absent"), "there is no cluster 'absent'"),
         (("down", "--name", "x", "--all"), "give --name or --all, not both"),
         (("fly",), "No such command 'fly'"),
     ],

@@ -186,7 +186,7 @@ def test_an_unavailable_image_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_an_engine_the_next_step_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nobody.sock")
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/absent.sock")
     with pytest.raises(ProviderUnavailable, match=r"no Docker engine answers \(DOCKER_HOST, .*provider embedded"):
         ComposeProvider().find("lab")
 

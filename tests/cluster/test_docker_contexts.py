@@ -109,10 +109,10 @@ def test_a_context_named_by_the_environment_is_found_though_none_is_in_use(
 
 @pytest.mark.usefixtures("contexts")
 def test_a_context_that_leads_nowhere_gets_one_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    context("create", "empty", "--docker", f"host=unix://{tmp_path}/nobody.sock")
+    context("create", "empty", "--docker", f"host=unix://{tmp_path}/absent.sock")
     context("create", "far", "--docker", "host=ssh://somebody@elsewhere.invalid")
     for name, said in (
-        ("empty", r"no Docker engine answers \(context empty, unix://.*nobody.sock: .*docker context use"),
+        ("empty", r"no Docker engine answers \(context empty, unix://.*absent.sock: .*docker context use"),
         ("never-made", r"no Docker engine answers \(there is no context never-made.*docker context ls"),
         ("far", r"ssh://somebody@elsewhere.invalid \(context far\) is on another machine.*provider attach"),
     ):

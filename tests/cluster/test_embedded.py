@@ -295,10 +295,10 @@ def test_a_second_up_waits_for_the_first(make_cluster: MakeCluster, provider: Em
 
 
 def test_down_and_find_of_what_does_not_exist(provider: EmbeddedProvider) -> None:
-    assert provider.find("nobody") is None
-    provider.down("nobody")
-    provider.down("nobody", purge=True)
-    assert "nobody" not in provider.names()
+    assert provider.find("absent") is None
+    provider.down("absent")
+    provider.down("absent", purge=True)
+    assert "absent" not in provider.names()
 
 
 def test_a_damaged_record_is_an_error_and_purge_removes_all_of_it(

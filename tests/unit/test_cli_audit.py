@@ -13,6 +13,7 @@ from fix_records import a_trial
 from labkit import paths
 from labkit.lab.failover import readback
 from labkit.run import ledger
+from labkit.run.schema import VERDICT_WORDS
 from labkit.run.store import Run, RunStore
 
 ASYNC, SAFE = ("async", "on"), ("ANY 1", "on")
@@ -39,9 +40,9 @@ def test_a_loss_that_replication_allows_is_a_finding_and_any_other_a_failure(tmp
     allowed = matrix(tmp_path / "allowed", [(SAFE, [0, 1, 2]), (ASYNC, [0]), (("FIRST 1", "local"), [0, 1])])
     done = invoke("audit", str(allowed.path))
     assert done.stdout.splitlines() == [
-        "trial 0 ANY 1/on kill: true, all 3 acknowledged rows are there",
-        "trial 1 async/on kill: false, 2 lost (nothing was promised)",
-        "trial 2 FIRST 1/local kill: false, 1 lost (nothing was promised)",
+        "trial 0 ANY 1/on kill: audit passed, all 3 acknowledged rows are there",
+        "trial 1 async/on kill: audit failed, 2 lost (this mode and level may lose rows)",
+        "trial 2 FIRST 1/local kill: audit failed, 1 lost (this mode and level may lose rows)",
     ]
     assert done.exit_code == 0
     broken = matrix(tmp_path / "broken", [(SAFE, [0, 1])])
@@ -61,9 +62,10 @@ def test_a_trial_that_cannot_be_judged_keeps_no_other_from_its_verdict(tmp_path:
     done = invoke("audit", str(run.path))
     assert done.exit_code == 1
     assert done.stdout.splitlines() == [
-        "trial 0 ANY 1/on kill: true, all 3 acknowledged rows are there",
-        f"trial 1 ANY 1/on kill: unknown, {run.id} holds no ledger of trial 1, so there is nothing to audit",
-        "trial 2 ANY 1/on kill: unknown, nothing was read back, of 3 acknowledged rows",
+        "trial 0 ANY 1/on kill: audit passed, all 3 acknowledged rows are there",
+        f"trial 1 ANY 1/on kill: audit has no verdict, {run.id} holds no ledger of trial 1, "
+        "so there is nothing to audit",
+        "trial 2 ANY 1/on kill: audit has no verdict, nothing was read back, of 3 acknowledged rows",
     ]
     alone = invoke("audit", str(run.path), "--block", "2")
     assert [line.split()[-1] for line in alone.stdout.splitlines()[1:]] == ["–"] * 8
@@ -78,8 +80,8 @@ def test_a_damaged_ledger_is_the_verdict_of_its_own_trial_only(tmp_path: Path) -
     done = invoke("audit", str(run.path))
     assert done.exit_code == 1
     first, second = done.stdout.splitlines()
-    assert first.startswith("trial 0 ANY 1/on kill: unknown, ")
-    assert second == "trial 1 ANY 1/on kill: true, all 3 acknowledged rows are there"
+    assert first.startswith("trial 0 ANY 1/on kill: audit has no verdict, ")
+    assert second == "trial 1 ANY 1/on kill: audit passed, all 3 acknowledged rows are there"
     assert done.stderr == ""
     assert invoke("audit", str(run.path), "--json").exit_code == 1
     assert invoke("audit", str(run.path), "--block", "1").exit_code == 0
@@ -93,7 +95,9 @@ def test_a_matrix_without_its_ledger_tells_what_run_json_knows_and_that_it_is_no
     assert "keeps no ledger of writes, so there is nothing to judge again" in done.stderr
     first, *lines = done.stdout.splitlines()
     assert "as judged when it was recorded" in first
-    assert [line.split(": ", 1)[1] for line in lines] == [f"{b['verdict']}, {b['reason']}" for b in recorded]
+    assert [line.split(": ", 1)[1] for line in lines] == [
+        f"audit {VERDICT_WORDS[b['verdict']]}, {b['reason']}" for b in recorded
+    ]
     rows = json.loads(invoke("audit", str(path), "--json").stdout)
     assert all(row["recorded"] for row in rows)
     assert [row["counts"] for row in rows] == [b["counts"] for b in recorded]

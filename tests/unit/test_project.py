@@ -85,7 +85,7 @@ def test_a_name_that_runs_record_is_written_once(word: str, place: str) -> None:
 
 @pytest.mark.parametrize("path", FINDINGS, ids=lambda p: p.parent.name)
 def test_no_finding_is_picked_by_the_words_of_its_sentence(path: Path) -> None:
-    """What is said is chosen by figures and facts: once a sentence is worded anew, what its words picked is gone."""
+    """What is said is chosen by figures and facts: once a sentence is reworded, what its words picked is gone."""
     (lead,) = (node for node in ast.parse(path.read_text(encoding="utf-8")).body if _is_named(node, "lead"))
     picked = [
         ast.unparse(node)
@@ -116,6 +116,26 @@ def _texts(tree: ast.AST) -> Iterator[ast.Constant]:
 def _has_docstring(node: ast.AST) -> bool:
     documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
     return isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None
+
+
+WORDS = {
+    r"\b([Oo]ne|[Aa]) (row|line|panel|bar|band|column|verb|entry|record|list|value|sentence|file) an? \w+": "per",
+    r"\b(anew|astray|(?<!frames\.)spoiled|in vain|not to be had)\b": "recreated, again; detached; invalid; timed out; unavailable",
+    r"\b[Ww]hat became of|nothing wrong\b": "survival of; audit passed",
+    r"\b(of|for|by) nobody\b|\bnobody (promised|knows|waits|else)\b": "none, no commit, unknown",
+}
+
+
+def test_the_usual_words_are_used() -> None:
+    """Plain English, as PostgreSQL's manual writes it; what is said instead stands beside each word."""
+    written = [*MODULES, *(ROOT / "docs").glob("*.md"), *(ROOT / "notebooks").glob("*.ipynb"), *ROOT.glob("*.md")]
+    found = [
+        f"{path.relative_to(ROOT)}: {match[0]!r}; rather: {better}"
+        for path in [*written, ROOT / "data" / "README.md"]
+        for word, better in WORDS.items()
+        for match in re.finditer(word, path.read_text(encoding="utf-8"))
+    ]
+    assert found == []
 
 
 def test_every_public_name_exists_and_is_documented() -> None:

@@ -75,7 +75,7 @@ def test_a_sample_that_is_asked_for_comes_at_once_and_counts_as_none_of_the_othe
         assert time.monotonic() - asked < 5.0
     assert len(values(run)) == made.summary().ticks == 4  # the first and the last are taken anyway
     assert made.summary().missed == 0
-    made.sample_now()  # nothing samples any more, and nobody waits
+    made.sample_now()  # nothing samples any more, and nothing waits
 
 
 def test_ticks_that_were_not_kept_are_counted_not_made_up_for(run):

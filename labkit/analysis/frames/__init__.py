@@ -21,7 +21,7 @@ after the warm-up. Latency is that of requests answered rightly; the others are 
     reference()        the original report's figures in the shape of headline
 """
 
-from labkit.analysis.frames.diagnosis import littles_law, spoiled, utilisation, validity
+from labkit.analysis.frames.diagnosis import littles_law, utilisation, validity, validity_problems
 from labkit.analysis.frames.host_cpu import disturbances, host_cpu
 from labkit.analysis.frames.original import reference
 from labkit.analysis.frames.requests import ecdf, errors, headline, is_open, per_second, rounds
@@ -43,7 +43,7 @@ __all__ = [
     "reference",
     "resources",
     "rounds",
-    "spoiled",
     "utilisation",
     "validity",
+    "validity_problems",
 ]

@@ -103,9 +103,9 @@ _LITTLE = ["workload", "arm", "vus", "answers_per_s", "mean_s", "in_flight", "de
 def validity(run: Run) -> list[str]:
     """What makes the measurement worthless, one sentence each; empty if nothing does.
 
-    What `spoiled` finds, more than 1 % of errors, or a workload that got no right answer on some arm.
+    What `validity_problems` finds, more than 1 % of errors, or a workload that got no right answer on some arm.
     """
-    found = spoiled(run)
+    found = validity_problems(run)
     for row in each(headline(run)):
         where = f"{row.workload}, {row.arm}"
         if not row.requests_per_s:
@@ -115,7 +115,7 @@ def validity(run: Run) -> list[str]:
     return found
 
 
-def spoiled(run: Run) -> list[str]:
+def validity_problems(run: Run) -> list[str]:
     """What spoils a run of any kind, one sentence each: a wrong answer, or an end that did not come."""
     found = []
     if run.status == "failed":

@@ -54,7 +54,7 @@ def throughput(frame: pd.DataFrame, ax: Axes) -> Axes:
 
 
 def errors(frame: pd.DataFrame, ax: Axes) -> Axes:
-    """Errors a minute. `frame`: rows of `per_second` of one workload and arm."""
+    """Errors per minute. `frame`: rows of `per_second` of one workload and arm."""
     _over_time(frame, ax, "errors_per_minute", color=arm_colour(frame["arm"].iloc[0]))
     return _dressed(frame, ax, "errors/min")
 

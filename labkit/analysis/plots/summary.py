@@ -18,7 +18,7 @@ METRIC_WORDS = {"requests_per_s": "requests/s", "p50_ms": "p50 latency", "p99_ms
 
 
 def rate_bars(frame: pd.DataFrame, ax: Axes) -> Axes:
-    """Requests a second of each arm as bars; a whisker is the 95 % interval of the mean over rounds.
+    """Requests per second of each arm as bars; a whisker is the 95 % interval of the mean over rounds.
 
     `frame`: rows of `rounds` (or of `reference`, whose single round gives no whisker) of one workload.
     """
@@ -70,7 +70,7 @@ _ORIGINAL = "original report: single runs, a pool to each node"
 
 
 def relative_differences(frame: pd.DataFrame, ax: Axes, original: pd.DataFrame | None = None) -> Axes:
-    """Relative differences as points with their 95 % intervals, one line a workload and metric.
+    """Relative differences as points with their 95 % intervals, one line per workload and metric.
 
     `frame`: rows of `compare.arms` or `compare.runs`, of one arm against one. `original`: workload, arm, metric,
     relative, drawn as diamonds.
@@ -96,9 +96,9 @@ def relative_differences(frame: pd.DataFrame, ax: Axes, original: pd.DataFrame |
 
 
 def differences(frame: pd.DataFrame, original: pd.DataFrame | None = None) -> Sheet:
-    """What each arm changed, in percent of the one that it is compared with: a panel a comparison.
+    """What each arm changed, in percent of the one that it is compared with: one panel per comparison.
 
-    One line a workload and metric; `frame` and `original` as in `relative_differences`, of any arms.
+    One line per workload and metric; `frame` and `original` as in `relative_differences`, of any arms.
     """
     chosen = frame[frame["metric"].isin(list(METRIC_WORDS))]
     pairs = list(dict.fromkeys(zip(chosen["arm"], chosen["against"], strict=True))) or [("", "nothing")]

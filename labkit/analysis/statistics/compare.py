@@ -39,7 +39,7 @@ FIELDS = list(bootstrap.Difference.__dataclass_fields__)
 
 @dataclass(frozen=True)
 class _Rounds:
-    """Sums over the requests of each round: what pooled figures are made of. Vectors have one value a round."""
+    """Sums over the requests of each round: what pooled figures are made of. Vectors have one value per round."""
 
     seconds: Vector
     right: Vector
@@ -120,7 +120,7 @@ def _compared(
 
 
 def paired(before: Sequence[Block], after: Sequence[Block], metrics: Sequence[str] = METRICS) -> list[dict[str, Any]]:
-    """`after` against `before`, blocks that are pairs: one dictionary a metric, with `FIELDS`."""
+    """`after` against `before`, blocks that are pairs: one dictionary per metric, with `FIELDS`."""
     return _compared(before, after, metrics, as_pairs=True)
 
 

@@ -99,7 +99,7 @@ class Nodes:
 
 
 def more_nodes(few: int, few_rates: Sequence[float], many: int, many_rates: Sequence[float], up_to: int) -> Nodes:
-    """Extrapolate from the peak rates of `few` and of `many` nodes, one value a round.
+    """Extrapolate from the peak rates of `few` and of `many` nodes, one value per round.
 
     σ follows from the two means; two points leave no κ to be found, so what agreeing costs is left out and the
     result is an upper limit. Raises ValueError unless 0 < few < many.

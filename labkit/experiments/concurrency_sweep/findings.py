@@ -77,7 +77,7 @@ def verdicts(run: Run) -> Sentences:
             "if every further node shares as much with the others as these do."
         )
     found += generator_busy(run)
-    return Sentences([*found, *not_valid(frames.spoiled(run))])
+    return Sentences([*found, *not_valid(frames.validity_problems(run))])
 
 
 def _knee(row: Any) -> str:

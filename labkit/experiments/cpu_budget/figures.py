@@ -15,7 +15,7 @@ from labkit.run.store import Run
 
 
 def ratios(frame: pd.DataFrame, ax: Axes) -> Axes:
-    """Throughput as a multiple of the primary alone, a bar an arm, its whisker the 95 % interval.
+    """Throughput as a multiple of the primary alone, one bar per arm, its whisker the 95 % interval.
 
     `frame`: rows of `speedup` of one workload.
     """

@@ -18,11 +18,11 @@ _MATRIX_IN = 7.3  # as wide as a report shows figures
 
 
 def durability(cells: pd.DataFrame, trials: pd.DataFrame) -> Sheet:
-    """Durability against cost: a row a mode, a band a fault. `cells` and `trials`: of `findings.durability`.
+    """Durability against cost: one row per mode, one band per fault. `cells` and `trials`: of `findings`.
 
-    Left, a heat map of the acknowledged rows that were lost at most, a column a level; in each cell the trials that
+    Left, a heat map of the acknowledged rows that were lost at most, one column per level; in each cell the trials that
     lost and how much (the median, least and most of these), or the bound of the rate where none lost. Beside it the
-    commit latency, and the outage of every single trial, a line a level.
+    commit latency, and the outage of every single trial, one line per level.
     """
     faults, modes, levels = (_names(cells, column) for column in ("fault", "mode", "level"))
     most = max(2.0, float(cells["lost_max"].max()))

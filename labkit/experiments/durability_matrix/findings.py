@@ -146,7 +146,7 @@ def _tried(row: Any) -> int:
 
 
 def lead(run: Run) -> Sentences:
-    """What became of commits that waited for a replica, and of those that waited for none."""
+    """Survival of acknowledged commits: of those that waited for a replica, and of those that waited for none."""
     every = cells(run)
     waits = _waits(every)
     found = Sentences()

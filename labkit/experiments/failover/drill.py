@@ -1,4 +1,4 @@
-"""A failover as a drill: one verb a step, taken by hand, or all at once and looked at afterwards."""
+"""A failover as a drill: one verb per step, taken by hand, or all at once and looked at afterwards."""
 
 from __future__ import annotations
 

@@ -151,7 +151,7 @@ def audits(run: Run) -> dict[View, audit.Audit]:
 
 
 def table(run: Run) -> pd.DataFrame:
-    """Rows of every class, one column a view: the proof, and the counterfactual beside it."""
+    """Rows of every class, one column per view: the proof, and the counterfactual beside it."""
     found = audits(run)
     table = {VIEW_WORDS[view]: {CLASS_WORDS[c]: whole(n) for c, n in a.counts.items()} for view, a in found.items()}
     frame = pd.DataFrame(table)

@@ -36,12 +36,12 @@ def verdicts(run: Run) -> Sentences:
         else:
             found.append("No higher rate was tried: raise `rate_high`.")
     found += generator_busy(run)
-    return Sentences([*found, *not_valid(frames.spoiled(run))])
+    return Sentences([*found, *not_valid(frames.validity_problems(run))])
 
 
 def validity(run: Run) -> list[str]:
     """What makes a search worthless, one sentence each."""
-    found = frames.spoiled(run)
+    found = frames.validity_problems(run)
     if run.record.found_per_s is None and run.status != "failed":
         found.append("no rate held, so there is no result: raise p99_limit_ms or lower rate_low")
     return found

@@ -10,7 +10,7 @@ from labkit.analysis.plots.style import BLACK, BLUE, ORANGE, PLAIN, VERMILLION, 
 
 
 def moments(sides: dict[str, pd.DataFrame], stall: tuple[float, float] | None = None) -> Sheet:
-    """Spans of time by when their requests were asked for: the slowest and the median of each, one panel a block."""
+    """Spans of time by when their requests were asked for: the slowest and the median of each, one panel per block."""
     with drawing():
         sheet = Sheet(figsize=(WIDTH_IN, 1.9 * len(sides) + 0.5), layout="constrained")
         panels = sheet.subplots(len(sides), 1, sharex=True, sharey=True, squeeze=False)[:, 0]

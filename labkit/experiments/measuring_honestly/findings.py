@@ -86,7 +86,7 @@ def verdicts(run: Run) -> Sentences:
     )
     width = float((same["relative_high"] - same["relative_low"]).median())
     found.append(f"Half of the intervals were wider than {percent(width, signed=False)}: less than that is noise here.")
-    return Sentences([*found, *not_valid(frames.spoiled(run))])
+    return Sentences([*found, *not_valid(frames.validity_problems(run))])
 
 
 def lead(run: Run) -> Sentences:

@@ -12,7 +12,7 @@ from labkit.analysis.plots.style import WIDTH_IN, Sheet, counts, drawing, mode_c
 def quorum(costs: pd.DataFrame) -> Sheet:
     """Commit latency and rows per second of each mode and level, with 95 % intervals of the mean over rounds.
 
-    `costs`: of `findings.quorum.costs`.
+    `costs`: of `findings.costs`.
     """
     columns = {"commit_p50_ms": "commit latency p50, ms", "rate_per_s": "acknowledged rows/s"}
     with drawing():

@@ -48,7 +48,7 @@ class ReadScaling(ReadingUsers):
         if self.duration_s / self.rounds < 0.5:
             found.append(
                 f"rounds: {self.rounds} rounds of {self.duration_s / self.rounds:.2g} s are too short to measure; "
-                f"at least 0.5 s a round, so raise duration_s to {self.rounds * 0.5:g} or lower rounds"
+                f"at least 0.5 s per round, so raise duration_s to {self.rounds * 0.5:g} or lower rounds"
             )
         return found + self._load_conflicts()
 

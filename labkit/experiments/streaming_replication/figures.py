@@ -41,13 +41,13 @@ def behind(frame: pd.DataFrame, ax: Axes) -> Axes:
 
 
 def positions(run: Run) -> Sheet:
-    """Sent, written, flushed and replayed WAL under write load, one panel a replica."""
+    """Sent, written, flushed and replayed WAL under write load, one panel per replica."""
     what = "WAL positions of each replica behind the primary under write load"
     return _panels(_positions(run), behind, _SECOND, what)
 
 
 def lags(run: Run) -> Sheet:
-    """write_lag, flush_lag and replay_lag as the primary measures them, one panel a replica."""
+    """write_lag, flush_lag and replay_lag as the primary measures them, one panel per replica."""
 
     def draw(mine: pd.DataFrame, ax: Axes) -> Axes:
         for name in ("write", "flush", "replay"):
@@ -71,7 +71,7 @@ def _positions(run: Run) -> list[tuple[str, pd.DataFrame]]:
 
 
 def visible(run: Run) -> Sheet:
-    """The distribution of the time until a row is visible, one panel a replica, one line a level."""
+    """The distribution of the time until a row is visible, one panel per replica, one line per level."""
 
     def draw(mine: Sequence[Visibility], ax: Axes) -> Axes:
         for seen in mine:
@@ -93,7 +93,7 @@ def visible(run: Run) -> Sheet:
 
 
 def _panels(groups: Sequence[tuple[str, T]], draw: Callable[[T, Axes], Axes], below: str, alt: str) -> Sheet:
-    """One panel a group, one above the other, on the same axes; `below` says what the horizontal one is."""
+    """One panel per group, one above the other, on the same axes; `below` says what the horizontal one is."""
     with drawing():
         sheet = Sheet(figsize=(WIDTH_IN, 1.9 * len(groups) + 0.8), layout="constrained")
         axes = sheet.subplots(len(groups), 1, squeeze=False, sharex=True, sharey=True)[:, 0]

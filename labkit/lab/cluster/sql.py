@@ -205,7 +205,7 @@ def forked_at(connection: Connection, timeline: int) -> int | None:
     """The LSN at which a timeline left the one before it; None if the server has no history of it, as of the first."""
     query = "SELECT pg_read_file(%s, 0, 1000000, true)"
     history = str(_row(connection, query, (f"pg_wal/{timeline:08X}.history",))[0] or "")
-    # One line an ancestor: its timeline, where it was left, a reason; comments begin with #.
+    # One line per ancestor: its timeline, where it was left, a reason; comments begin with #.
     lines = [line.split() for line in history.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     return parse_lsn(lines[-1][1]) if lines else None
 

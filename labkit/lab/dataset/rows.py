@@ -64,7 +64,7 @@ class DatasetSpec:
 class Names:
     """Who is called what: user i is `first_pool[first[i]]` `second_pool[second[i]]`.
 
-    `first` and `second` are int32 arrays with one entry a user; the pools are lists of words with repetitions.
+    `first` and `second` are int32 arrays with one entry per user; the pools are lists of words with repetitions.
     `absent_first` and `absent_second` are prefixes with which no name begins, so a search for one is a certain
     miss; they share their beginning with a real name, so the search walks the index as a hit does.
     """

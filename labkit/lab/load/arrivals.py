@@ -182,7 +182,7 @@ Arrivals = Closed | Open
 
 
 def share(total: int, i: int, n: int) -> int:
-    """What the i-th of n gets of a total, as evenly as whole numbers can be: the first get what remains.
+    """What the i-th of n gets of a total, as evenly as whole numbers can be: the first get the rest.
 
     One for every number below the total whose remainder after a division by n is i, so the shares add up.
     """

@@ -1,4 +1,4 @@
-"""What the load remembers: one fixed-size record a request, flushed to Parquet as the buffer fills."""
+"""What the load remembers: one fixed-size record per request, flushed to Parquet as the buffer fills."""
 
 from __future__ import annotations
 

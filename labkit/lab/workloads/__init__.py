@@ -1,7 +1,7 @@
 """What a virtual user asks for: the SQL, its parameters, and what a right answer is.
 
 A workload is a small picklable description. `requests` and `checker` run inside the load generator, so what they
-give is made of bytes in PostgreSQL's binary format, and costs about a microsecond a request.
+give is made of bytes in PostgreSQL's binary format, and costs about a microsecond per request.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class Workload(Protocol):
         ...
 
     def requests(self, rng: np.random.Generator) -> Iterator[Parameters]:
-        """Endless parameters, one list a request."""
+        """Endless parameters, one list per request."""
         ...
 
     def checker(self) -> Check:

@@ -86,7 +86,7 @@ class Detected(OfTrial):
     """The loss is noticed."""
 
     node: str
-    reason: str  # what became of the open connection; and of a new one
+    reason: str  # how the open connection ended; and why a new one failed
 
 
 class StepTaken(OfTrial):

@@ -25,7 +25,7 @@ from labkit.lab.providers.protocol import ClusterSpec
 from labkit.remedies import Remedy, advice, setting
 
 READY_DEADLINE_S = 60.0
-# Loopback needs no encryption, and asking a server about TLS and GSSAPI first costs two round trips a connection.
+# Loopback needs no encryption, and asking a server about TLS and GSSAPI first costs two round trips per connection.
 CONNECTION_OPTIONS = {"sslmode": "disable", "gssencmode": "disable"}
 
 
