@@ -120,7 +120,7 @@ def _has_docstring(node: ast.AST) -> bool:
 
 WORDS = {
     r"\b([Oo]ne|[Aa]) (row|line|panel|bar|band|column|verb|entry|record|list|value|sentence|file) an? \w+": "per",
-    r"\b(anew|astray|(?<!frames\.)spoiled|in vain|not to be had)\b": "recreated, again; detached; invalid; timed out; unavailable",
+    r"\b(anew|astray|(?<!frames\.)spoiled|in vain|not to be had)\b": "recreated, detached, invalid, timed out",
     r"\b[Ww]hat became of|nothing wrong\b": "survival of; audit passed",
     r"\b(of|for|by) nobody\b|\bnobody (promised|knows|waits|else)\b": "none, no commit, unknown",
 }
