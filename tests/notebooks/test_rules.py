@@ -10,7 +10,7 @@ import pytest
 
 from labkit import paths
 from labkit.errors import BadInput
-from labkit.experiments.catalogue import EXPERIMENTS
+from labkit.experiments.catalogue import EXPERIMENTS, Experiment
 
 NOTEBOOKS = sorted(paths.notebooks().glob("*.ipynb"))
 MOST_LINES = 10
@@ -25,6 +25,12 @@ def notebook(request: pytest.FixtureRequest) -> nbformat.NotebookNode:
 
 def code(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def comments_of(experiment: Experiment) -> dict[str, str]:
+    """What the notebook says of each parameter."""
+    lines = code(nbformat.read(experiment.notebook_path, as_version=4))[0].source.splitlines()
+    return {line.split(" = ")[0]: line.split("  # ", 1)[1] for line in lines}
 
 
 def is_parameters(cell: nbformat.NotebookNode) -> bool:
@@ -108,11 +114,22 @@ def test_an_experiment_s_notebook_has_its_parameters_with_their_defaults(experim
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS.values(), ids=lambda experiment: experiment.name)
+def test_a_comment_says_what_the_parameter_means_in_its_own_words(experiment) -> None:
+    """Then, in brackets, what there is to choose from."""
+    comments = comments_of(experiment)
+    meanings = {row["name"]: row["meaning"] for row in experiment.parameters.table()}
+    differ = {
+        name: (comments[name], meaning)
+        for name, meaning in meanings.items()
+        if comments[name] != meaning and not comments[name].startswith(f"{meaning} (")
+    }
+    assert differ == {}
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS.values(), ids=lambda experiment: experiment.name)
 def test_the_comment_of_a_choice_lists_what_can_be_chosen(experiment) -> None:
     """Where a choice needs another provider than the default one, docker is tried; what never works is left out."""
-    cell = code(nbformat.read(experiment.notebook_path, as_version=4))[0]
-    comments = dict(line.split("  # ", 1) for line in cell.source.splitlines())
-    comments = {assigned.split(" = ")[0]: comment for assigned, comment in comments.items()}
+    comments = comments_of(experiment)
     for name, words in experiment.parameters.choices().items():
         for word in words:
             others = [{}] if name == "provider" else [{}, {"provider": "docker"}]

@@ -24,7 +24,7 @@ class MeasuringHonestly(OneWorkload):
     )
     rate: float = param(1500.0, "requests per second of the open workload", low=1, high=1e6)
     block_s: float = param(5.0, "measured seconds of the blocks in which the server stalls", low=2, high=600)
-    stall_s: float = param(0.5, "how long the server stands still in the middle of such a block", low=0.05, high=60)
+    stall_s: float = param(0.5, "how long the server stalls in the middle of such a block", low=0.05, high=60)
     little_levels: Several[Users] = param("1,4,16,64", "numbers of users for which Little's law is checked")
     comparisons: int = param(40, "comparisons of the server with itself", low=2, high=1000)
     pairs: int = param(5, "paired rounds of each of them", low=3, high=100)

@@ -23,7 +23,7 @@ class QuorumCommit(OnACluster):
     block_s: float = param(0.6, "measured seconds of one mode and level in one round", low=0.1, high=3600)
     warmup_s: float = param(0.2, "seconds at the start of every block that are not counted", low=0, high=600)
     writers: int = param(10, "writers, each waiting for its answer before it writes again", low=1, high=1000)
-    deadline_s: float = param(1.0, "how long a client waits for a commit that no replica answers", low=0.1, high=60)
+    deadline_s: float = param(1.0, "how long a client waits for a commit that no replica confirms", low=0.1, high=60)
     seed: int = param(20230604, "seed of the payload", low=0, high=2**31 - 1)
 
     def conflicts(self) -> list[str]:
