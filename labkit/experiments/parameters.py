@@ -50,7 +50,7 @@ class Parameters(BaseModel):
     @classmethod
     def build(cls, values: Mapping[str, Any]) -> Self:
         """Parse the scalars. Raises BadInput with everything that is wrong."""
-        return cls.model_validate(dict(values))
+        return cls.model_validate({str(name): value for name, value in values.items()})
 
     @classmethod
     def load(cls, path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Self:
@@ -120,10 +120,10 @@ class Parameters(BaseModel):
         """What papermill, YAML and the command line may write for a scalar, as pydantic reads it."""
         assert info.field_name is not None
         kind = cls.model_fields[info.field_name].annotation
+        if kind in _KINDS and not _may_stand_for(kind, value):
+            raise PydanticKnownError("string_type")  # `_sentences` says which kind it is not
         if kind is str:
-            return value if isinstance(value, bool) or not isinstance(value, int | float) else str(value)
-        if kind in (int, float) and isinstance(value, bool):
-            raise PydanticKnownError("int_type")
+            return str(value)
         if not isinstance(value, str):
             return value
         return _number(value) if kind in (int, float) else value.strip()
@@ -170,6 +170,11 @@ def assignments(pairs: tuple[str, ...] | list[str]) -> dict[str, str]:
     if bad:
         raise BadInput(bad)
     return dict(pair.split("=", 1) for pair in pairs)
+
+
+def _may_stand_for(kind: Any, value: object) -> bool:
+    """A text, or what is itself a truth value or a number: 1 is not true, and bytes are no text."""
+    return isinstance(value, str) or (isinstance(value, int | float) and isinstance(value, bool) == (kind is bool))
 
 
 def _number(text: str) -> int | float | str:
