@@ -161,6 +161,16 @@ def test_a_run_from_before_says_that_two_things_differ(make_run: MakeRun) -> Non
     assert said in findings.verdicts(run)
 
 
+def test_a_run_from_before_and_one_from_now_differ_in_connections_though_as_many_were_asked_for(
+    make_run: MakeRun,
+) -> None:
+    before, now = (make_run(pools_to_each_node=pools, rounds=1, workloads=("get-user",)) for pools in (True, False))
+    assert before.parameters["connections"] == now.parameters["connections"]
+    (row,) = compare.parameters(before, now).to_dict("records")
+    assert row == {"parameter": "connections of replicas-round-robin", "A": 8, "B": 4}
+    assert compare.parameters(now, now).empty
+
+
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_a_shipped_run_states_what_differs_or_says_so_in_its_head(path: Path) -> None:
     run = read_run(path)

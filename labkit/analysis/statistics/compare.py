@@ -27,7 +27,7 @@ from labkit.analysis.statistics.bootstrap import Vector
 from labkit.checkers.comparisons import comparisons as of_blocks
 from labkit.errors import BadInput
 from labkit.names import PRIMARY_ONLY, REPLICAS
-from labkit.run.schema import Comparison
+from labkit.run.schema import Comparison, LoadBlock
 from labkit.run.store import Run
 
 ARMS = (PRIMARY_ONLY, REPLICAS)  # those of the original report, the baseline first
@@ -180,7 +180,22 @@ def parameters(a: Run, b: Run) -> pd.DataFrame:
     left, right = a.parameters, b.parameters
     names = [name for name in {**left, **right} if left.get(name) != right.get(name) and name != "run_id"]
     rows = [{"parameter": name, "A": left.get(name), "B": right.get(name)} for name in names]
-    return pd.DataFrame(rows, columns=["parameter", "A", "B"], dtype=object)
+    return pd.DataFrame([*rows, *_opened(a, b)], columns=["parameter", "A", "B"], dtype=object)
+
+
+def _opened(a: Run, b: Run) -> list[dict[str, Any]]:
+    """Arms with other connections although the same were asked for: in older runs each node had as many."""
+    if a.parameters.get("connections") != b.parameters.get("connections"):
+        return []
+    first, second = (
+        {block.arm: sum(block.connections.values()) for block in run.blocks if isinstance(block, LoadBlock)}
+        for run in (a, b)
+    )
+    return [
+        {"parameter": f"connections of {arm}", "A": first[arm], "B": second[arm]}
+        for arm in first
+        if arm in second and first[arm] != second[arm]
+    ]
 
 
 def together(frame_of: Callable[[Run], pd.DataFrame], a: Run, b: Run) -> pd.DataFrame:
