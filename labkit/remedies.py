@@ -23,7 +23,9 @@ Verb = Literal[
     "open_files",
     "set",
     "sql",
-    "command",
+    "add_account",
+    "list_contexts",
+    "use_context",
     "do",
 ]
 Argument = str | int | float | bool
@@ -52,7 +54,9 @@ class Remedy:
         open_files    number: let a process have so many files open
         set           variable, to: an environment variable; `to` says in words what to
         sql           statement, node: run there; on the node that the error names if none is given
-        command       line: a command of another program, where there is no other way
+        add_account   user: an account of this machine for servers
+        list_contexts no arguments: the contexts of Docker that there are
+        use_context   context: of Docker, from now on
         do            words: anything else, in plain English
 
     Attributes:

@@ -56,6 +56,12 @@ def in_python(remedy: Remedy) -> str:
             return f"install {what}"
         case "open_files":
             return f"let this process have {given['number']} files open"
+        case "add_account":
+            return f"adding a system account {given['user']}"
+        case "list_contexts":
+            return "Docker's list of contexts"
+        case "use_context":
+            return f"choosing {given['context']} as Docker's context"
         case _:
             return in_plain_words(remedy)
 
@@ -68,8 +74,6 @@ def in_plain_words(remedy: Remedy) -> str:
             return f"set {given['variable']} to {given['to']}"
         case "sql":
             return f"{given['statement']} on {given.get('node', 'it')}"
-        case "command":
-            return f"`{given['line']}`"
         case _:
             return str(given["words"])
 

@@ -53,6 +53,12 @@ def in_shell(remedy: Remedy) -> str:
             return f"`{shlex.join(line)}`"
         case "open_files":
             return f"`ulimit -n {given['number']}`"
+        case "add_account":
+            return f"`useradd --system {shlex.quote(str(given['user']))}`"
+        case "list_contexts":
+            return "`docker context ls`"
+        case "use_context":
+            return f"`docker context use {shlex.quote(str(given['context']))}`"
         case verb if verb in _COMMANDS:
             return f"`{_line(_COMMANDS[verb], given)}`"
         case _:

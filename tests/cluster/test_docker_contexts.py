@@ -112,8 +112,11 @@ def test_a_context_that_leads_nowhere_gets_one_error(monkeypatch: pytest.MonkeyP
     context("create", "empty", "--docker", f"host=unix://{tmp_path}/absent.sock")
     context("create", "far", "--docker", "host=ssh://somebody@elsewhere.invalid")
     for name, said in (
-        ("empty", r"no Docker engine answers \(context empty, unix://.*absent.sock: .*docker context use"),
-        ("never-made", r"no Docker engine answers \(there is no context never-made.*docker context ls"),
+        (
+            "empty",
+            r"no Docker engine answers \(context empty, unix://.*absent.sock: .*CONTEXT as Docker's context takes",
+        ),
+        ("never-made", r"no Docker engine answers \(there is no context never-made.*Docker's list of contexts shows"),
         ("far", r"ssh://somebody@elsewhere.invalid \(context far\) is on another machine.*provider attach"),
     ):
         monkeypatch.setenv("DOCKER_CONTEXT", name)

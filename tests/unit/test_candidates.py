@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit.lab.failover.candidates import Survivor, decide
+from labkit.remedies import advice
 from labkit.replication import Replication
+from labkit.wording import suggest
 
 ANY_1 = Replication("ANY", 1, "on")
 ASYNC = Replication("off")
@@ -42,6 +44,7 @@ def test_a_quorum_that_cannot_be_proven_is_refused_and_says_why() -> None:
     decision = decide([Survivor("pg2", received=100), Survivor("pg3", answers=False)], ANY_1)
     assert "the quorum cannot be proven" in decision.refusals[0]
     assert "pg3 does not answer" in decision.refusals[0]
+    assert decision.remedies == (advice("start pg3"),)
     assert decision.choices["pg_auto_failover"] is None
 
 
@@ -76,18 +79,24 @@ def test_a_paused_replica_that_has_more_is_a_reason_to_refuse() -> None:
 
 
 @pytest.mark.parametrize(
-    "survivors",
+    ("survivors", "helps"),
     [
-        [],
-        [Survivor("pg2", answers=False)],
-        [Survivor("pg2", received=1, replay_paused=True)],
-        [Survivor("pg2", received=1, priority=0)],
+        ([], "start one, or start the primary again"),
+        ([Survivor("pg2", answers=False)], "start one, or start the primary again"),
+        (
+            [Survivor("pg2", received=1, replay_paused=True)],
+            "SELECT pg_wal_replay_resume() on pg2 makes it eligible",
+        ),
+        ([Survivor("pg2", received=1, priority=0)], "raise the priority of pg2"),
     ],
 )
-def test_without_an_eligible_replica_nothing_can_be_promoted(survivors: list[Survivor]) -> None:
+def test_without_an_eligible_replica_nothing_can_be_promoted(survivors: list[Survivor], helps: str) -> None:
+    """What helps is not a part of the reason: each place words it for itself."""
     decision = decide(survivors, ASYNC)
     assert decision.chosen is None
     assert decision.impossible
+    assert suggest(decision.remedies) == helps
+    assert not [reason for reason in decision.impossible if ";" in reason]
 
 
 @given(st.lists(LSN, min_size=1, max_size=6), st.integers(1, 6), st.data())

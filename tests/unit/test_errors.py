@@ -36,7 +36,9 @@ EXAMPLES = [
     Remedy("open_files", number=4096),
     setting("LABKIT_DATA", "a larger disk"),
     Remedy("sql", statement="SELECT pg_wal_replay_resume()", node="pg2"),
-    Remedy("command", line="docker context ls"),
+    Remedy("add_account", user="postgres"),
+    Remedy("list_contexts"),
+    Remedy("use_context", context="CONTEXT"),
     advice("wait for its end"),
 ]
 
@@ -76,6 +78,9 @@ def test_the_shell_s_words() -> None:
         (Remedy("again", accept_data_loss=True), "`--accept-data-loss`"),
         (Remedy("install", packages="psycopg[binary] b<2"), "`pip install 'psycopg[binary]' 'b<2'`"),
         (Remedy("stop_replicas", name="own"), "`labkit replicas stop --name own`"),
+        (Remedy("add_account", user="postgres"), "`useradd --system postgres`"),
+        (Remedy("list_contexts"), "`docker context ls`"),
+        (Remedy("use_context", context="CONTEXT"), "`docker context use CONTEXT`"),
     ):
         assert in_cli.in_shell(remedy) == line
 
@@ -87,6 +92,9 @@ def test_python_s_words() -> None:
         (Remedy("recreate", name="own"), '`labkit.down("own", purge=True)`, then `labkit.up("own")`'),
         (Remedy("again", accept_data_loss=True), "`accept_data_loss=True`"),
         (setting("LABKIT_DATA", "a larger disk"), "set LABKIT_DATA to a larger disk"),
+        (Remedy("add_account", user="postgres"), "adding a system account postgres"),
+        (Remedy("list_contexts"), "Docker's list of contexts"),
+        (Remedy("use_context", context="CONTEXT"), "choosing CONTEXT as Docker's context"),
     ):
         assert wording.in_python(remedy) == said
 

@@ -39,7 +39,10 @@ ROOMS = (
     "remedies.py",
     "wording.py",
 )
-SHELL = re.compile(r"`labkit |(^|\s)--(name|provider|replicas|base-port|purge|old|accept-data-loss|format)\b")
+SHELL = re.compile(
+    r"`labkit |(^|\s)--(name|provider|replicas|base-port|purge|old|accept-data-loss|format|system)\b"
+    r"|\b(useradd|sudo|ulimit|pip install|docker (context|compose|run|start|ps)) "
+)
 
 
 @pytest.mark.parametrize("room", ROOMS)

@@ -174,9 +174,10 @@ def begin_promotion(connection: Connection) -> None:
     connection.execute("SELECT pg_promote(false)")
 
 
-def resume_replay(effect: str) -> Remedy:
-    """What has a replica go on whose replay is paused."""
-    return Remedy("sql", effect, statement="SELECT pg_wal_replay_resume()")
+def resume_replay(effect: str, node: str = "") -> Remedy:
+    """What has a replica go on whose replay is paused; the one that an error names, unless it is named here."""
+    where = {"node": node} if node else {}
+    return Remedy("sql", effect, statement="SELECT pg_wal_replay_resume()", **where)
 
 
 def streaming_from(connection: Connection) -> tuple[str, int] | None:

@@ -18,8 +18,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from labkit.lab.cluster.sql import Role
+from labkit.lab.cluster.sql import Role, resume_replay
 from labkit.lab.failover.policy import Policy
+from labkit.remedies import Remedy, advice
 from labkit.replication import Replication
 from labkit.run.schema import Standing
 from labkit.units import MIB
@@ -53,7 +54,8 @@ class Decision:
     """Which replica is promoted, or why none is.
 
     `refusals` are reasons not to go on, each of which `accept_data_loss` overrides; with `impossible` reasons nothing
-    can be promoted at all. `choices` says whom each manager's rule would take, None if it would refuse.
+    can be promoted at all; `remedies` help against them. `choices` says whom each manager's rule would take, None if it
+    would refuse.
     """
 
     chosen: Survivor | None
@@ -61,6 +63,7 @@ class Decision:
     choices: dict[str, str | None]
     refusals: tuple[str, ...] = ()
     impossible: tuple[str, ...] = ()
+    remedies: tuple[Remedy, ...] = ()
     primary_lsn: int | None = None
 
     def table(self) -> list[Standing]:
@@ -99,31 +102,39 @@ def decide(
     name = choices["labkit"]
     chosen = next((s for s in survivors if s.name == name), None)
     impossible: list[str] = []
+    remedies: list[Remedy] = []
     if not there:
-        impossible.append("no replica answers: there is nothing to promote; start one, or the primary again")
+        impossible.append("no replica answers: there is nothing to promote")
+        remedies += [advice("start one"), advice("start the primary again")]
     elif not eligible:
         reasons = [
             f"{s.name}: " + ("its WAL replay is paused" if s.replay_paused else "its priority is 0") for s in there
         ]
-        impossible.append(f"no replica is eligible ({'; '.join(reasons)}); resume the replay, or raise the priority")
-    refusals = _refusals(survivors, chosen, replication, primary_lsn, max_lag_bytes) if chosen else []
-    return Decision(chosen, tuple(survivors), choices, tuple(refusals), tuple(impossible), primary_lsn)
+        impossible.append(f"no replica is eligible ({'; '.join(reasons)})")
+        remedies += [resume_replay("makes it eligible", s.name) for s in there if s.replay_paused]
+        remedies += [advice(f"raise the priority of {s.name}") for s in there if s.priority <= 0]
+    missing = [s.name for s in survivors if not s.answers]
+    refusals: list[str] = []
+    if chosen and replication.promises and len(missing) >= replication.promises:
+        refusals.append(
+            f"the quorum cannot be proven: commits waited for {replication}, and {', '.join(missing)} "
+            f"{'does' if len(missing) == 1 else 'do'} not answer, so the only copy of one may be there"
+        )
+        remedies.append(advice(f"start {' and '.join(missing)}"))
+    if chosen:
+        refusals += _behind(survivors, chosen, replication, primary_lsn, max_lag_bytes)
+    return Decision(chosen, tuple(survivors), choices, tuple(refusals), tuple(impossible), tuple(remedies), primary_lsn)
 
 
-def _refusals(
+def _behind(
     survivors: Sequence[Survivor],
     chosen: Survivor,
     replication: Replication,
     primary_lsn: int | None,
     max_lag_bytes: int,
 ) -> list[str]:
+    """Why commits may be lost with it: it has less WAL than is, or may be, elsewhere."""
     found = []
-    missing = [s.name for s in survivors if not s.answers]
-    if replication.promises and len(missing) >= replication.promises:
-        found.append(
-            f"the quorum cannot be proven: commits waited for {replication}, and {', '.join(missing)} "
-            f"{'does' if len(missing) == 1 else 'do'} not answer, so the only copy of one may be there; start them"
-        )
     ahead = [s for s in survivors if s.answers and (s.timeline or 0, s.has) > (chosen.timeline or 0, chosen.has)]
     if ahead:
         found.append(

@@ -39,10 +39,13 @@ Log = Callable[..., None]
 class Refused(ClusterError):
     """A failover that would lose data, or cannot be done: nothing was promoted. `decision` is the table it rests on."""
 
-    def __init__(self, reasons: list[str], decision: Decision | None, *, overridable: bool) -> None:
+    def __init__(
+        self, reasons: list[str], decision: Decision | None, *, overridable: bool, remedies: Sequence[Remedy] = ()
+    ) -> None:
         self.reasons, self.decision = reasons, decision
         override = Remedy("again", "promotes all the same", accept_data_loss=True)
-        super().__init__("nothing was promoted: " + "; ".join(reasons), remedy=[override] if overridable else [])
+        helps = [*remedies, override] if overridable else remedies
+        super().__init__("nothing was promoted: " + "; ".join(reasons), remedy=helps)
 
 
 class FailoverSteps:
@@ -121,9 +124,9 @@ class FailoverSteps:
                 return decision
             details |= {"table": decision.table(), "choices": decision.choices, "refusals": decision.refusals}
             if decision.impossible:
-                self._refuse(list(decision.impossible), overridable=False)
+                self._refuse(list(decision.impossible), overridable=False, remedies=decision.remedies)
             if decision.refusals and not self.policy.accept_data_loss:
-                self._refuse(list(decision.refusals), overridable=True)
+                self._refuse(list(decision.refusals), overridable=True, remedies=decision.remedies)
             assert decision.chosen is not None
             self.new = self.cluster.node(decision.chosen.name)
             details["chosen"] = self.new.name
@@ -317,12 +320,12 @@ class FailoverSteps:
     def _left_behind_in_words(self) -> dict[str, str]:
         return {name: str(error) for name, error in self.left_behind.items()}
 
-    def _refuse(self, reasons: list[str], *, overridable: bool) -> None:
+    def _refuse(self, reasons: list[str], *, overridable: bool, remedies: Sequence[Remedy] = ()) -> None:
         """Undo what survey did, so that the replicas go on as before."""
         survivors.follow_again(self.old, self.cluster, self._sessions)
         if not self._note_on_disk.fenced:
             note.remove(self.cluster)
-        raise Refused(reasons, self.decision, overridable=overridable)
+        raise Refused(reasons, self.decision, overridable=overridable, remedies=remedies)
 
     def _as_begun(self, decision: Decision) -> Decision:
         """Whom an earlier failover has told to become primary is the choice: a second one would split the cluster."""
@@ -333,9 +336,10 @@ class FailoverSteps:
             return replace(decision, chosen=begun)
         reason = (
             f"{begun.name} was told to become primary when a failover before this was cut off, and does not answer: "
-            "it may have acknowledged commits since; start it"
+            "it may have acknowledged commits since"
         )
-        return replace(decision, refusals=(reason, *decision.refusals))
+        helps = advice(f"start {begun.name}")
+        return replace(decision, refusals=(reason, *decision.refusals), remedies=(helps, *decision.remedies))
 
     def _fence(self, node: Node) -> list[str]:
         """Why it is not fenced, where that is overridden; else nothing. Raises Refused."""

@@ -327,7 +327,7 @@ def _endpoint() -> _Endpoint:
     folder = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
     kept = folder / "contexts" / "meta" / hashlib.sha256(name.encode()).hexdigest() / "meta.json"
     if not kept.exists():
-        known = Remedy("command", "lists those there are", line="docker context ls")
+        known = Remedy("list_contexts", "shows those there are")
         raise _no_engine(f"there is no context {name}", known)
     return _Endpoint(json.loads(kept.read_text(encoding="utf-8"))["Endpoints"]["docker"]["Host"], f"context {name}")
 
@@ -356,7 +356,7 @@ def _no_engine(why: str, *remedies: Remedy) -> ProviderUnavailable:
             *remedies,
             advice("start Docker"),
             setting("DOCKER_HOST", "the address of an engine that runs"),
-            Remedy("command", "chooses one by its context", line="docker context use CONTEXT"),
+            Remedy("use_context", "takes the engine that it names", context="CONTEXT"),
             EMBEDDED,
         ],
     )

@@ -69,7 +69,7 @@ def choose() -> Account:
     raise ProviderUnavailable(
         f"the lab runs as root, PostgreSQL must not, and there is no user {asked or 'postgres or nobody'}",
         remedy=[
-            Remedy("command", "makes one", line="useradd --system postgres"),
+            Remedy("add_account", "lets it run servers", user="postgres"),
             setting("LABKIT_PG_USER", "one that exists"),
         ],
     )
