@@ -16,6 +16,7 @@ from labkit.experiments.parameters import assignments
 from labkit.lab import doctor
 from labkit.lab.cluster.cluster import Cluster, ReplicaLag
 from labkit.lab.cluster.node import Node
+from labkit.lab.clusters import down as take_down
 from labkit.lab.failover import note
 from labkit.lab.providers import PROVIDERS, provider
 from labkit.lab.providers.protocol import ClusterSpec
@@ -98,14 +99,17 @@ def status(name: str | None, provider_name: str, as_json: bool) -> None:
 @provider_option
 @as_json_option
 def down(name: str | None, every: bool, purge: bool, provider_name: str, as_json: bool) -> None:
-    """Stop a cluster's servers. Their data stays for the next `labkit up`, unless purged."""
+    """Stop a cluster's servers. Their data stays for the next `labkit up`, unless purged.
+
+    What an experiment uses is not purged.
+    """
     if every and name is not None:
         raise BadInput("give --name or --all, not both")
     source = provider(provider_name)
     existing = source.names()
     done = []
     for each in existing if every else [name or "lab"]:
-        source.down(each, purge=purge)
+        take_down(each, provider=provider_name, purge=purge)
         state = "absent" if each not in existing else "stopped" if each in source.names() else "removed"
         done.append({"name": each, "state": state})
     if as_json:

@@ -14,10 +14,10 @@ import errno
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 
-from labkit import files, paths
+from labkit import paths
 from labkit.checkers.comparisons import comparisons
 from labkit.checkers.host_cpu import GENERATOR
-from labkit.errors import BadInput, ClusterError, LabkitError, RunError
+from labkit.errors import BadInput, LabkitError, RunError
 from labkit.experiments.shared import SPARE_CONNECTIONS, OnACluster, OnServers, ReadingUsers, too_few_connections
 from labkit.lab import dataset, environment, providers, routing
 from labkit.lab.cluster import synchronize
@@ -25,8 +25,8 @@ from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.cluster.node import Node
 from labkit.lab.load.blocks import Blocks
 from labkit.lab.load.shards import Generators
-from labkit.lab.providers.declared import DECLARED, ProviderName
 from labkit.lab.providers.protocol import ClusterSpec
+from labkit.lab.reservation import alone_on
 from labkit.lab.routing import Serving
 from labkit.lab.routing.arms import Arm
 from labkit.lab.sampling.sampler import Sampler
@@ -94,20 +94,6 @@ def _driving(run: Run) -> Iterator[Run]:
         run.mark("complete")
 
 
-def _alone_on(provider: ProviderName, cluster: str) -> contextlib.AbstractContextManager[None]:
-    """Keep other experiments off a cluster. Raises ClusterError if one is there.
-
-    Attached servers are not the lab's to reserve.
-    """
-    if not DECLARED[provider].owns:
-        return contextlib.nullcontext()
-    busy = ClusterError(
-        f"another experiment uses cluster {cluster} now",
-        remedy=[advice("wait for its end"), advice("give this one a cluster of its own (cluster=NAME)")],
-    )
-    return files.locked(paths.clusters() / f".{cluster}.{provider}.experiment.lock", lambda _: busy)
-
-
 @contextlib.contextmanager
 def on_cluster(p: OnACluster) -> Iterator[tuple[Run, Cluster]]:
     """A new run, and the cluster, up; taken down afterwards if it was not running before and need not be kept.
@@ -115,7 +101,7 @@ def on_cluster(p: OnACluster) -> Iterator[tuple[Run, Cluster]]:
     The run ends as complete, or as failed with the reason. The servers' logs are kept in it.
     """
     provider = providers.provider(p.provider)
-    with _driving(_new(p)) as run, _alone_on(p.provider, p.cluster):
+    with _driving(_new(p)) as run, alone_on(p.provider, p.cluster):
         before = provider.find(p.cluster)
         found_running = before is not None and any(node.control.running() for node in before.nodes)
         cluster = provider.up(ClusterSpec(name=p.cluster, replicas=p.replicas))
@@ -148,7 +134,7 @@ def fresh_clusters(p: OnServers, resumed: Run | None = None) -> Iterator[tuple[R
             _note_cluster(run, p, last[0])
         return last[0]
 
-    with _driving(run), _alone_on(p.provider, p.cluster):
+    with _driving(run), alone_on(p.provider, p.cluster):
         try:
             yield run, recreate
         finally:

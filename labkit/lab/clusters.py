@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 
 from labkit.lab import providers
 from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.providers.protocol import ClusterSpec
+from labkit.lab.reservation import alone_on
 
 
 def up(
@@ -26,5 +28,10 @@ def up(
 
 
 def down(name: str = "lab", *, provider: str = "embedded", purge: bool = False) -> None:
-    """Stop a cluster; with `purge` delete its data too. No error if there is none."""
-    providers.provider(provider).down(name, purge=purge)
+    """Stop a cluster; with `purge` delete its data too. No error if there is none.
+
+    Raises ClusterError if its data is to be deleted while an experiment uses it.
+    """
+    source = providers.provider(provider)
+    with alone_on(source.declared.name, name) if purge else contextlib.nullcontext():
+        source.down(name, purge=purge)

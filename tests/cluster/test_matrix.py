@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from fix_cli import invoke
 
+import labkit
 from labkit import paths
 from labkit.checkers import audit
-from labkit.errors import BadInput, LabkitError
+from labkit.errors import BadInput, ClusterError, LabkitError
 from labkit.experiments.durability_matrix import drive as failover
 from labkit.experiments.durability_matrix import findings as durability
 from labkit.experiments.durability_matrix.parameters import DurabilityMatrix
@@ -73,6 +75,9 @@ def test_a_matrix_under_way_is_neither_resumed_nor_joined_by_another_on_its_clus
             with pytest.raises(LabkitError) as error:
                 failover.durability_matrix(DurabilityMatrix.build(asked))
             refused.append(str(error.value))
+        with pytest.raises(ClusterError) as in_use:
+            labkit.down("matrix-test", purge=True)
+        refused.extend([str(in_use.value), invoke("down", "--name", "matrix-test", "--purge").stderr])
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -80,4 +85,4 @@ def test_a_matrix_under_way_is_neither_resumed_nor_joined_by_another_on_its_clus
         with pytest.raises(KeyboardInterrupt):
             failover.durability_matrix(DurabilityMatrix.build(SMALL))
     assert "is under way in another process" in refused[0]
-    assert "another experiment uses cluster matrix-test now" in refused[1]
+    assert all("an experiment uses cluster matrix-test now (process " in words for words in refused[1:])
