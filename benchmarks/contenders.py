@@ -1,4 +1,6 @@
-"""One client under test, in a process of its own: `python -m benchmarks.contenders NAME '<json>'` prints a result.
+"""One client under test, in a process of its own: `python -m benchmarks.contenders NAME`, its job as JSON on standard input.
+
+A command line, and a password in it, can be read by every user of the machine.
 
 Every contender sends the same query with the same random user numbers through the same number of connections, checks
 that one row came back, and counts only requests that were answered in the measured seconds. Prints JSON:
@@ -218,4 +220,4 @@ def locust_users(job: Job) -> dict[str, float]:
 CONTENDERS = {f.__name__: f for f in (labkit, asyncpg_pool, psycopg_pool, locust_users)}
 
 if __name__ == "__main__":
-    print(json.dumps(CONTENDERS[sys.argv[1]](Job(**json.loads(sys.argv[2])))))
+    print(json.dumps(CONTENDERS[sys.argv[1]](Job(**json.load(sys.stdin)))))

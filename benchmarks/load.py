@@ -37,6 +37,10 @@ LABELS = {
 }
 
 
+_PG = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD", "dbname": "PGDATABASE"}
+"""Keyword of a connection string -> the environment variable that libpq takes it from."""
+
+
 def pgbench(job: Job, cluster: Cluster) -> dict[str, float]:
     """pgbench on the same statement; its users are its connections."""
     with tempfile.TemporaryDirectory() as folder:
@@ -47,9 +51,10 @@ def pgbench(job: Job, cluster: Cluster) -> dict[str, float]:
         known = psycopg.conninfo.conninfo_to_dict(job.conninfo)
         words = [Path(cluster.binaries) / "pgbench", "-n", "-M", "prepared", "-j", 1, "-c", job.connections]
         words += ["-T", round(job.seconds + WARMUP_S), "-f", script]
-        words += ["-h", known["host"], "-p", known["port"], "-U", known["user"], known["dbname"]]
-        secret = os.environ | {"PGPASSWORD": str(known.get("password", ""))}
-        process = subprocess.Popen([str(word) for word in words], env=secret, stdout=subprocess.PIPE, text=True)
+        # Every user can read a command line.
+        server = {variable: str(known[name]) for name, variable in _PG.items() if name in known}
+        environment = os.environ | server
+        process = subprocess.Popen([str(word) for word in words], env=environment, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         said = process.stdout.read()
         _, status, usage = os.wait4(process.pid, 0)
@@ -69,8 +74,10 @@ def pgbench(job: Job, cluster: Cluster) -> dict[str, float]:
 def contender(name: str, job: Job, cluster: Cluster) -> dict[str, float]:
     if name == "pgbench":
         return pgbench(job, cluster)
-    words = [sys.executable, "-m", "benchmarks.contenders", name, json.dumps(asdict(job))]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60 + 10 * job.seconds, check=False)
+    words, asked = [sys.executable, "-m", "benchmarks.contenders", name], json.dumps(asdict(job))
+    done = subprocess.run(
+        words, input=asked, capture_output=True, text=True, timeout=60 + 10 * job.seconds, check=False
+    )
     if done.returncode:
         raise click.ClickException(f"{name} failed:\n{done.stderr[-2000:]}")
     result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
