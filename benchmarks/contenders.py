@@ -1,6 +1,6 @@
-"""One client under test, in a process of its own: `python -m benchmarks.contenders NAME`, its job as JSON on standard input.
+"""One client under test, in a process of its own: `python -m benchmarks.contenders NAME`, its job on standard input.
 
-A command line, and a password in it, can be read by every user of the machine.
+The job is JSON. It holds a password, and a command line can be read by every user of the machine.
 
 Every contender sends the same query with the same random user numbers through the same number of connections, checks
 that one row came back, and counts only requests that were answered in the measured seconds. Prints JSON:
