@@ -24,7 +24,7 @@ def alone_on(provider: ProviderName, cluster: str) -> contextlib.AbstractContext
     def busy(process: str) -> ClusterError:
         return ClusterError(
             f"an experiment uses cluster {cluster} now (process {process})",
-            remedy=[advice("wait for its end"), advice("take another cluster (cluster=NAME, or --name)")],
+            remedy=[advice("wait for its end"), advice("take a cluster of another name")],
         )
 
     return files.locked(paths.clusters() / f".{cluster}.{provider}.experiment.lock", busy)
