@@ -9,7 +9,7 @@ from typing import Any
 import click
 import psutil
 
-from labkit.cli import clusters, failovers, lab, nodes, wording
+from labkit.cli import clusters, datasets, failovers, lab, nodes, wording
 from labkit.errors import LabkitError
 
 # What the machine refuses rather than labkit's own doing; any other OSError is a bug and keeps its traceback.
@@ -57,5 +57,5 @@ def main() -> None:
     """What do PostgreSQL's streaming replicas buy you, and what do you lose when the primary dies?"""
 
 
-for command in (*clusters.commands, *nodes.commands, *failovers.commands, *lab.commands):
+for command in (*clusters.commands, *datasets.commands, *nodes.commands, *failovers.commands, *lab.commands):
     main.add_command(command)

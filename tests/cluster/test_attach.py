@@ -276,6 +276,30 @@ def test_a_table_that_is_not_labkit_s_is_not_replaced(stranger: Cluster, monkeyp
     assert "pg1: its database has a table `users` that labkit did not make" in str(refused)
 
 
+def test_what_seeding_created_is_removed_and_nothing_else(attached: Cluster, owned: Cluster) -> None:
+    """A table `users` of somebody else that came in its place stays: it is not marked, so it is neither dropped nor
+    replaced, though the record of labkit's own dataset is still there."""
+    dataset.seed(attached, DatasetSpec(users=1000))
+    with attached.primary().connect() as connection:
+        connection.execute("CREATE TABLE orders (id int)")
+        assert command("dataset", "remove").output == "removed: users, labkit_dataset\n"
+        assert connection.execute("SELECT string_agg(relname, ', ') FROM pg_stat_user_tables").fetchone() == ("orders",)
+        assert command("dataset", "remove").output == "there is nothing to remove\n"
+
+        dataset.seed(attached, DatasetSpec(users=1000))
+        connection.execute("DROP TABLE users")
+        connection.execute("CREATE TABLE users (id int)")
+        with pytest.raises(ClusterError, match="`users` was not made by labkit, and is not replaced"):
+            dataset.seed(attached, DatasetSpec(users=100))
+        with pytest.raises(BadInput, match="its database has a table `users` that labkit did not make"):
+            AttachProvider().up(ClusterSpec())
+        told = json.loads(command("dataset", "remove", "--json").output)
+        assert told == [{"table": "users", "removed": False}, {"table": "labkit_dataset", "removed": True}]
+        assert connection.execute("SELECT count(*) FROM users").fetchone() == (0,)
+        connection.execute("DROP TABLE users, orders")
+    owned.wait_for_catchup(CATCHUP_S)
+
+
 def test_what_is_asked_of_a_cluster_must_fit_the_servers(owned: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     refused = refusal(monkeypatch, uri(owned, "pg1"), replicas=2, base_port=6000, settings={"work_mem": "8MB"})
     assert len(refused.problems) == 3

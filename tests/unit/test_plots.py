@@ -18,6 +18,8 @@ from labkit.analysis.plots.style import arm_colour
 from labkit.analysis.report import tables
 from labkit.analysis.statistics import compare
 from labkit.analysis.words import SMALL_PT
+from labkit.experiments.cpu_budget import findings as cpu_budget
+from labkit.experiments.read_scaling import findings as read_scaling
 from labkit.run.store import Run
 
 MakeRun = Callable[..., Run]
@@ -182,6 +184,21 @@ def test_the_headline_shows_both_reports_with_whiskers_only_where_there_are_roun
     assert len(this_run.containers) == 4  # two bars, two whiskers
     assert len(original.containers) == 2
     assert original.patches[0].get_height() == pytest.approx(2853.0, abs=0.1)
+
+
+def test_beside_attached_servers_stands_nothing_of_the_original_report(make_run: MakeRun) -> None:
+    """It measured one machine that all its servers shared."""
+    run = make_run(rounds=4)
+    assert "original" in str(read_scaling.verdicts(run))
+    run.update(provider="attach")
+    assert not [column for column in tables.headline(run) if "original" in column]
+    assert "original" not in str(read_scaling.verdicts(run))
+    sheet = plots.headline(frames.rounds(run), frames.reference(run))
+    assert {ax.get_title() for ax in sheet.axes} == {"get-user, this run", "search-users, this run"}
+    assert "original" not in sheet.alt
+    sheet = plots.differences(compare.arms(run), tables.original_differences(run))
+    assert not sheet.legends
+    assert cpu_budget.original_rates(run) == []
 
 
 def test_one_round_draws_bars_without_whiskers_and_points_without_intervals(make_run: MakeRun) -> None:

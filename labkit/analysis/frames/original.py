@@ -6,19 +6,24 @@ import pandas as pd
 
 from labkit import paths
 from labkit.errors import RunUnreadable
+from labkit.run.store import Run
 
 _LATENCY = {"mean": "mean_ms", "p50": "p50_ms", "p90": "p90_ms", "p95": "p95_ms", "p99": "p99_ms", "max": "max_ms"}
 
 _UNKNOWN = ("service_p50_ms", "service_p99_ms", "dropped", "offered_per_s")
 
 
-def reference() -> pd.DataFrame:
+def reference(run: Run | None = None) -> pd.DataFrame:
     """The original report's read tests in the shape of `headline`: one row per workload and arm.
+
+    None to stand beside a run on attached servers: what it says is about one machine that all servers share.
 
     Its latency is k6's `http_req_duration`: an HTTP backend between the user and the database. k6's default
     summary holds no p99, so p99_ms is NaN. Each arm was run once, so there is no interval either.
     Raises RunUnreadable if data/reference/original_report.csv is missing.
     """
+    if run is not None and run.record.provider == "attach":
+        return reference().iloc[:0]
     file = paths.reference() / "original_report.csv"
     try:
         figures = pd.read_csv(file)

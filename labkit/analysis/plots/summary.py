@@ -44,11 +44,12 @@ def rate_bars(frame: pd.DataFrame, ax: Axes) -> Axes:
 def headline(rounds: pd.DataFrame, reference: pd.DataFrame) -> Sheet:
     """Throughput of each arm in this run, beside the original report's; one row per workload, with its own scale."""
     workloads = list(dict.fromkeys(rounds["workload"]))
-    sides = {"this run": rounds, "original report": reference}
+    sides = {"this run": rounds} | ({"original report": reference} if len(reference) else {})
     many = rounds["arm"].nunique() > 2  # too many for names below them
     with drawing():
         sheet = Sheet(figsize=(WIDTH_IN, 2.4 * len(workloads)), layout="constrained")
-        grid = sheet.subplots(len(workloads), len(sides), squeeze=False, width_ratios=(3, 2) if many else None)
+        widths = (3, 2)[: len(sides)] if many else None
+        grid = sheet.subplots(len(workloads), len(sides), squeeze=False, width_ratios=widths)
         for row, workload in zip(grid, workloads, strict=True):
             for ax, (side, frame) in zip(row, sides.items(), strict=True):
                 mine = frame[frame["workload"] == workload]
@@ -57,12 +58,14 @@ def headline(rounds: pd.DataFrame, reference: pd.DataFrame) -> Sheet:
                     rate_bars(mine, ax)
                 else:
                     say(ax, "not measured")
-            row[-1].set_ylabel("")
+            for ax in row[1:]:
+                ax.set_ylabel("")
         if many:
             sheet.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
             for ax in grid.flat:
                 ax.set_xticks([])
-    sheet.alt = f"Requests per second of each arm for {', '.join(workloads)}, this run beside the original report"
+    beside = ", this run beside the original report" if len(reference) else ""
+    sheet.alt = f"Requests per second of each arm for {', '.join(workloads)}{beside}"
     return sheet
 
 
@@ -83,7 +86,7 @@ def relative_differences(frame: pd.DataFrame, ax: Axes, original: pd.DataFrame |
             ax.plot([low, high], [place, place], color=colour, linewidth=2.5, solid_capstyle="butt")
         ax.plot(estimate, place, "o", color=colour, markersize=7, label="this run" if place == 0 else None)
         labels.append(f"{row.workload}\n{METRIC_WORDS.get(row.metric, row.metric)}")
-        if original is not None:
+        if original is not None and len(original):
             same = matching(original, workload=row.workload, arm=row.arm, metric=row.metric)
             for value in same["relative"].dropna():
                 label = _ORIGINAL if _ORIGINAL not in ax.get_legend_handles_labels()[1] else None
@@ -118,7 +121,7 @@ def differences(frame: pd.DataFrame, original: pd.DataFrame | None = None) -> Sh
                 )
         base = f" from {against.pop()}" if len(against) == 1 else ""
         panels[-1, 0].set_xlabel(f"difference{base}, % (bar: 95 % interval)")
-        if original is not None:
+        if original is not None and len(original):
             _legend(sheet, panels[:, 0])
     what = "; ".join(f"{arm_words(arm)} against {arm_words(name)}" for arm, name in pairs)
     sheet.alt = f"Differences in percent, with 95 % intervals: {what}"

@@ -52,7 +52,7 @@ def headline(run: Run) -> pd.DataFrame:
     service time (latency without waiting).
     """
     labels = _FIGURES | (_OPEN_FIGURES if frames.is_open(run) else {})
-    here, there = frames.headline(run), frames.reference()
+    here, there = frames.headline(run), frames.reference(run)
     compared = compare.arms(run)
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for workload in dict.fromkeys(here["workload"]):
@@ -73,9 +73,9 @@ def headline(run: Run) -> pd.DataFrame:
     return table[original_last]
 
 
-def original_differences() -> pd.DataFrame:
-    """What replicas changed in the original report: workload, arm, metric, relative (a share)."""
-    there = frames.reference().set_index(["workload", "arm"])
+def original_differences(run: Run | None = None) -> pd.DataFrame:
+    """What replicas changed in the original report: workload, arm, metric, relative (a share). As `reference`."""
+    there = frames.reference(run).set_index(["workload", "arm"])
     baseline, other = compare.ARMS
     rows = [
         {"workload": workload, "arm": other, "metric": metric}
@@ -83,7 +83,7 @@ def original_differences() -> pd.DataFrame:
         for workload in dict.fromkeys(there.index.get_level_values("workload"))
         for metric in compare.METRICS
     ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["workload", "arm", "metric", "relative"])
 
 
 def _relative(before: float, after: float) -> float:

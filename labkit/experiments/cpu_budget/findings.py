@@ -111,9 +111,9 @@ def _original(run: Run) -> list[str]:
     """What this run says about the original report, if it measured several replicas with CPU shared."""
     frame = speedup(run)
     shared = frame[frame["node_cpus"].isna() & (frame["nodes"] > 1) & (frame["rounds"] > 1)]
-    if not len(shared):
+    saw = " and ".join(percent(value) for value in original_rates(run))
+    if not len(shared) or not saw:
         return []
-    saw = " and ".join(percent(value) for value in original_rates())
     if (shared["low"] > 1).any():
         return [
             f"With CPU shared replicas did add throughput here, unlike in the original report ({saw}, with a pool of "
@@ -126,9 +126,9 @@ def _original(run: Run) -> list[str]:
     ]
 
 
-def original_rates() -> list[float]:
+def original_rates(run: Run | None = None) -> list[float]:
     """What replicas changed in requests/s in the original report, a share for each of its loads."""
-    found = original_differences()
+    found = original_differences(run)
     return [float(value) for value in found.loc[found["metric"] == "requests_per_s", "relative"]]
 
 

@@ -23,7 +23,7 @@ validity = frames.validity
 def verdicts(run: Run) -> Sentences:
     """What a read-scaling run shows: differences, the original's beside them, what limited it, what spoils it."""
     found = Sentences(frames.disturbances(run))
-    original = original_differences()
+    original = original_differences(run)
     several = {(each.arm, each.against) for each in compare.comparisons(run) if len(each.differs) > 1}
     for row in each(compare.arms(run, _telling(run, "requests_per_s", "p99_ms"))):
         found.append(of_arms(run, row))

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import psycopg
-from psycopg.sql import SQL
+from psycopg.sql import SQL, Identifier
 
 from labkit.errors import ClusterError
 from labkit.lab.cluster import sql
+from labkit.lab.cluster.marks import MARK, is_marked, mark
 from labkit.lab.dataset.rows import BLOCK_ROWS, DatasetSpec, copy_text
+from labkit.lab.providers.declared import DECLARED
 from labkit.progress import Progress
-from labkit.remedies import advice, setting
+from labkit.remedies import Remedy, advice, setting
 from labkit.run import schema
 from labkit.run.schema import Seeding
 from labkit.units import GIB, gib
@@ -33,6 +35,7 @@ _BYTES_PER_USER = 450
 _RETAINED_WAL_BYTES = 4 * GIB
 
 _RECORD = "CREATE TABLE IF NOT EXISTS labkit_dataset (spec text NOT NULL, seeded_at timestamptz NOT NULL)"
+_TABLES = ("users", "labkit_dataset")
 _TABLE = """
 CREATE TABLE users (
     id uuid NOT NULL, first_name text NOT NULL, second_name text NOT NULL, birthdate date NOT NULL,
@@ -91,11 +94,15 @@ def _seeded(
         return Seeding(spec=noted, already_there=True, **_sizes(connection))
     check_space(cluster, spec)
     clock = _Clock()
+    if not DECLARED[cluster.provider].owns and is_marked(connection, "users") is False:
+        raise _another_s_table()
     with connection.transaction():
         connection.execute(_RECORD)
         connection.execute("DELETE FROM labkit_dataset")
         connection.execute("DROP TABLE IF EXISTS users")
         connection.execute(_TABLE)
+        for table in _TABLES:
+            mark(connection, table, spec.fingerprint)
         _copy(connection, spec, progress)
         copy_s = clock.lap()
         with progress("indexing the users", 2, "indexes") as bar:
@@ -149,6 +156,41 @@ def read_once(nodes: Iterable[Node]) -> None:
             connection.execute("RESET enable_indexscan; RESET enable_indexonlyscan; SET enable_seqscan = off")
             connection.execute("SELECT count(id) FROM users")
             connection.execute("SELECT count(first_name) FROM users")
+
+
+def remove(cluster: Cluster) -> dict[str, bool]:
+    """Drop the tables that `seed` made, and only those.
+
+    Each table that there is -> whether labkit had made it, so that it is gone now. Raises ClusterError if a table is in
+    use, or a server refuses.
+    """
+    primary = cluster.primary()
+    found: dict[str, bool] = {}
+    with primary.connect() as connection:
+        try:
+            connection.execute(SQL("SET lock_timeout = {}").format(_LOCK_TIMEOUT))
+            connection.execute("SELECT pg_advisory_lock(hashtext('labkit_dataset'))")
+            with connection.transaction():
+                for table in _TABLES:
+                    made = is_marked(connection, table)
+                    if made is not None:
+                        found[table] = made
+                    if made:
+                        connection.execute(SQL("DROP TABLE {}").format(Identifier(table)))
+        except psycopg.Error as error:
+            reason = f"the dataset could not be removed: {' '.join(str(error).split()).rstrip('.')}"
+            raise ClusterError(reason, node=primary.name, remedy=advice("end what uses it, then try again")) from error
+    return found
+
+
+def _another_s_table() -> ClusterError:
+    return ClusterError(
+        "its table `users` was not made by labkit, and is not replaced",
+        remedy=[
+            advice("name a database for labkit alone"),
+            Remedy("sql", "if an earlier labkit did make it", statement=f"COMMENT ON TABLE users IS '{MARK}'"),
+        ],
+    )
 
 
 def _copy(

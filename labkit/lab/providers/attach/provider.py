@@ -19,6 +19,7 @@ from psycopg.rows import class_row
 
 from labkit.errors import BadInput, ClusterError
 from labkit.lab.cluster.cluster import Cluster
+from labkit.lab.cluster.marks import MARK
 from labkit.lab.cluster.node import Node, User
 from labkit.lab.cluster.powers import StopMode
 from labkit.lab.providers.attach.connection_strings import VARIABLE, connection_strings
@@ -37,7 +38,8 @@ SELECT current_setting('server_version') AS version,
        (SELECT bool_or(rolname = 'pg_checkpoint' AND pg_has_role(oid, 'USAGE') OR rolname = current_user AND rolsuper)
         FROM pg_roles) AS may_checkpoint,
        coalesce(has_schema_privilege(to_regnamespace('public')::oid, 'CREATE'), false) AS may_create,
-       to_regclass('public.users') IS NOT NULL AND to_regclass('public.labkit_dataset') IS NULL AS has_other_users,
+       coalesce(obj_description(to_regclass('users'), 'pg_class'), '') AS users_comment,
+       to_regclass('users') IS NOT NULL AS has_users,
        (SELECT conninfo FROM pg_stat_wal_receiver) AS receives_by"""
 
 
@@ -52,7 +54,8 @@ class _Facts:
     may_monitor: bool
     may_checkpoint: bool
     may_create: bool
-    has_other_users: bool
+    has_users: bool
+    users_comment: str
     receives_by: str | None
 
     @property
@@ -167,10 +170,11 @@ def _problems_of_rights(name: str, found: _Facts) -> list[str]:
             f"{name}: user {found.user} may not create tables there; have its owner run GRANT CREATE ON SCHEMA "
             f'public TO "{found.user}" in that database'
         )
-    if found.has_other_users:
+    if found.has_users and not found.users_comment.startswith(MARK):
         problems.append(
             f"{name}: its database has a table `users` that labkit did not make, and seeding would replace it; "
-            f"create a database for labkit and name that one in {VARIABLE}"
+            f"create a database for labkit and name that one in {VARIABLE}, or, if an earlier labkit did make it, run "
+            f"COMMENT ON TABLE users IS '{MARK}'"
         )
     return problems
 
