@@ -282,8 +282,11 @@ def test_binaries_that_lack_a_program_are_refused(
 def test_two_primaries_by_their_data_are_not_started_together(own_cluster: Cluster, make_cluster: MakeCluster) -> None:
     own_cluster.node("pg1").control.stop()
     own_cluster.node("pg2").promote(20)
-    with pytest.raises(ClusterError, match="pg1 and pg2 are each a primary by their data"):
+    with pytest.raises(ClusterError, match="pg1 and pg2 are each a primary by their data") as refused:
         make_cluster()
+    (helps,) = refused.value.remedies
+    assert helps == own_cluster.remedy("rejoin", "makes it a replica", node="pg1")
+    assert own_cluster.detached_replicas()["pg1"].remedy == helps, "status says the same"
     assert own_cluster.node("pg1").control.running() is False
 
 

@@ -23,6 +23,14 @@ def replication(cluster: Cluster, node: str) -> str:
         return str(synchronize.current(connection))
 
 
+def all_name(remedy: str, *commands: str) -> None:
+    """Each of the commands tells this next step, and none an `up` that would not get there."""
+    for command in commands:
+        told = on_own(command).output
+        assert f"`labkit {remedy} --name own`" in told, f"{command}: {told}"
+        assert "labkit up" not in told, f"{command}: {told}"
+
+
 def test_a_step_before_those_it_needs_does_nothing_and_names_them(own_cluster: Cluster) -> None:
     cluster = own_cluster
     with contextlib.closing(FailoverSteps(cluster, cluster.node("pg1"))) as steps:
@@ -74,6 +82,7 @@ def test_up_starts_the_old_primary_and_says_within_seconds_what_has_it_follow(ow
     assert "by each rule: labkit pg2, Patroni pg2, pg_auto_failover pg2, repmgr pg2" in done
     assert "pg3 streams from the new primary" in done
     assert "writers" not in done, "a command has none to send anywhere"
+    all_name("rejoin pg1", "status", "failover")
 
     began = time.monotonic()
     up = on_own("up")
@@ -82,6 +91,7 @@ def test_up_starts_the_old_primary_and_says_within_seconds_what_has_it_follow(ow
     advice = "pg1: it runs, but follows no primary, as a failover leaves an old primary; `labkit rejoin pg1 --name own`"
     assert advice in up.stderr
     assert advice in on_own("status").output
+    all_name("rejoin pg1", "status", "failover", "up")
     assert own_cluster.primary().name == "pg2"
 
     assert on_own("rejoin", "pg1").exit_code == 0
@@ -112,6 +122,7 @@ def test_any_2_of_three_proves_with_one_missing_and_the_missing_one_is_brought_b
     done = on_own("failover", "--old", "pg1")
     assert done.exit_code == 0, done.output
     assert "pg3 does not answer; `labkit rejoin pg3 --name own` brings it back" in done.output
+    all_name("rejoin pg3", "status", "failover")
     assert replication(cluster, "pg2") == "ANY 1"
     for node in ("pg3", "pg1"):
         assert "replication is ANY 2, on" in on_own("rejoin", node).output

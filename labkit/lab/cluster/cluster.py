@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from labkit.errors import ClusterError, WaitTimeout
 from labkit.lab.cluster import sql, synchronize
-from labkit.lab.cluster.node import Node, follows_no_primary, replay_is_paused, role_or_none
+from labkit.lab.cluster.node import Node, replay_is_paused, role_or_none, why_detached
 from labkit.lab.cluster.sql import Connection, Role, resume_replay
 from labkit.lab.cluster.waiting import wait_until
 from labkit.lsn import lsn_text
@@ -166,18 +166,19 @@ class Cluster:
                     raise
 
     def detached_replicas(self) -> dict[str, ClusterError]:
-        """Replicas that are told to follow no primary, as a failover leaves an old one.
+        """Nodes that do not follow the primary, or would not if `up` started them, as a failover leaves an old one.
 
-        Node -> what is wrong and what helps, an error that is not raised.
+        Node -> what is wrong and what helps, an error that is not raised. Empty without one primary to be followed.
         """
+        roles = self.roles()
+        if list(roles.values()).count("primary") != 1:
+            return {}
+        others = [node for node in self.nodes if roles[node.name] != "primary"]
+        reasons = {node.name: why_detached(node, others) for node in others}
         return {
-            node.name: ClusterError(
-                "it runs, but follows no primary, as a failover leaves an old primary",
-                node=node.name,
-                remedy=self.remedy("rejoin", "makes it a replica", node=node.name),
-            )
-            for node in self.nodes
-            if follows_no_primary(node)
+            name: ClusterError(reason, node=name, remedy=self.remedy("rejoin", "makes it a replica", node=name))
+            for name, reason in reasons.items()
+            if reason
         }
 
     def wait_for_catchup(self, deadline_s: float = 60.0) -> None:

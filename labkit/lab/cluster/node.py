@@ -11,7 +11,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from labkit.errors import ClusterError
 from labkit.lab.cluster import promotion, sql
-from labkit.lab.cluster.powers import NodeControl
+from labkit.lab.cluster.powers import NodeControl, Repairable
 from labkit.lab.cluster.sql import Connection, Role, WalPosition
 from labkit.lab.cluster.waiting import wait_until
 from labkit.remedies import advice
@@ -193,12 +193,30 @@ def replay_is_paused(node: Node) -> bool:
     return False
 
 
-def follows_no_primary(node: Node) -> bool:
-    """Whether it answers, as a replica that is not told whom to follow."""
-    with contextlib.suppress(ClusterError), node.session() as connection:
-        told = sql.settings(connection, ["primary_conninfo"]).get("primary_conninfo")  # hidden from some roles
-        return sql.role(connection) == "replica" and told == ""
-    return False
+def why_detached(node: Node, others: Iterable[Node]) -> str | None:
+    """Why it does not follow the primary, or would not if it were started; None if nothing keeps it from that.
+
+    `others` are the nodes that are no primary. A node that answers is asked itself, of one that is stopped its files
+    are. What cannot be asked is no reason.
+    """
+    told = None
+    is_up = "runs, but follows" if (running := node.control.running()) else "is stopped, and would follow"
+    with contextlib.suppress(ClusterError):
+        if running:
+            with node.session() as connection:
+                if sql.role(connection) == "replica":
+                    told = sql.settings(connection, ["primary_conninfo"]).get("primary_conninfo")  # hidden from some
+        elif isinstance(control := node.control, Repairable):
+            if "standby.signal" not in control.names("."):
+                return "it is stopped, and would start as a second primary"
+            told = control.program("postgres", "-D", control.data, "-C", "primary_conninfo").strip()
+    if told == "":
+        return f"it {is_up} no primary, as a failover leaves an old primary"
+    keywords = conninfo_to_dict(told or "")
+    for other in others:
+        if (str(keywords.get("host")), str(keywords.get("port"))) == (other.peer[0], str(other.peer[1])):
+            return f"it {is_up} {other.name}, which is not the primary"
+    return None
 
 
 def role_or_none(node: Node) -> Role | None:

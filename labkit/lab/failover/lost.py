@@ -15,7 +15,10 @@ def find(cluster: Cluster) -> Node:
     silent = [node for node, role in roles.items() if role is None]
     if primaries:
         others = f"{', '.join(silent)} does not answer" if silent else "every node answers"
-        helps = [cluster.remedy("up", f"starts {', '.join(silent)}")] if silent else []
+        detached = cluster.detached_replicas()
+        helps = [remedy for each in detached.values() for remedy in each.remedies]
+        if starting := [name for name in silent if name not in detached]:
+            helps.append(cluster.remedy("up", f"starts {', '.join(starting)}"))
         raise ClusterError(
             f"{', '.join(primaries)} is primary: there is nothing to fail over ({others})",
             remedy=[*helps, Remedy("again", "names the old primary, if this one was promoted by hand", old="NODE")],

@@ -78,6 +78,20 @@ FIXED_SETTINGS = (
 )
 
 
+def check_one_primary(cluster: Cluster, primaries: Sequence[str]) -> None:
+    """Raises ClusterError if more than one node would be primary; `primaries` are those that would, by their data."""
+    if len(primaries) < 2:
+        return
+    running = [name for name in primaries if cluster.node(name).control.running()]
+    outdated = [name for name in primaries if name not in running] if len(running) == 1 else ["NODE"]
+    effect = "makes it a replica" if running else "makes NODE, the outdated one, a replica while the other runs"
+    raise ClusterError(
+        f"{' and '.join(primaries)} are each a primary by their data: one was promoted while the other was down. "
+        "Running both would split the cluster",
+        remedy=[cluster.remedy("rejoin", effect, node=name) for name in outdated],
+    )
+
+
 def check_fixed(cluster: Cluster, differing: Collection[str]) -> None:
     """Raises ClusterError if a setting that a cluster cannot change is to change."""
     if fixed := sorted(set(differing) & set(FIXED_SETTINGS)):

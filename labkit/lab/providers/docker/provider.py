@@ -132,7 +132,7 @@ class ComposeProvider:
 
     def _start(self, engine: Engine, spec: ClusterSpec) -> Cluster:
         cluster = self._cluster(engine, spec.name)
-        _check_one_primary(cluster)
+        checks.check_one_primary(cluster, [node.name for node in cluster.nodes if _server(node).is_primary_by_data()])
         settings_before = _give_settings(cluster, spec.settings)
         try:
             for node in cluster.nodes:
@@ -242,19 +242,6 @@ def _give_settings(cluster: Cluster, settings: Mapping[str, str]) -> dict[str, s
         if restart:
             node.control.stop()
     return before
-
-
-def _check_one_primary(cluster: Cluster) -> None:
-    """Raises ClusterError if by their data more than one node would be primary."""
-    primaries = [node.name for node in cluster.nodes if _server(node).is_primary_by_data()]
-    if len(primaries) > 1:
-        raise ClusterError(
-            f"{' and '.join(primaries)} are each a primary by their data: one was promoted while the other was down. "
-            "Running both would split the cluster",
-            remedy=cluster.remedy(
-                "rebuild", "makes NODE, the outdated one, a replica while the other runs", node="NODE"
-            ),
-        )
 
 
 def _primaries_first(servers: Sequence[ContainerServer]) -> list[ContainerServer]:

@@ -216,7 +216,7 @@ class EmbeddedProvider:
         recorded.binaries, recorded.version = chosen.folder, chosen.version
         changed = {key: str(value) for key, value in spec.settings.items()} != recorded.settings
         cluster = self._cluster(recorded, recorded.nodes)
-        _check_one_primary(cluster)
+        checks.check_one_primary(cluster, [node.name for node in cluster.nodes if _server(node).is_primary_by_data])
         if changed:
             self._apply_settings(recorded, spec)
             cluster = self._cluster(recorded, recorded.nodes)
@@ -356,18 +356,4 @@ def _check_same(recorded: ClusterState, spec: ClusterSpec, chosen: binaries.Bina
             f"cluster {recorded.name} listens on {', '.join(str(node.port) for node in ready)}, asked for is base port "
             f"{spec.base_port}",
             remedy=[advice("leave it out"), recreate],
-        )
-
-
-def _check_one_primary(cluster: Cluster) -> None:
-    """Raises ClusterError if by their data more than one node would be primary."""
-    primaries = [node.name for node in cluster.nodes if _server(node).is_primary_by_data]
-    if len(primaries) > 1:
-        raise ClusterError(
-            f"{' and '.join(primaries)} are each a primary by their data: one was promoted while the other was down. "
-            "Running both would split the cluster",
-            remedy=[
-                advice("rebuild the outdated one as a replica"),
-                cluster.remedy("recreate", "begins again without its rows"),
-            ],
         )
