@@ -17,12 +17,19 @@ SMALL_PT, SMALL_PX = 9.5, 9
 """The smallest text of a figure, and what a report leaves of it on a narrow screen."""
 
 
-class Words(pd.DataFrame):
-    """A table of words rather than numbers: a report sets it flush left."""
+class Table(pd.DataFrame):
+    """A table whose cells are shown whole: pandas cuts a text after 50 letters."""
 
     @property
     def _constructor(self) -> type[pd.DataFrame]:
-        return Words
+        return type(self)
+
+    def _repr_html_(self) -> str:
+        return str(self.to_html())
+
+
+class Words(Table):
+    """A table of words rather than numbers: a report sets it flush left."""
 
     def _repr_html_(self) -> str:
         return str(self.to_html(classes="words"))

@@ -19,6 +19,7 @@ error = ClusterError("it hangs", node="pg1", remedy=Remedy("rejoin", "helps", no
 error.add_note("What was measured is kept.")
 raise error
 """
+INTERRUPTED = "from labkit.lab.load.shards import LoadInterrupted\nraise LoadInterrupted([])"
 
 
 def notebook(folder: Path, source: str) -> Path:
@@ -50,6 +51,12 @@ def test_it_comes_back_with_its_fields_and_is_put_into_the_shell_s_words(tmp_pat
     ]
     assert shown.traceback == ["line 5: raise error", *shown.traceback[1:]]
     assert shown.traceback[1].startswith("ClusterError: pg1: it hangs; rejoining pg1 to cluster own helps")
+
+
+def test_a_kernel_that_was_interrupted_ends_as_an_interrupted_command_does(tmp_path: Path) -> None:
+    """Whoever sent the signal: what is told is one line, and no exception without a word of its own."""
+    with pytest.raises(KeyboardInterrupt):
+        report.execute(notebook(tmp_path, INTERRUPTED), {}, output=tmp_path / "copy.ipynb")
 
 
 def test_a_bug_keeps_its_traceback(tmp_path: Path) -> None:

@@ -28,7 +28,8 @@ def blocks(run: Run) -> pd.DataFrame:
             | figures([block])
             | {"vus": np.nan if facts.vus is None else facts.vus, "nodes": len(facts.nodes)}
             | {"generator_cpu_percent": facts.generator_cpu_percent}
-            | {"phase": facts.phase, "holds": facts.holds, "reasons": ", ".join(facts.reasons)}
+            | {"phase": facts.phase, "holds": facts.holds and not facts.interrupted}
+            | {"reasons": "interrupted" if facts.interrupted else ", ".join(facts.reasons)}
         )
     return pd.DataFrame(rows)
 

@@ -67,6 +67,8 @@ def execute(notebook: Path, parameters: Mapping[str, Any], output: Path | None =
         except PapermillExecutionError as error:
             failed = _read(copy)
             kept = _keep(copy, _displayed(failed) or _begun(known), output)
+            if any(in_kernel.INTERRUPTED_MIME in output.get("data", {}) for output in _outputs(failed)):
+                raise KeyboardInterrupt from None  # its kernel alone was told to stop
             raise _explained(error, failed, notebook, kept) from None
         except DeadKernelError as error:
             helps = advice("see whether there is enough memory")

@@ -11,7 +11,7 @@ from labkit.analysis.frames.rows import each
 from labkit.analysis.frames.single_blocks import blocks
 from labkit.analysis.report import tables
 from labkit.analysis.report.sentences import generator_busy
-from labkit.analysis.words import Sentences, arm_words, not_valid, number
+from labkit.analysis.words import Sentences, Table, arm_words, not_valid, number
 from labkit.run.store import Run
 
 
@@ -21,7 +21,12 @@ def verdicts(run: Run) -> Sentences:
     where = f"{run.parameter('workload', str)} on {arm_words(run.parameter('arm', str))}"
     limit = f"a p99 latency of at most {run.parameter('p99_limit_ms', float):g} ms"
     found = Sentences(frames.disturbances(run))
-    if rate is None:
+    if rate is None and run.status not in ("measured", "complete"):
+        held = every.loc[every["holds"], "offered_per_s"]
+        highest = f"{held.max():,.0f} requests per second; nothing confirmed it" if len(held) else ""
+        so_far = f"the highest rate that held {limit} was {highest}" if highest else f"none held {limit}"
+        found.append(f"The search for {where} was cut off: of the {len(every)} trials until then, {so_far}.")
+    elif rate is None:
         found.append(f"Not even {run.parameter('rate_low', float):,.0f} requests per second held {limit} for {where}.")
     else:
         again = every[(every["phase"] == "confirmation") & (every["offered_per_s"] == rate)]
@@ -68,7 +73,7 @@ def headline(run: Run) -> pd.DataFrame:
 def table(run: Run) -> pd.DataFrame:
     """Every trial of a search, in order."""
     every = blocks(run)
-    return pd.DataFrame(
+    return Table(
         {
             "trial": range(1, len(every) + 1),
             "phase": every["phase"],
