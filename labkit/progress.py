@@ -64,6 +64,18 @@ class Progress:
         self.update(0)
         return self
 
+    @property
+    def done(self) -> float:
+        """How many units are done."""
+        return self._done
+
+    def more(self, units: float) -> None:
+        """Say that so many units more are to be done than was known."""
+        self.total += units
+        if self._bar is not None:
+            self._bar.total = self.total
+            self._bar.refresh()
+
     def update(self, done: float) -> None:
         """Say that `done` units of `total` are done by now."""
         step, self._done = done - self._done, done

@@ -129,6 +129,20 @@ class ReadingUsers(OnACluster):
         return found
 
 
+class InRounds(ReadingUsers):
+    """Read load on arms in rounds that are compared."""
+
+    repeat_disturbed: int = param(
+        2, "rounds of a load that are measured again at most, because other programs disturbed them", low=0, high=100
+    )
+    interventions_s: float = param(
+        20.0,
+        "seconds for short rounds afterwards that show what the limit was, some 10 s for a load on an arm; 0: none",
+        low=0,
+        high=3600,
+    )
+
+
 class OneWorkload(ReadingUsers):
     """Read load of one kind."""
 

@@ -221,9 +221,15 @@ def _followers(cluster: Cluster) -> list[Follower]:
 class Reads:
     """What the blocks of a read load need: who serves in each arm, the data, and the blocks themselves."""
 
+    run: Run
     serving: Mapping[Arm, Serving]
     data: dataset.DatasetSpec
     blocks: Blocks
+    generators: Generators
+    sampler: Sampler
+    bar: Progress
+    sampled_pids: list[int]
+    """Of load generators; those that are started later are added."""
 
 
 @contextlib.contextmanager
@@ -247,12 +253,13 @@ def reading(
         run.update(dataset=dataset.seed(cluster, data))
         cluster.wait_for_catchup(CATCHUP_S)
         dataset.read_once({node.name: node for who in serving.values() for node in who.nodes}.values())
+        pids = list(generators.pids)
         with (
-            sampled(run, cluster, p.sample_interval_s, generators.pids) as sampler,
+            sampled(run, cluster, p.sample_interval_s, pids) as sampler,
             Progress("measuring", seconds, "s") as bar,
         ):
             try:
-                yield Reads(serving, data, Blocks(run, generators, bar, p))
+                yield Reads(run, serving, data, Blocks(run, generators, bar, p), generators, sampler, bar, pids)
             finally:
                 note_host_cpu(run, sampler)
         run.update(comparisons=comparisons(run.experiment, run.blocks))

@@ -136,6 +136,7 @@ def test_seeding_puts_every_user_on_every_server_and_nothing_twice(attached: Clu
 def drive(**parameters: object) -> Run:
     quick = {"users": 1000, "vus": 8, "connections": 2, "duration_s": 1, "rounds": 2, "warmup_s": 0}
     quick |= {"sample_interval_s": 0.2, "workloads": "get-user", "provider": "attach"}
+    quick |= {"repeat_disturbed": 0, "interventions_s": 0}
     return labkit.read_scaling(labkit.ReadScaling.build(quick | parameters))
 
 
@@ -375,6 +376,7 @@ def test_a_report_from_the_command_line(owned: Cluster, monkeypatch: pytest.Monk
     file.write_text(yaml.safe_dump({"lead": uri(owned, "pg1"), "left": uri(owned, "pg2"), "right": uri(owned, "pg3")}))
     monkeypatch.setenv("LABKIT_ATTACH", str(file))
     quick = ["users=1000", "vus=8", "connections=2", "duration_s=1", "rounds=2", "warmup_s=0", "workloads=get-user"]
+    quick += ["repeat_disturbed=0", "interventions_s=0"]
     done = shell(
         "run", "read-scaling", "--json", *(word for pair in [*quick, "provider=attach"] for word in ("-p", pair))
     )

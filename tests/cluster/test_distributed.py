@@ -68,7 +68,7 @@ def test_two_workers_of_a_distributed_engine_make_one_run(dask_executor: Executo
     p = ReadScaling.build(
         {"cluster": "shared", "users": DATA.users, "locale": DATA.locale, "vus": 8, "connections": 4, "processes": 2}
         | {"duration_s": 1, "rounds": 1, "warmup_s": 0.3, "workloads": "get-user", "keep_cluster": True}
-        | {"arms": "primary-only,replicas-round-robin"}
+        | {"repeat_disturbed": 0, "interventions_s": 0, "arms": "primary-only,replicas-round-robin"}
     )
     run = read_scaling(p, dask_executor)
     assert [len(block.shards) for block in run.blocks] == [2, 2]

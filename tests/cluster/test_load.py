@@ -12,6 +12,7 @@ import numpy as np
 import psutil
 import pytest
 from fix_load import DATA, drive, in_background, targets, with_connections
+from psycopg.conninfo import make_conninfo
 
 from labkit.errors import LoadError
 from labkit.lab import dataset
@@ -322,3 +323,16 @@ def test_a_thousand_users_outlive_a_node_that_is_killed_paused_and_restarted(
     # Every user is there to the end: Little's law over the last second of the load.
     last = ops[at.between(result.to_ns - 1e9, result.to_ns)]
     assert len(last) * last["latency_ns"].mean() / 1e9 == pytest.approx(1000, rel=0.25)
+
+
+def test_a_shard_that_cannot_begin_keeps_no_other_waiting(load: LoadSpec) -> None:
+    """The reason is that shard's, it comes at once, and the generators are of use afterwards."""
+    target = load.targets[0]
+    nowhere = replace(load, targets=(replace(target, conninfo=make_conninfo(target.conninfo, port=1)),))
+    with Generators(processes=2) as generators:
+        began = time.monotonic()
+        with pytest.raises(LoadError, match="could not be opened"):
+            generators.run([nowhere if i == 1 else spec for i, spec in enumerate(load.split(2))])
+        assert time.monotonic() - began < 30
+        again = replace(load, part=load.part.with_name("again.parquet"), duration_s=0.5)
+        assert len(generators.load(again)) == 2

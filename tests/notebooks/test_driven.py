@@ -17,7 +17,10 @@ from labkit.run.store import RunStore
 RUN_S = 240
 BEGIN_S = 120
 END_S = 90
-SMALL = ("users=2000", "vus=20", "connections=4", "warmup_s=0.2", "sample_interval_s=0.2", "cluster=driven")
+SMALL = (
+    *("users=2000", "vus=20", "connections=4", "warmup_s=0.2", "sample_interval_s=0.2", "cluster=driven"),
+    *("repeat_disturbed=0", "interventions_s=0"),  # tests/cluster/test_disturbed.py is about these
+)
 
 
 def test_a_run_is_driven_reported_and_leaves_no_server_behind(environment: dict[str, str], data: Path) -> None:

@@ -27,7 +27,7 @@ RUN = """
 import labkit
 p = labkit.ReadScaling.build({"cluster": "shared", "users": 2000, "vus": 20, "connections": 4, "duration_s": 5,
     "rounds": 1, "warmup_s": 0.2, "workloads": "get-user", "keep_cluster": True, "processes": 2,
-    "arms": "primary-only,replicas-round-robin"})
+    "repeat_disturbed": 0, "interventions_s": 0, "arms": "primary-only,replicas-round-robin"})
 run = labkit.read_scaling(p)
 run
 """

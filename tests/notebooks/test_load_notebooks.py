@@ -16,7 +16,8 @@ SMALL = {"cluster": "load-notebooks", "replicas": 1, "users": 2000, "connections
 RUNS: dict[str, tuple[dict[str, Any], int]] = {
     "max-throughput": ({"trial_s": 0.6, "rate_high": 2000, "confirm": 1, "precision": 0.5, "p99_limit_ms": 500}, 1),
     "concurrency-sweep": (
-        {"levels": "1,2,4,8,16", "rounds": 2, "step_s": 0.5, "replicas": 2, "cluster": "load-sweep"},
+        {"levels": "1,2,4,8,16", "rounds": 2, "step_s": 0.5, "replicas": 2, "cluster": "load-sweep"}
+        | {"repeat_disturbed": 0, "interventions_s": 0},
         3,
     ),
     "measuring-honestly": (

@@ -84,9 +84,9 @@ def difference(row: Any, other: str = "", where: str = "", against: str = "") ->
     return _capital(f"{what} was {size} {higher} on {other} than on {against} ({limits}).")
 
 
-def limit(row: Any) -> str:
+def limit(row: Any, where: str = "") -> str:
     """One sentence for one row of `bottleneck`: what limited throughput, and how that is known."""
-    return f"What limited {row.workload} on {arm_in_prose(row.arm)}: {WORDS[row.limit]} ({row.reason})."
+    return f"What limited {row.workload} on {arm_in_prose(row.arm)}{where}: {WORDS[row.limit]}; {row.reason}."
 
 
 def generator_busy(run: Run) -> list[str]:

@@ -8,7 +8,7 @@ programs nothing can be told.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 import numpy as np
@@ -41,6 +41,13 @@ WORDS = {
     "host": "the CPU of the machine",
     UNKNOWN: "unknown",
 }
+_CHANGED = {
+    "connections doubled": "twice the connections",
+    "users halved": "half the users",
+    "one load generator more": "one load generator more",
+    "CPU limit doubled": "twice the CPU limit",
+}
+_ORDER = list(get_args(Intervention))
 _COLUMNS = ["workload", "arm", "intervention", "before_per_s", "after_per_s", "relative", "low", "high", "n"]
 
 
@@ -58,7 +65,8 @@ def interventions(run: Run) -> pd.DataFrame:
         for block in blocks:
             by_change.setdefault(str(block.facts.intervention), {})[block.facts.round] = block
         unchanged = by_change.pop("nothing", {})
-        for change, changed in by_change.items():
+        for change in sorted(by_change, key=_ORDER.index):
+            changed = by_change[change]
             both = [number for number in unchanged if number in changed]
             if not both:
                 continue
@@ -69,9 +77,7 @@ def interventions(run: Run) -> pd.DataFrame:
                 | {"before_per_s": found["baseline"], "after_per_s": found["other"], "relative": found["relative"]}
                 | {"low": found["relative_low"], "high": found["relative_high"], "n": found["n"]}
             )
-    frame = pd.DataFrame(rows, columns=_COLUMNS)
-    order = {name: i for i, name in enumerate(get_args(Intervention))}
-    return frame.sort_values("intervention", key=lambda names: names.map(order), kind="stable", ignore_index=True)
+    return pd.DataFrame(rows, columns=_COLUMNS)
 
 
 def bottleneck(run: Run) -> pd.DataFrame:
@@ -124,7 +130,7 @@ def _limit(
         return UNKNOWN, _not_tried(run)
     known = [row for row in changes if not np.isnan(row.low)]
     if raised := sorted((row for row in known if row.low > 0), key=lambda row: -row.low):
-        return LIMITS[raised[0].intervention], "; ".join(map(_change, raised))
+        return LIMITS[raised[0].intervention], f"{_all(map(_raised, raised))} raised throughput"
     said = ", ".join(map(_change, changes))
     if len(known) < len(changes) or not changes:
         return UNKNOWN, f"too few short rounds for an interval ({said or 'nothing could be changed'})"
@@ -133,7 +139,7 @@ def _limit(
         return UNKNOWN, f"who used this machine's CPU is not known, and {nothing}"
     used = f"{cores(account.cores - account.idle)} of {account.cores} cores were busy ({_users(account)})"
     if account.used_up:
-        return "host", f"{used} and {nothing}"
+        return "host", f"{used}, and {nothing}"
     elsewhere = "" if account.servers else ", the servers' CPU was not measured"
     return UNKNOWN, f"only {used}{elsewhere}; {nothing}"
 
@@ -146,8 +152,18 @@ def _not_tried(run: Run) -> str:
     return "nothing was changed here to find out; raise `interventions_s`"
 
 
+def _raised(row: Any) -> str:
+    by = f"{percent(row.relative)}, 95 % interval {interval(row.low, row.high)}, {row.n} short rounds"
+    return f"{_CHANGED[row.intervention]} ({by})"
+
+
+def _all(words: Iterable[str]) -> str:
+    *some, last = words
+    return f"{', '.join(some)} and {last}" if some else last
+
+
 def _change(row: Any) -> str:
-    return f"{row.intervention} {percent(row.relative)} ({interval(row.low, row.high)}, {row.n} rounds)"
+    return f"{_CHANGED[row.intervention]} {percent(row.relative)} ({interval(row.low, row.high)})"
 
 
 def _users(account: HostCpu) -> str:
@@ -158,4 +174,4 @@ def _users(account: HostCpu) -> str:
         "other programs": account.others,
         "stolen": account.stolen,
     }
-    return ", ".join(f"{name} {cores(value)}" for name, value in parts.items() if value is not None)
+    return ", ".join(f"{name} {cores(value)}" for name, value in parts.items() if value and value >= 0.005)

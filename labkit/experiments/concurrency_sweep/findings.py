@@ -14,10 +14,12 @@ from labkit.analysis.frames.requests import figures
 from labkit.analysis.frames.rows import each
 from labkit.analysis.frames.single_blocks import blocks
 from labkit.analysis.report import tables
-from labkit.analysis.report.sentences import generator_busy
+from labkit.analysis.report.sentences import generator_busy, limit
 from labkit.analysis.statistics import compare, usl
+from labkit.analysis.statistics.bottleneck import bottleneck
 from labkit.analysis.words import Sentences, Words, arm_words, not_valid, number, percent
 from labkit.checkers.comparisons import NODES
+from labkit.run.schema import LoadBlock
 from labkit.run.store import Run
 
 headline = frames.headline
@@ -76,6 +78,8 @@ def verdicts(run: Run) -> Sentences:
             f"requests/s{interval}, {more.throughput[at] / more.throughput[0]:.2f} times one node, "
             "if every further node shares as much with the others as these do."
         )
+    most = max(round(block.vus or 0) for block in run.blocks_of(LoadBlock))
+    found += [limit(row, f" with {most:,} users") for row in each(bottleneck(run))]
     found += generator_busy(run)
     return Sentences([*found, *not_valid(frames.validity_problems(run))])
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 
 from labkit.experiments.parameters import param
-from labkit.experiments.shared import OneWorkload, ReadArm, Users
+from labkit.experiments.shared import InRounds, OneWorkload, ReadArm, Users
 from labkit.experiments.values import Several, joined
 from labkit.lab.routing.arms import PRIMARY_ONLY, REPLICAS, Arm
 
 
-class ConcurrencySweep(OneWorkload):
+class ConcurrencySweep(OneWorkload, InRounds):
     """Throughput and latency from one user to a thousand, on each arm."""
 
     experiment = "concurrency-sweep"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 
 from labkit.errors import ClusterError
 from labkit.experiments.cpu_budget.parameters import Budget, CpuBudget
+from labkit.experiments.interventions import intervene
 from labkit.experiments.read_scaling.drive import arrivals_of
+from labkit.experiments.rounds import Planned, measure
 from labkit.experiments.stage import on_cluster, reading, recorded
 from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.cluster.powers import Limitable
@@ -28,19 +31,22 @@ def cpu_budget(parameters: CpuBudget) -> Run:
     p = parameters
     if p.run_id:
         return recorded(p)
-    plan = _plan(p)
-    seconds = len(plan) * (p.warmup_s + p.block_s)
+    order = _order(p)
+    seconds = len(order) * (p.warmup_s + p.block_s) + p.interventions_s
     with (
         on_cluster(p) as (run, cluster),
         _limited(cluster) as limit,
         reading(p, run, cluster, p.arms, seconds, p.processes) as reads,
     ):
-        for name, budget, arm, r in plan:
+        loads = {name: workload(name, reads.data, hit_ratio=p.hit_ratio) for name in p.workloads}
+        plan = []
+        for name, budget, arm, r in order:
             cpus = p.node_cpus if budget == "limited" else None
-            limit(cpus)
-            load = workload(name, reads.data, hit_ratio=p.hit_ratio)
             cell = Cell(workload=labelled(name, cpus), arm=str(arm), round=r, budget=budget, node_cpus=cpus)
-            reads.blocks.drive(load, reads.serving[arm], arrivals_of(p), p.block_s, cell)
+            before = functools.partial(limit, cpus)
+            plan.append(Planned(cell, loads[name], reads.serving[arm], arrivals_of(p), p.block_s, before))
+        measure(reads, plan, p)
+        intervene(reads, plan, p)
     return run
 
 
@@ -49,7 +55,7 @@ def labelled(workload_name: str, cpus: float | None) -> str:
     return f"{workload_name}, CPU shared" if cpus is None else f"{workload_name}, {cpus:g} CPU each"
 
 
-def _plan(p: CpuBudget) -> list[tuple[ReadWorkload, Budget, Arm, int]]:
+def _order(p: CpuBudget) -> list[tuple[ReadWorkload, Budget, Arm, int]]:
     """Workload, budget, arm and round of every block: budgets and arms in alternating order."""
     return [
         (name, budget, arm, r)

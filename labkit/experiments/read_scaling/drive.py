@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from concurrent.futures import Executor
 
+from labkit.experiments.interventions import intervene
 from labkit.experiments.read_scaling.parameters import ReadScaling
+from labkit.experiments.rounds import Planned, measure
 from labkit.experiments.stage import on_cluster, reading, recorded
 from labkit.lab.load.arrivals import Arrivals, Closed, Open
 from labkit.lab.workloads import workload
@@ -23,21 +25,26 @@ def read_scaling(parameters: ReadScaling, executor: Executor | None = None) -> R
     p = parameters
     if p.run_id:
         return recorded(p)
-    plan = [
+    order = [
         (name, arm, r)
         for name in p.workloads
         for r in range(p.rounds)
         for arm in (p.arms if r % 2 == 0 else p.arms[::-1])
     ]
-    seconds = len(plan) * (p.warmup_s + p.block_s)
+    seconds = len(order) * (p.warmup_s + p.block_s) + p.interventions_s
     with (
         on_cluster(p) as (run, cluster),
         reading(p, run, cluster, p.arms, seconds, p.processes, executor) as reads,
     ):
-        for name, arm, r in plan:
-            load = workload(name, reads.data, hit_ratio=p.hit_ratio)
-            cell = Cell(workload=name, arm=str(arm), round=r)
-            reads.blocks.drive(load, reads.serving[arm], arrivals_of(p), p.block_s, cell)
+        loads = {name: workload(name, reads.data, hit_ratio=p.hit_ratio) for name in p.workloads}
+        plan = [
+            Planned(
+                Cell(workload=name, arm=str(arm), round=r), loads[name], reads.serving[arm], arrivals_of(p), p.block_s
+            )
+            for name, arm, r in order
+        ]
+        measure(reads, plan, p)
+        intervene(reads, plan, p)
     return run
 
 

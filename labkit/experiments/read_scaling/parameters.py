@@ -6,14 +6,14 @@ import math
 from typing import Annotated
 
 from labkit.experiments.parameters import param
-from labkit.experiments.shared import ReadArm, ReadingUsers, too_many_processes
+from labkit.experiments.shared import InRounds, ReadArm, too_many_processes
 from labkit.experiments.values import Several, Written, joined
 from labkit.lab.load.arrivals import ArrivalKind, Stage, parse_stages
 from labkit.lab.routing.arms import PRIMARY_ONLY, PRIMARY_ONLY_MORE, REPLICAS, Arm
 from labkit.names import GET_USER, SEARCH_USERS, ReadWorkload
 
 
-class ReadScaling(ReadingUsers):
+class ReadScaling(InRounds):
     """Read load against the primary only and against the replicas, in interleaved rounds."""
 
     experiment = "read-scaling"

@@ -48,13 +48,12 @@ class Blocks:
 
     def __init__(self, run: Run, generators: Generators, bar: Progress, terms: LoadTerms) -> None:
         self._run, self._generators, self._bar, self._terms = run, generators, bar, terms
-        self._behind_s = 0.0
         self._live = live.view(run.path)
 
-    def on_terms(self, terms: LoadTerms) -> Blocks:
-        """The same blocks, going on, with other terms."""
-        other = Blocks(self._run, self._generators, self._bar, terms)
-        other._behind_s, other._live = self._behind_s, self._live
+    def on_terms(self, terms: LoadTerms, generators: Generators | None = None) -> Blocks:
+        """The same blocks, going on, with other terms, or with other load generators."""
+        other = Blocks(self._run, generators or self._generators, self._bar, terms)
+        other._live = self._live
         return other
 
     def drive(
@@ -89,10 +88,10 @@ class Blocks:
         files = [shard.live_file for shard in spec.split(self._generators.shards) if shard.live_file]
         if self._live:
             self._live.begin(cell, when, files)
-        length_s, began = spec.warmup_s + spec.duration_s, time.monotonic()
+        length_s, began, behind_s = spec.warmup_s + spec.duration_s, time.monotonic(), self._bar.done
 
         def show() -> None:
-            self._bar.update(self._behind_s + min(time.monotonic() - began, length_s))
+            self._bar.update(behind_s + min(time.monotonic() - began, length_s))
             if self._live:
                 self._live.update()
 
@@ -107,8 +106,7 @@ class Blocks:
                 spec.stop_file.unlink(missing_ok=True)
             if self._live:
                 self._live.end(files)
-        self._behind_s += length_s
-        self._bar.update(self._behind_s)
+        self._bar.update(behind_s + length_s)
         return _note(run, spec, cell, shards)
 
 

@@ -14,7 +14,7 @@ import heapq
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from psycopg import OperationalError, pq
@@ -36,17 +36,16 @@ _STOPPING_NS = 1_000_000_000  # for the last answers, when told to stop
 _BINARY = 1
 
 
-def run_load(spec: LoadSpec) -> LoadResult:
-    """Run one load from connect to the last answer. Raises LoadError if a node cannot be reached at the start."""
+def run_load(spec: LoadSpec, meet: Callable[[], int] = lambda: 0) -> LoadResult:
+    """Run one load from connect to the last answer; once connected, `meet` says when to begin. Raises LoadError."""
     with PartWriter(spec.part, "ops") as writer:
-        nodes = [target.name for target in spec.targets]
-        recorder = Recorder(writer, spec.block, nodes, keep_fresh=spec.live_file is not None)
+        recorder = Recorder(writer, spec.block, [t.name for t in spec.targets], keep_fresh=spec.live_file is not None)
         engine = _Engine(spec, recorder)
         collecting = gc.isenabled()
-        gc.collect()
-        gc.disable()  # the loop makes no cycles, and a collection would be a stall of every user
+        gc.collect()  # the loop makes no cycles, and a collection would be a stall of every user
+        gc.disable()
         try:
-            return engine.run()
+            return engine.run(meet)
         finally:
             if collecting:
                 gc.enable()
@@ -87,11 +86,12 @@ class _Engine:
 
     # -- the course of a load ---------------------------------------------------------------------------------
 
-    def run(self) -> LoadResult:
+    def run(self, meet: Callable[[], int]) -> LoadResult:
         open_all(self._pools, self._poller, self._by_fd)
         spec, result = self._spec, self._result
         next(self._parameters)  # whatever the workload prepares on first use is not part of the load
-        while (early := spec.start_ns - time.monotonic_ns()) > 0:
+        start_ns = max(spec.start_ns, meet())
+        while (early := start_ns - time.monotonic_ns()) > 0:
             time.sleep(early / 1e9)
         self._t0 = time.monotonic_ns()
         warm = self._t0 + int(spec.warmup_s * 1e9)

@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future
 from dataclasses import replace
+from multiprocessing.sharedctypes import Synchronized
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any, Self
@@ -67,14 +68,15 @@ class Generators:
         self.shards = processes
         self.clocks: Mapping[str, Clock] = {}
         self.pids: list[int] = []
-        self._own = executor is None
+        self.own = executor is None
         self._begun: list[tuple[Future[LoadResult], LoadSpec]] = []
         self._prepared: list[Workload] = []
         context = multiprocessing.get_context("spawn")
+        self._together = context.Barrier(processes, _agree)
         self._executor = executor or concurrent.futures.ProcessPoolExecutor(
-            processes, mp_context=context, initializer=_begin, initargs=(context.Barrier(processes),)
+            processes, mp_context=context, initializer=_begin, initargs=(self._together, context.Value("q"))
         )
-        if self._own:
+        if self.own:
             waiting = [self._executor.submit(_warm_up) for _ in range(processes)]
             self.pids = sorted({future.result() for future in waiting})
         else:
@@ -82,8 +84,9 @@ class Generators:
 
     def load(self, spec: LoadSpec, while_waiting: Callable[[], None] = lambda: None) -> list[LoadResult]:
         """Run one load, divided among all workers, who begin together. Raises as `run` does."""
-        if self.shards > 1 or not self._own:
+        if self.shards > 1 or not self.own:
             self._prepare(spec.workload)
+        if not self.own:  # workers here meet when all of them have their connections
             lead_ns = _LEAD_NS + _CONNECT_NS * spec.connections
             spec = replace(spec, start_ns=max(spec.start_ns, time.monotonic_ns() + lead_ns))
         return self.run(spec.split(self.shards), while_waiting)
@@ -104,13 +107,15 @@ class Generators:
         generators have finished early and written what they have.
         """
         futures: list[Future[Any]]
-        if self._own:
-            futures = [self._executor.submit(run_load, spec) for spec in specs]
+        if self.own:
+            together = _run_together if len(specs) == self.shards > 1 else run_load
+            futures = [self._executor.submit(together, spec) for spec in specs]
         else:
             futures = [self._executor.submit(run_elsewhere, _portable(spec), self.clocks) for spec in specs]
         try:
             while concurrent.futures.wait(futures, timeout=0.25).not_done:
                 while_waiting()
+            _raise_the_reason(futures)
             return [_kept(future.result(), spec) for future, spec in zip(futures, specs, strict=True)]
         except (BrokenExecutor, concurrent.futures.CancelledError) as error:
             reason = "a load generator process died; its last requests are lost"
@@ -126,6 +131,9 @@ class Generators:
                 if future in done and not future.cancelled() and future.exception() is None
             ]
             raise LoadInterrupted([_kept(future.result(), spec) for future, spec in whole]) from None
+        finally:
+            if self._together.broken:
+                self._together.reset()
 
     def begin(self, spec: LoadSpec) -> concurrent.futures.Future[LoadResult]:
         """Run one load in the background; its stop file, or `close`, ends it."""
@@ -144,7 +152,7 @@ class Generators:
         for future, spec in self._begun:
             if not future.done() and spec.stop_file is not None:
                 spec.stop_file.touch()
-        if self._own:
+        if self.own:
             self._executor.shutdown(wait=True, cancel_futures=True)
 
     def __enter__(self) -> Self:
@@ -152,6 +160,29 @@ class Generators:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class _NotTogether(LoadError):
+    """Another shard of the load could not begin; that one says why."""
+
+
+def _run_together(spec: LoadSpec) -> LoadResult:
+    """Run one of several shards on this machine, which begin when the last of them has its connections."""
+    assert _together is not None
+    try:
+        return run_load(spec, _meet)
+    except threading.BrokenBarrierError:
+        raise _NotTogether("another shard of the load could not begin") from None
+    except BaseException:
+        _together.abort()  # else the others would wait for this one
+        raise
+
+
+def _raise_the_reason(futures: Sequence[Future[Any]]) -> None:
+    """Raise what kept a shard from running, if something did, and not that another waited for it."""
+    errors = [error for future in futures if (error := future.exception()) is not None]
+    for error in sorted(errors, key=lambda error: isinstance(error, _NotTogether)):
+        raise error
 
 
 def run_elsewhere(spec: LoadSpec, clocks: Mapping[str, Clock]) -> tuple[LoadResult, bytes]:
@@ -188,14 +219,17 @@ def _kept(outcome: LoadResult | tuple[LoadResult, bytes], spec: LoadSpec) -> Loa
     return result
 
 
-_together: Barrier | None = None  # of the processes of one pool on this machine
+# Of the processes of one pool on this machine: where they meet, and when what they then do together is to begin.
+_together: Barrier | None = None
+_start: Synchronized[int] | None = None
 _TOGETHER_S = 60.0
+_SOON_NS = 20_000_000  # for all of them to wake up
 
 
-def _begin(barrier: Barrier) -> None:
+def _begin(barrier: Barrier, start: Synchronized[int]) -> None:
     """Interrupts are the parent's, and its end is the end of this process."""
-    global _together
-    _together = barrier
+    global _together, _start
+    _together, _start = barrier, start
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, name="labkit-parent", daemon=True).start()
 
@@ -208,12 +242,19 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _meet() -> None:
-    """Return when every worker has come here, so that each has taken one of as many tasks."""
-    if _together is not None:
-        _together.wait(_TOGETHER_S)
-    else:
+def _agree() -> None:
+    """What the last one to come does for all."""
+    assert _start is not None
+    _start.value = time.monotonic_ns() + _SOON_NS
+
+
+def _meet() -> int:
+    """Return when every worker has come here, so that each has taken one of as many tasks: when to begin together."""
+    if _together is None or _start is None:
         time.sleep(0.05)  # workers elsewhere have nothing to meet at
+        return 0
+    _together.wait(_TOGETHER_S)
+    return _start.value
 
 
 def _first_use(workload: Workload, nonce: int) -> None:

@@ -86,7 +86,7 @@ class Sampler:
         self._buffer: list[tuple[int, Reading]] = []
         self._counters: dict[tuple[str, str], tuple[array[int], array[float]]] = {}
         self._counting = threading.Lock()
-        self._flushed_at = time.monotonic()
+        self._flushed_at = self._ticked_at = time.monotonic()
         self._cpu_s = self._duration_s = 0.0
         self._error: BaseException | None = None
         self._started = threading.Event()
@@ -118,6 +118,12 @@ class Sampler:
         self._wake()
         if self._thread.is_alive():
             taken.wait(2 * PATIENCE_S)
+
+    def sample_between(self) -> None:
+        """Take one more sample between two loads, unless one was taken just now: the end of one and the beginning of
+        the next are then not mixed."""
+        if time.monotonic() - self._ticked_at > self.interval_s / 4:
+            self.sample_now()
 
     def account(self) -> Account:
         """Who used this machine's CPU, as far as it has been sampled."""
@@ -194,7 +200,7 @@ class Sampler:
 
     async def _tick(self, with_disk: bool, wait_s: float) -> None:
         self.ticks += 1
-        now = time.monotonic()
+        self._ticked_at = now = time.monotonic()
         for probe in (*self._every_tick, *(self._disk if with_disk else ())):
             if probe not in self._reading:
                 self._reading[probe] = (now, asyncio.create_task(self._answer(probe)))
