@@ -70,8 +70,12 @@ class Account:
         """What a counter rose by; None if there is no such counter."""
         if (node, metric) not in self._rising:
             return None
-        before, after = np.interp([from_ns, to_ns], *self._rising[node, metric])
-        return float(after - before)
+        times, values = self._rising[node, metric]
+        before, after = np.interp([from_ns, to_ns], times, values)
+        # The engine of containers counts once a second: what came since its last count goes on as before.
+        counted_ns = min(to_ns, int(times[-1])) - max(from_ns, int(times[0]))
+        missing = 2 * counted_ns < to_ns - from_ns
+        return float(after - before) * (1.0 if missing else (to_ns - from_ns) / counted_ns)
 
 
 def _rising(series: Series) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:

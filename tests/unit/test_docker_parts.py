@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,9 @@ def test_one_stream_serves_every_reader_and_ends_with_the_container() -> None:
     stream._thread.join(timeout=5)
     assert stream.newest() is V1
     assert len(asked) == 1
+    reading, at_ns = stream.newest_at()
+    assert reading is V1
+    assert stream.newest_at()[1] == at_ns < time.monotonic_ns(), "when it came, not when it is asked for"
 
 
 def test_all_limits_that_cannot_be_given_are_told_at_once() -> None:

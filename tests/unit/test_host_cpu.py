@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from labkit.experiments.read_scaling import findings
 from labkit.lab import procfs
 from labkit.lab.cluster.waiting import wait_until
 from labkit.lab.sampling import Sampler
-from labkit.lab.sampling.host import HostProbe, LabProbe, ProcessProbe, on_this_machine
+from labkit.lab.sampling.host import HostProbe, LabProbe, ProcessProbe, docker_proxies, on_this_machine
 from labkit.run.store import Run, RunStore
 
 MakeRun = Callable[..., Run]
@@ -104,6 +105,31 @@ def test_servers_elsewhere_have_no_part_in_this_machine() -> None:
 )
 def test_which_addresses_are_of_this_machine(host: str, here: bool) -> None:
     assert on_this_machine(host) is here
+
+
+def test_a_count_that_is_some_time_old_goes_on_as_before() -> None:
+    """The engine counts containers once a second, which is not when the block ended."""
+    counters = machine(1.5, 0.5, pg1=0.8, generator=0.5, lab=0.2)
+    times, values = counters["pg1", PROCESSES]
+    counters["pg1", PROCESSES] = times[:-1], values[:-1]
+    used = Account(counters, cores=2).of(7 * SECOND, 10 * SECOND)
+    assert used is not None
+    assert used.servers == pytest.approx({"pg1": 0.8})
+    assert used.others == pytest.approx(0.0, abs=1e-9)
+
+
+def test_what_carries_the_load_to_containers_is_found_by_its_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    def process(pid: int, name: str, *words: str) -> SimpleNamespace:
+        return SimpleNamespace(pid=pid, info={"name": name, "cmdline": [f"/usr/bin/{name}", *words]})
+
+    there = [
+        process(1, "docker-proxy", "-proto", "tcp", "-host-ip", "127.0.0.1", "-host-port", "5433"),
+        process(2, "docker-proxy", "-proto", "tcp", "-host-ip", "127.0.0.1", "-host-port", "8080"),
+        process(3, "postgres", "-host-port", "5433"),
+        process(4, "docker-proxy"),
+    ]
+    monkeypatch.setattr("psutil.process_iter", lambda _: there)
+    assert docker_proxies({5433, 5434}) == [1]
 
 
 def test_without_samples_of_the_machine_there_is_no_account() -> None:

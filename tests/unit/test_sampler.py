@@ -9,6 +9,7 @@ import pytest
 
 from labkit.errors import ClusterError
 from labkit.lab.sampling import Sampler, sampler
+from labkit.lab.sampling.probe import Dated
 from labkit.run.store import RunStore
 
 
@@ -76,6 +77,18 @@ def test_a_sample_that_is_asked_for_comes_at_once_and_counts_as_none_of_the_othe
     assert len(values(run)) == made.summary().ticks == 4  # the first and the last are taken anyway
     assert made.summary().missed == 0
     made.sample_now()  # nothing samples any more, and nothing waits
+
+
+def test_a_reading_of_an_earlier_moment_is_recorded_at_that_moment(run):
+    at_ns = run.epoch_ns + 123
+
+    class Earlier(Probe):
+        async def read(self):
+            return Dated(await super().read(), at_ns)
+
+    with sampling(run, Earlier(lambda: 1.0)) as made:
+        wait_until(lambda: made.ticks >= 3)
+    assert set(values(run).t_ns) == {123}
 
 
 def test_ticks_that_were_not_kept_are_counted_not_made_up_for(run):

@@ -21,7 +21,7 @@ class Usage:
     cpu_s: CPU seconds, user and system. memory_bytes: private memory of all processes plus shared memory
     once. cached_bytes: page cache charged to the node. read/written_bytes: real storage I/O.
     received/sent_bytes: network. throttled_s: time the CPU limit kept it waiting. cpu_limit: CPUs it may use, those of
-    the machine if nothing limits it.
+    the machine if nothing limits it. read_at_ns: when that was so, on the monotonic clock; None: just now.
     """
 
     cpu_s: float | None = None
@@ -33,6 +33,7 @@ class Usage:
     sent_bytes: int | None = None
     throttled_s: float | None = None
     cpu_limit: float | None = None
+    read_at_ns: int | None = None
 
 
 @runtime_checkable

@@ -6,7 +6,7 @@ import ipaddress
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import psutil
@@ -143,6 +143,21 @@ class LabProbe:
 
     def close(self) -> None:
         """Nothing is held open."""
+
+
+RELAY = "docker-proxy"
+"""Docker's process that carries what goes to a port of this machine into a container."""
+
+
+def docker_proxies(ports: Collection[int]) -> list[int]:
+    """The processes that carry a load to containers by these ports: their CPU is the servers', not other programs'."""
+    found = []
+    for process in psutil.process_iter(["name", "cmdline"]):
+        words = process.info["cmdline"] or []
+        if process.info["name"] == RELAY and "-host-port" in words:
+            port = words[words.index("-host-port") + 1]
+            found += [process.pid] if port in map(str, ports) else []
+    return found
 
 
 def on_this_machine(host: str) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from labkit.lab.cluster.node import Node
 from labkit.lab.cluster.powers import Measurable
-from labkit.lab.sampling.probe import Reading
+from labkit.lab.sampling.probe import Dated, Reading
 
 USAGE_METRICS = {
     "cpu_s": "cpu_seconds_total",
@@ -39,7 +39,8 @@ class UsageProbe:
     async def read(self) -> list[Reading]:
         usage = self._control.usage()
         values = ((metric, getattr(usage, name)) for name, metric in USAGE_METRICS.items())
-        return [(self.node, metric, float(value)) for metric, value in values if value is not None]
+        readings: list[Reading] = [(self.node, metric, float(value)) for metric, value in values if value is not None]
+        return readings if usage.read_at_ns is None else Dated(readings, usage.read_at_ns)
 
     def close(self) -> None:
         """Nothing is held open."""

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 Reading = tuple[str, str, float]
 """Node, metric, value."""
+
+
+class Dated(list[Reading]):
+    """Readings that were true some time ago: at `at_ns`, on the monotonic clock."""
+
+    def __init__(self, readings: Iterable[Reading], at_ns: int) -> None:
+        super().__init__(readings)
+        self.at_ns = at_ns
 
 
 class Probe(Protocol):

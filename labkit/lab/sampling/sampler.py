@@ -22,9 +22,9 @@ from labkit.checkers.host_cpu import COUNTERS, Account
 from labkit.errors import ClusterError
 from labkit.lab.cluster.node import Node
 from labkit.lab.cluster.powers import Measurable
-from labkit.lab.sampling.host import HostProbe, LabProbe, ProcessProbe, on_this_machine
+from labkit.lab.sampling.host import RELAY, HostProbe, LabProbe, ProcessProbe, docker_proxies, on_this_machine
 from labkit.lab.sampling.node import DiskProbe, UsageProbe, not_measurable
-from labkit.lab.sampling.probe import Probe, Reading
+from labkit.lab.sampling.probe import Dated, Probe, Reading
 from labkit.lab.sampling.server import ServerProbe
 from labkit.run.schema import Sampling
 from labkit.run.schema.events import ProbeFailed, ProbeRecovered, SamplerFailed
@@ -68,6 +68,8 @@ class Sampler:
         self._every_tick += [ProcessProbe(name, members) for name, members in groups.items()]
         if host.accounts:
             self._every_tick.append(LabProbe(list(groups.values())))
+        if relays := docker_proxies({node.port for node in nodes}):
+            self._every_tick.append(ProcessProbe(RELAY, relays))
         # Servers here whose CPU cannot be read would pass for other programs.
         self._blind = any(not isinstance(n.control, Measurable) and on_this_machine(n.host) for n in nodes)
         self._disk: list[Probe] = []
@@ -219,7 +221,8 @@ class Sampler:
             readings = await probe.read()
         except _ABSENT as error:
             return self._run.now_ns(), error
-        return self._run.now_ns(), readings
+        at_ns = readings.at_ns - self._run.epoch_ns if isinstance(readings, Dated) else self._run.now_ns()
+        return at_ns, readings
 
     def _take(self, probe: Probe, t_ns: int, answer: list[Reading] | Exception) -> None:
         if isinstance(answer, Exception):

@@ -153,7 +153,7 @@ class ContainerServer:
     def usage(self) -> Usage:
         """What the container has used since it started. Raises ClusterError if it is not running."""
         try:
-            reading = self._stats.newest()
+            reading, read_at_ns = self._stats.newest_at()
         except ClusterError as error:
             error.node = error.node or self.name
             raise
@@ -161,7 +161,7 @@ class ContainerServer:
             nano = int(self.container().attrs["HostConfig"].get("NanoCpus") or 0)
             self._cpu_limit = nano / 1e9 if nano else float(self._engine.capacity().cpus)
             self._limit_of = str(reading.get("id"))
-        return stats.usage(reading, self._cpu_limit)
+        return stats.usage(reading, self._cpu_limit, read_at_ns)
 
     def disk_usage(self) -> Mapping[str, int]:
         """Bytes allocated on disk, counted inside the container. Raises ClusterError if it is not running."""

@@ -20,7 +20,7 @@ NO_BLOCK_IO = (
 )
 
 
-def usage(reading: Reading, cpu_limit: float | None = None) -> Usage:
+def usage(reading: Reading, cpu_limit: float | None = None, read_at_ns: int | None = None) -> Usage:
     """A reading of the stats API, of an engine on cgroup v1 or v2, as what the node has used since it started.
 
     memory_bytes is what only swapping could free: anonymous and shared memory. cached_bytes is the page cache.
@@ -42,6 +42,7 @@ def usage(reading: Reading, cpu_limit: float | None = None) -> Usage:
         sent_bytes=sum(network["tx_bytes"] for network in networks) if networks else None,
         throttled_s=cpu.get("throttling_data", {}).get("throttled_time", 0) / 1e9,
         cpu_limit=cpu_limit,
+        read_at_ns=read_at_ns,
     )
 
 
@@ -66,25 +67,29 @@ class StatsStream:
         self._ask, self._stream = ask, stream
         self._lock = threading.Lock()
         self._reading: Reading | None = None
-        self._read_at = self._asked_at = 0.0
+        self._read_at_ns, self._asked_at = 0, 0.0
         self._thread: threading.Thread | None = None
 
     def newest(self) -> Reading:
         """The newest reading. Raises ClusterError if the container does not run."""
+        return self.newest_at()[0]
+
+    def newest_at(self) -> tuple[Reading, int]:
+        """The same, and when it came on the monotonic clock: the engine sends it as soon as it has read it."""
         now = time.monotonic()
         with self._lock:
             self._asked_at = now
-            if self._reading is not None and now - self._read_at < STALE_S:
-                return self._reading
+            if self._reading is not None and now - self._read_at_ns / 1e9 < STALE_S:
+                return self._reading, self._read_at_ns
         reading = self._ask()
         if not _lives(reading):
             raise ClusterError("the engine has no statistics of the container: it does not run")
         with self._lock:
-            self._reading, self._read_at = reading, time.monotonic()
+            self._keep(reading)
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._follow, name="labkit-docker-stats", daemon=True)
                 self._thread.start()
-        return reading
+            return reading, self._read_at_ns
 
     def _follow(self) -> None:
         # A stream that breaks is opened again by the next one who asks and finds the reading old.
@@ -94,7 +99,10 @@ class StatsStream:
                     if not _lives(reading) or time.monotonic() - self._asked_at > 6 * STALE_S:
                         self._reading = None
                         return
-                    self._reading, self._read_at = reading, time.monotonic()
+                    self._keep(reading)
+
+    def _keep(self, reading: Reading) -> None:
+        self._reading, self._read_at_ns = reading, time.monotonic_ns()
 
 
 def _lives(reading: Reading) -> bool:
