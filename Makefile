@@ -14,7 +14,7 @@ VUS      ?=
 DURATION ?=
 PARAMS   := $(if $(USERS),-p users=$(USERS)) $(if $(VUS),-p vus=$(VUS)) $(if $(DURATION),-p duration_s=$(DURATION))
 
-.PHONY: help report docker-report lab unit test check bench clean install install-dev
+.PHONY: help report docker-report lab unit test check bench sample clean install install-dev
 
 help:
 	@echo "make report   measure, and write one HTML file   (USERS=1000000 VUS=1000 DURATION=300 is the original experiment)"
@@ -24,6 +24,7 @@ help:
 	@echo "make test     all tests, on real servers: most of them side by side, then alone what measures time"
 	@echo "make check    ruff, mypy, import contracts, notebook rules"
 	@echo "make bench    labkit's load generator beside pgbench and other clients"
+	@echo "make sample NAME=failover   record a small run for data/sample; data/README.md lists them"
 	@echo "make clean    stop the clusters, delete them, .venv and caches; runs in data/runs stay"
 
 report: install
@@ -54,6 +55,10 @@ check: install-dev
 
 bench: install-dev
 	$(BIN)/python -m benchmarks.load
+
+# NAME is that of a file in configs/experiments/sample; INSTEAD the id of the sample that it takes the place of.
+sample: install-dev
+	$(BIN)/python -m benchmarks.samples $(NAME) $(if $(INSTEAD),--instead $(INSTEAD))
 
 clean:
 	@if [ -x $(BIN)/labkit ]; then $(BIN)/labkit down --all --purge; fi
