@@ -28,7 +28,7 @@ LEAST_ROUNDS = 3
 """As few as give an interval, if a busy machine takes longer than was meant."""
 LEAST_S = 9.0
 """What the short rounds of one workload on one arm need."""
-_WARMUP, _MEASURED = 0.2, 0.45  # of a short round's time; the rest opens connections, and starts generators
+_WARMUP, _MEASURED = 0.17, 0.38  # of a short round's time; the rest opens connections, and starts generators
 
 
 def intervene(reads: Reads, plan: Sequence[Planned], p: InRounds) -> None:

@@ -16,7 +16,7 @@ from concurrent.futures import Executor
 
 from labkit import paths
 from labkit.checkers.comparisons import comparisons
-from labkit.checkers.host_cpu import GENERATOR
+from labkit.checkers.host_cpu import GENERATOR, pooled
 from labkit.errors import BadInput, LabkitError, RunError
 from labkit.experiments.shared import SPARE_CONNECTIONS, OnACluster, OnServers, ReadingUsers, too_few_connections
 from labkit.lab import dataset, environment, providers, routing
@@ -32,7 +32,7 @@ from labkit.lab.routing.arms import Arm
 from labkit.lab.sampling.sampler import Sampler
 from labkit.progress import Progress
 from labkit.remedies import advice
-from labkit.run.schema import Follower, LoadBlock, Postgresql, Server
+from labkit.run.schema import Follower, HostCpu, LoadBlock, Postgresql, Server
 from labkit.run.store import Run, RunStore, open_run
 
 _SETTINGS = (
@@ -206,11 +206,21 @@ def note_host_cpu(run: Run, sampler: Sampler) -> None:
     sampler.sample_now()
     account = sampler.account()
     blocks = []
+    short: dict[tuple[str, str], list[tuple[HostCpu, float]]] = {}
     for block in run.blocks_of(LoadBlock):
         if block.host_cpu is None and (found := account.of(block.warm_until_ns, block.to_ns)):
             block = block.changed(host_cpu=found, disturbed=found.disturbed)
+        if block.intervention and block.host_cpu is not None:
+            short.setdefault((block.workload, block.arm), []).append((block.host_cpu, block.measured_s))
         blocks.append(block)
-    run.update(blocks=blocks)
+    # A short round alone is too short to be judged.
+    together = {cell: pooled(accounts).disturbed for cell, accounts in short.items()}
+    run.update(
+        blocks=[
+            block.changed(disturbed=together.get((block.workload, block.arm))) if block.intervention else block
+            for block in blocks
+        ]
+    )
 
 
 def _followers(cluster: Cluster) -> list[Follower]:

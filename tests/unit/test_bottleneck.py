@@ -31,7 +31,7 @@ def test_waiting_for_a_connection_is_no_verdict_where_more_of_them_cost_throughp
     run = make_run(host_cpu=USED_UP, changes=CROWDED, pool_busy_fraction=1.0, wait_share=0.97)
     limit, reason = on_the_primary(run)
     assert limit == "host"
-    assert "1.95 of 2 cores were busy (servers 1.30, load generator 0.60, lab 0.03, other programs 0.02" in reason
+    assert "1.95 of 2 cores (servers 1.30, load generator 0.60, lab 0.03, other programs 0.02) were busy" in reason
     assert "nothing that was tried raised throughput: twice the connections −2" in reason
     (said,) = (s for s in findings.verdicts(run) if s.startswith("What limited get-user on the primary alone"))
     assert said.startswith("What limited get-user on the primary alone: the CPU of the machine; 1.95 of 2")
@@ -52,7 +52,7 @@ def test_the_limit_is_what_raised_throughput_however_busy_the_rest(make_run: Mak
     words = {"pool": "twice the connections (", "users": "half the users (", "servers": "twice the CPU limit ("}
     assert reason.startswith(words.get(limit, "one load generator more ("))
     assert "+4" in reason or "+39" in reason
-    assert reason.endswith("4 short rounds) raised throughput")
+    assert "4 short rounds) raised throughput, with 1.95 of 2 cores (servers 1.30, " in reason
 
 
 def test_of_several_changes_that_help_the_surest_names_the_limit(make_run: MakeRun) -> None:
@@ -64,7 +64,7 @@ def test_of_several_changes_that_help_the_surest_names_the_limit(make_run: MakeR
 def test_where_nothing_helps_and_cores_are_idle_nobody_knows(make_run: MakeRun) -> None:
     limit, reason = on_the_primary(make_run(host_cpu=a_host_cpu(), changes={"connections doubled": 1.0}))
     assert limit == "unknown"
-    assert "only 1.50 of 2 cores were busy" in reason
+    assert reason.startswith("only 1.50 of 2 cores (servers 0.90, load generator 0.50, lab 0.10) were busy; ")
 
 
 @pytest.mark.parametrize("when", ["while it was measured", "in the short rounds afterwards"])

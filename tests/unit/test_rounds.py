@@ -239,6 +239,12 @@ def test_a_load_that_was_met_leaves_nothing_to_find_out(stage: Stage) -> None:
     assert short(stage, plan_of("search-users", when=Open(1000.0))), "half of it was not answered"
 
 
+def test_short_rounds_are_judged_together(stage: Stage) -> None:
+    stage.disturbed = lambda block: block.intervention == "users halved" and block.arm == ARMS[0]
+    blocks = short(stage, plan_of())
+    assert {(block.arm, block.disturbed) for block in blocks} == {(ARMS[0], True), (ARMS[1], False)}
+
+
 def test_on_a_machine_that_others_use_nothing_is_tried(stage: Stage) -> None:
     stage.disturbed = lambda _: True
     assert short(stage, plan_of()) == []

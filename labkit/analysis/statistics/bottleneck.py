@@ -130,18 +130,18 @@ def _limit(
         return UNKNOWN, _not_tried(run)
     known = [row for row in changes if not np.isnan(row.low)]
     if raised := sorted((row for row in known if row.low > 0), key=lambda row: -row.low):
-        return LIMITS[raised[0].intervention], f"{_all(map(_raised, raised))} raised throughput"
+        busy = "" if account is None else f", with {_busy(account)} busy"
+        return LIMITS[raised[0].intervention], f"{_all(map(_raised, raised))} raised throughput{busy}"
     said = ", ".join(map(_change, changes))
     if len(known) < len(changes) or not changes:
         return UNKNOWN, f"too few short rounds for an interval ({said or 'nothing could be changed'})"
     nothing = f"nothing that was tried raised throughput: {said}"
     if account is None:
         return UNKNOWN, f"who used this machine's CPU is not known, and {nothing}"
-    used = f"{cores(account.cores - account.idle)} of {account.cores} cores were busy ({_users(account)})"
     if account.used_up:
-        return "host", f"{used}, and {nothing}"
+        return "host", f"{_busy(account)} were busy, and {nothing}"
     elsewhere = "" if account.servers else ", the servers' CPU was not measured"
-    return UNKNOWN, f"only {used}{elsewhere}; {nothing}"
+    return UNKNOWN, f"only {_busy(account)} were busy{elsewhere}; {nothing}"
 
 
 def _not_tried(run: Run) -> str:
@@ -166,7 +166,8 @@ def _change(row: Any) -> str:
     return f"{_CHANGED[row.intervention]} {percent(row.relative)} ({interval(row.low, row.high)})"
 
 
-def _users(account: HostCpu) -> str:
+def _busy(account: HostCpu) -> str:
+    """How much of the machine was used, and by whom."""
     parts = {
         "servers": sum((account.servers or {}).values()) if account.servers else None,
         "load generator": account.generator,
@@ -174,4 +175,5 @@ def _users(account: HostCpu) -> str:
         "other programs": account.others,
         "stolen": account.stolen,
     }
-    return ", ".join(f"{name} {cores(value)}" for name, value in parts.items() if value and value >= 0.005)
+    said = ", ".join(f"{name} {cores(value)}" for name, value in parts.items() if value and value >= 0.005)
+    return f"{cores(account.cores - account.idle)} of {account.cores} cores ({said})"
