@@ -76,6 +76,14 @@ def test_it_names_workload_round_arm_and_load(when: Arrivals, words: str) -> Non
     assert "500/s, p99 1.99 ms" in texts(picture)
 
 
+def test_it_says_what_is_tried_and_what_was_changed() -> None:
+    load = Load()
+    assert texts(load.block([], phase="doubling"))[0] == "get-user · round 1 (doubling) · primary-only · 1,000 users"
+    for intervention, words in (("nothing", "nothing changed"), ("users halved", "users halved")):
+        shown = texts(load.block([], phase="intervention", intervention=intervention))
+        assert shown[0].startswith(f"get-user · round 1 (intervention: {words}) · ")
+
+
 def test_before_the_first_answer_it_says_so() -> None:
     assert "no answer yet" in texts(Load().block([]))
 

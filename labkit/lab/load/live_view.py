@@ -49,8 +49,11 @@ class Shown:
     @property
     def title(self) -> str:
         """Which block it is, in words."""
-        phase = f" ({self.cell.phase})" if self.cell.phase else ""
-        return f"{self.cell.workload} · round {self.cell.round + 1}{phase} · {self.cell.arm} · {self.load}"
+        cell = self.cell
+        change = "nothing changed" if cell.intervention == "nothing" else cell.intervention
+        phase = ": ".join(filter(None, (cell.phase, change)))
+        round_ = f"round {cell.round + 1} ({phase})" if phase else f"round {cell.round + 1}"
+        return f"{cell.workload} · {round_} · {cell.arm} · {self.load}"
 
 
 class LiveView:
