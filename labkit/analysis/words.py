@@ -10,8 +10,11 @@ from typing import Any
 import pandas as pd
 
 from labkit import names
+from labkit.units import UNKNOWN as UNKNOWN
+from labkit.units import amount as amount
+from labkit.units import count as count
+from labkit.units import number as number
 
-UNKNOWN = "–"
 NOT_VALID = "Not valid: "
 SMALL_PT, SMALL_PX = 9.5, 9
 """The smallest text of a figure, and what a report leaves of it on a narrow screen."""
@@ -33,15 +36,6 @@ class Words(Table):
 
     def _repr_html_(self) -> str:
         return str(self.to_html(classes="words"))
-
-
-def number(value: float | None) -> str:
-    """Three significant digits, thousands apart, a real minus sign; a dash for what is unknown."""
-    if value is None or math.isnan(value):
-        return UNKNOWN
-    size = abs(value)
-    digits = 0 if size >= 100 or size == int(size) else 1 if size >= 10 else 2 if size >= 1 else 3
-    return f"{value:,.{digits}f}".replace("-", "−")
 
 
 def whole(value: float | None) -> str:

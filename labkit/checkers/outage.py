@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import pandas as pd
 
+from labkit.percentiles import percentile
 from labkit.run.schema import Outage
 
 
@@ -28,10 +26,6 @@ def figures(writes: pd.DataFrame, fault_ns: int) -> Outage:
         first_after_ns=first,
         rto_ms=(first - last) / 1e6 if first is not None and last is not None else None,
         rate_per_s=float(before["rows"].sum() / span_s) if span_s else 0.0,
-        commit_p50_ms=_percentile(latency_ms, 50),
-        commit_p99_ms=_percentile(latency_ms, 99),
+        commit_p50_ms=percentile(latency_ms, 50) if len(before) else None,
+        commit_p99_ms=percentile(latency_ms, 99) if len(before) else None,
     )
-
-
-def _percentile(values: np.ndarray[Any, Any], q: float) -> float | None:
-    return float(np.percentile(values, q)) if len(values) else None

@@ -196,27 +196,34 @@ def _headline(recorded: Run, kind: Experiment) -> list[dict[str, Any]]:
 
 
 @click.command("compare")
-@click.argument("run_a", metavar="RUN")
-@click.argument("run_b", metavar="RUN")
+@click.argument("runs_a", metavar="RUNS")
+@click.argument("runs_b", metavar="RUNS")
 @as_json_option
-def compare_command(run_a: str, run_b: str, as_json: bool) -> None:
-    """Lay two runs of one experiment side by side: parameters, figures with intervals, plots, as HTML too."""
-    a, b = _measured(open_run(run_a)), _measured(open_run(run_b))
-    compare.same_experiment(a, b)
+def compare_command(runs_a: str, runs_b: str, as_json: bool) -> None:
+    """Lay runs of one experiment side by side: parameters, figures with intervals, plots, as HTML too.
+
+    RUNS: a run, or several of the same parameters with commas between them. Whether two sides differ shows from three
+    runs a side on. `previous` as the first is the run before the second.
+    """
+    a, b = compare.sides(runs_a, runs_b)
+    for each_run in (*a, *b):
+        _measured(each_run)
     report = _report()
-    notebook, page = b.comparison(a)
-    parameters = {"run_a": str(a.path), "run_b": str(b.path)}
+    notebook, page = b[-1].comparison(a)
+    named = [", ".join(each_run.id for each_run in side) for side in (a, b)]
+    parameters = {name: ",".join(str(run.path) for run in side) for name, side in (("runs_a", a), ("runs_b", b))}
     executed = report.execute(paths.notebooks() / "compare_runs.ipynb", parameters, output=notebook)
-    report.export(executed.path, page, sentences.two_runs(a, b, ["requests_per_s"]), f"A {a.id}, B {b.id}")
+    report.export(executed.path, page, sentences.two_runs(a, b, ["requests_per_s"]), f"A {named[0]}; B {named[1]}")
     differing, figures = compare.parameters(a, b), compare.runs(a, b)
     if as_json:
-        content = {"a": a.id, "b": b.id, "parameters": records(differing)}
+        content: dict[str, Any] = {name: [run.id for run in side] for name, side in (("a", a), ("b", b))}
+        content |= {"parameters": records(differing)}
         content |= {"differences": records(figures), "report": str(page)}
         click.echo(json.dumps(content, ensure_ascii=False, indent=1))
         return
-    click.echo(f"A  {a.id}\nB  {b.id}\n")
-    click.echo(differing.to_string(index=False) if len(differing) else "same parameters")
-    click.echo(f"\n{_fitting(tables.two_runs(a, b))}\n\nreport  {page}")
+    click.echo(f"A  {named[0]}\nB  {named[1]}\n")
+    click.echo(differing.to_string(index=False) if len(differing) else "parameters that differ: none")
+    click.echo(f"\n{_fitting(tables.two_runs(a, b))}\n\n{sentences.two_runs(a, b)}\n\nreport  {page}")
 
 
 @click.command("export")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -99,6 +100,7 @@ def log(folder: Path, server: str) -> Path:
     return folder / LOGS / f"{server}.log"
 
 
-def comparison(derived: Path, other: str) -> Path:
-    """A comparison with another run, without an ending: a notebook and a page have this name."""
-    return derived / f"compared-with-{other}"
+def comparison(derived: Path, others: Sequence[str]) -> Path:
+    """A comparison with other runs, without an ending: a notebook and a page have this name."""
+    more = f"-and-{len(others) - 1}-more" if len(others) > 1 else ""
+    return derived / f"compared-with-{others[0]}{more}"

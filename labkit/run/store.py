@@ -252,9 +252,9 @@ class Run:
         """Where the report lies, once there is one."""
         return self.derived / layout.PAGE
 
-    def comparison(self, other: Run) -> tuple[Path, Path]:
-        """Where a comparison with another run lies, once there is one: its notebook and its page."""
-        path = layout.comparison(self.derived, other.path.name)
+    def comparison(self, others: Sequence[Run]) -> tuple[Path, Path]:
+        """Where a comparison with other runs lies, once there is one: its notebook and its page."""
+        path = layout.comparison(self.derived, [other.path.name for other in others])
         return path.with_suffix(layout.NOTEBOOK_SUFFIX), path.with_suffix(layout.PAGE_SUFFIX)
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:

@@ -198,6 +198,13 @@ def test_runs_without_anything_in_common_are_not_compared(root: Path) -> None:
 def test_a_damaged_table_is_named(run: Run) -> None:
     part = next((run.path / "ops").iterdir())
     part.write_bytes(part.read_bytes()[:100])
-    done = invoke("compare", run.id, run.id)
+    other = build(run.path.parents[1], Recipe(rounds=1))
+    done = invoke("compare", run.id, other.id)
     assert done.exit_code == 2
     assert str(part) in done.output
+
+
+def test_a_run_is_not_compared_with_itself(run: Run) -> None:
+    done = invoke("compare", run.id, "latest")
+    assert done.exit_code == 2
+    assert f"{run.id} is named twice" in done.output

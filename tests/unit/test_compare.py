@@ -1,118 +1,57 @@
-"""Intervals: what they must always do, and how often they hold the truth."""
+"""Comparisons of arms and of runs: what they are made of, what they say, and when they say nothing."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
 
-from labkit.analysis import frames, words
-from labkit.analysis.report import sentences
-from labkit.analysis.statistics import bootstrap, compare
+from labkit.analysis import frames, plots, words
+from labkit.analysis.report import sentences, tables
+from labkit.analysis.statistics import compare
 from labkit.errors import BadInput
 from labkit.experiments.read_scaling import findings as conclusions
 from labkit.run.store import Run
 
 MakeRun = Callable[..., Run]
-rates = st.floats(1.0, 1e5)
-pairs = st.lists(st.tuples(rates, rates), min_size=2, max_size=12)
+RunsAt = Callable[[Sequence[float], int, int], list[Run]]
+SHORT = {"workloads": ("get-user",), "block_s": 1.0, "warmup_s": 0.1, "rate": 500.0}
 
 
-def paired(baseline: Sequence[float], other: Sequence[float], seeds: tuple[int, int] = (0, 0)) -> bootstrap.Difference:
-    """The difference of two means; the same seed draws the same rounds."""
-    a, b = np.asarray(baseline), np.asarray(other)
-    drawn = (bootstrap.resampled_mean(a, seeds[0]), bootstrap.resampled_mean(b, seeds[1])) if len(a) > 1 else None
-    return bootstrap.difference(float(a.mean()), float(b.mean()), drawn, len(a))
-
-
-def unpaired(baseline: Sequence[float], other: Sequence[float]) -> bootstrap.Difference:
-    return paired(baseline, other, (0, 1))
-
-
-@settings(max_examples=60, deadline=None)
-@given(pairs, st.floats(-1e4, 1e4))
-def test_moving_one_side_moves_the_interval_as_far(values: list[tuple[float, float]], shift: float) -> None:
-    a, b = (list(side) for side in zip(*values, strict=True))
-    plain, moved = paired(a, b), paired(a, [value + shift for value in b])
-    assert moved.difference == pytest.approx(plain.difference + shift, abs=1e-6)
-    assert moved.low == pytest.approx(plain.low + shift, abs=1e-6)
-    assert moved.high == pytest.approx(plain.high + shift, abs=1e-6)
-
-
-@settings(max_examples=60, deadline=None)
-@given(pairs)
-def test_the_interval_holds_the_difference_itself(values: list[tuple[float, float]]) -> None:
-    a, b = (list(side) for side in zip(*values, strict=True))
-    for found in (paired(a, b), unpaired(a, b)):
-        assert found.low - 1e-6 <= found.difference <= found.high + 1e-6
-
-
-@settings(max_examples=40, deadline=None)
-@given(pairs)
-def test_swapping_the_sides_turns_the_difference_round(values: list[tuple[float, float]]) -> None:
-    a, b = (list(side) for side in zip(*values, strict=True))
-    there, back = paired(a, b), paired(b, a)
-    assert (back.low, back.high) == (pytest.approx(-there.high, abs=1e-6), pytest.approx(-there.low, abs=1e-6))
-
-
-@settings(max_examples=40, deadline=None)
-@given(pairs, st.floats(0.1, 10))
-def test_the_relative_difference_does_not_know_units(values: list[tuple[float, float]], factor: float) -> None:
-    a, b = (list(side) for side in zip(*values, strict=True))
-    plain = paired(a, b)
-    scaled = paired([v * factor for v in a], [v * factor for v in b])
-    assume(plain.relative_high < 1e6)
-    assert scaled.relative_low == pytest.approx(plain.relative_low, rel=1e-6, abs=1e-9)
-    assert scaled.relative_high == pytest.approx(plain.relative_high, rel=1e-6, abs=1e-9)
-
-
-def test_the_expanded_tail_is_that_of_the_paper() -> None:
-    # Φ(−√(6/5) · 2.5706) and, for many values, the plain 2.5 %.
-    assert bootstrap.expanded_tail(6) == pytest.approx(0.00243, abs=1e-5)
-    assert bootstrap.expanded_tail(10_000) == pytest.approx(0.025, abs=1e-4)
-
-
-@pytest.mark.parametrize(("n", "kind"), [(6, paired), (6, unpaired), (12, paired)])
-def test_intervals_of_few_rounds_hold_the_truth_about_as_often_as_they_say(
-    n: int, kind: Callable[..., bootstrap.Difference]
-) -> None:
-    rng = np.random.default_rng(7)
-    trials = 400
-    held = 0
-    for _ in range(trials):
-        machine = rng.normal(0, 20, n) if kind is paired else 0.0  # what both sides of a pair have in common
-        a, b = (rng.normal(1000 + effect, 10, n) + machine for effect in (0, 30))
-        found = kind(a, b)
-        held += found.low <= 30 <= found.high
-    assert 0.90 <= held / trials <= 0.99
-
-
-def test_one_round_gives_no_interval() -> None:
-    found = paired([100.0], [110.0])
-    assert found.relative == pytest.approx(0.1)
-    assert math.isnan(found.low)
-    assert math.isnan(found.relative_high)
-    assert all(math.isnan(limit) for limit in bootstrap.mean_interval([5.0]))
-
-
-def test_arms_are_compared_by_the_figures_that_the_headline_shows(make_run: MakeRun) -> None:
+def test_arms_are_compared_round_by_round_beside_the_figures_of_the_headline(make_run: MakeRun) -> None:
     run = make_run(rates={("get-user", "replicas-round-robin"): 900.0}, rounds=5)
     compared = compare.arms(run).set_index(["workload", "metric"])
     headline = frames.headline(run).set_index(["workload", "arm"])
     for metric in compare.METRICS:
         for side, arm in (("baseline", "primary-only"), ("other", "replicas-round-robin")):
             assert compared.loc[("get-user", metric), side] == pytest.approx(headline.loc[("get-user", arm), metric])
+    by_round = frames.rounds(run).query("workload == 'get-user'").pivot(index="round", columns="arm")
+    for metric in ("requests_per_s", "p99_ms"):
+        ratios = by_round[metric]["replicas-round-robin"] / by_round[metric]["primary-only"]
+        row = compared.loc[("get-user", metric)]
+        assert row["relative"] == pytest.approx(np.exp(np.log(ratios).mean()) - 1)
+        assert row["relative_low"] < row["relative"] < row["relative_high"]
     rate = compared.loc[("get-user", "requests_per_s")]
     assert rate["relative_low"] < -0.1 + 0.02
     assert rate["relative_high"] < 0
     assert rate["n"] == 5
 
 
-def test_intervals_of_percentiles_hold_the_pooled_difference(make_run: MakeRun) -> None:
+def test_table_sentence_and_figure_tell_the_same_difference(make_run: MakeRun) -> None:
+    run = make_run(**SHORT, rates={("get-user", "replicas-round-robin"): 900.0}, rounds=4)
+    row = compare.arms(run, ["requests_per_s"]).iloc[0]
+    shown, limits = words.percent(row["relative"]), words.interval(row["relative_low"], row["relative_high"])
+    table = tables.headline(run).loc[("get-user", "requests/s")]
+    assert (table["paired difference"], table["95 % interval"]) == (shown, limits)
+    assert shown.strip("−+") in conclusions.verdicts(run)[0]
+    assert limits in conclusions.verdicts(run)[0]
+    lines = plots.differences(compare.arms(run)).axes[0].get_lines()
+    point = next(line for line in lines if line.get_marker() == "o")
+    assert point.get_xdata() == pytest.approx([100 * row["relative"]])
+
+
+def test_intervals_of_percentiles_hold_the_difference_that_was_made(make_run: MakeRun) -> None:
     compared = compare.arms(make_run(rates={("get-user", "replicas-round-robin"): 800.0}, rounds=6))
     latency = compared[compared["metric"].isin(["mean_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms"])]
     assert (latency["relative_low"] <= latency["relative"]).all()
@@ -120,7 +59,6 @@ def test_intervals_of_percentiles_hold_the_pooled_difference(make_run: MakeRun) 
     slower = latency[latency["workload"] == "get-user"]
     assert slower["relative"].to_numpy() == pytest.approx(0.25, abs=0.05)
     assert (slower["relative_low"] > 0.15).all()
-    assert compared.loc[compared["metric"] == "max_ms", "low"].isna().all()
 
 
 def test_a_round_that_one_arm_did_not_finish_makes_no_pair(make_run: MakeRun) -> None:
@@ -137,7 +75,12 @@ def test_an_arm_without_one_right_answer_gives_no_interval_and_does_not_break(ma
     run = make_run(failures={("get-user", "replicas-round-robin"): 10**6}, rounds=3, workloads=("get-user",))
     compared = compare.arms(run).set_index("metric")
     assert compared.loc["requests_per_s", "other"] == 0
-    assert math.isnan(compared.loc["p99_ms", "low"])
+    assert compared.loc[["requests_per_s", "p99_ms"], "relative_low"].isna().all()
+    said = conclusions.verdicts(run)
+    assert (
+        "The p99 latency of get-user, the replicas against the primary alone: in some round there was nothing"
+        in str(said)
+    )
     assert any("not one right answer" in sentence for sentence in conclusions.verdicts(run))
 
 
@@ -152,8 +95,24 @@ def test_a_difference_is_a_sentence_with_its_size_and_interval(make_run: MakeRun
 def test_no_difference_and_no_interval_are_said_as_such(make_run: MakeRun) -> None:
     same = conclusions.lead(make_run(rounds=6, seed=3))
     assert any(sentence.startswith("No difference in get-user requests per second could be shown") for sentence in same)
-    once = conclusions.lead(make_run(rounds=1))
-    assert all("one round gives no interval" in sentence for sentence in once)
+
+
+@pytest.mark.parametrize(("rounds", "gives"), [(1, "1 round gives"), (2, "2 rounds give")])
+def test_one_round_and_two_say_nothing_and_name_no_figure(make_run: MakeRun, rounds: int, gives: str) -> None:
+    run = make_run(**SHORT, rates={("get-user", "replicas-round-robin"): 500.0}, rounds=rounds)
+    compared = compare.arms(run)
+    assert compared[["relative", "relative_low", "relative_high"]].isna().all(axis=None)
+    said = conclusions.verdicts(run)[:2]
+    assert said[0] == (
+        f"Get-user requests per second, the replicas against the primary alone: {gives} no interval, so nothing can be "
+        "concluded: at least 3 are needed."
+    )
+    assert f"{gives} no interval" in said[1] or said[1].startswith("The original report saw")
+    table = tables.headline(run).loc[("get-user", "requests/s")]
+    assert (table["paired difference"], table["95 % interval"]) == (words.UNKNOWN, words.UNKNOWN)
+    sheet = plots.differences(compared)
+    assert not [x for line in sheet.axes[0].get_lines() if line.get_marker() == "o" for x in line.get_xdata() if x == x]
+    assert "fewer than 3" in sheet.svg()
 
 
 def test_the_validity_problems_of_a_run_are_among_its_verdicts(make_run: MakeRun) -> None:
@@ -164,21 +123,98 @@ def test_sentences_carry_no_markup_into_a_report() -> None:
     assert "<script>" not in words.Sentences(["<script>alert(1)</script>"])._repr_html_()
 
 
-def test_two_runs_are_compared_round_against_round_without_pairs(make_run: MakeRun) -> None:
-    a, b = make_run(rounds=4), make_run(rounds=6, rate=1200.0, seed=2)
+@pytest.fixture
+def runs_at(make_run: MakeRun) -> RunsAt:
+    """Runs of so many requests per second each, of so many rounds."""
+
+    def make(rates: Sequence[float], rounds: int, seed: int) -> list[Run]:
+        return [make_run(**SHORT | {"rate": rate}, rounds=rounds, seed=seed + i) for i, rate in enumerate(rates)]
+
+    return make
+
+
+def test_runs_are_one_value_each_however_many_rounds_they_have(runs_at: RunsAt) -> None:
+    a, b = (runs_at(rates, 4, 10 * side) for side, rates in SIDES)
     compared = compare.runs(a, b, ["requests_per_s"])
-    assert len(compared) == 4
-    assert set(compared["n"]) == {4}
+    assert len(compared) == 2
+    assert set(compared["n"]) == {3}
     assert compared["relative"].to_numpy() == pytest.approx(0.2, abs=0.03)
-    assert (compared["low"] > 0).all()
-    assert compare.parameters(a, b).set_index("parameter").loc["rounds"].tolist() == [4, 6]
-    assert "run B answered" in str(sentences.two_runs(a, b)).lower().replace("run b", "run B")
+    assert (compared["relative_low"] > 0).all()
+    said = sentences.two_runs(a, b)
+    assert "Side B answered" in said[0]
+    assert "more get-user requests per second on the primary alone than side A (95 % interval +" in said[0]
+    assert "3 runs a side" in said[0]
+    assert said[-1].startswith("No parameter differs")
 
 
-def test_runs_with_nothing_in_common_are_refused(make_run: MakeRun) -> None:
-    a, b = make_run(workloads=("get-user",)), make_run(workloads=("search-users",))
+SIDES = ((0, (490.0, 500.0, 510.0)), (1, (590.0, 600.0, 610.0)))
+
+
+def test_the_machine_s_mood_between_runs_is_no_difference(runs_at: RunsAt) -> None:
+    """Rounds of a run agree with each other within 1 %, runs of equal parameters only within 40 %."""
+    moods = ((500.0, 325.0, 450.0), (350.0, 500.0, 400.0))
+    a, b = (runs_at(moods[side], 3, 10 * side) for side in (0, 1))
+    compared = compare.runs(a, b)
+    known = compared[compared["relative"].notna()]
+    assert len(known)
+    assert (known["relative_low"] <= 0).all()
+    assert (known["relative_high"] >= 0).all()
+
+
+@pytest.mark.parametrize("several", [1, 2])
+def test_with_fewer_than_three_runs_a_side_nothing_is_claimed(make_run: MakeRun, several: int) -> None:
+    a = [make_run(**SHORT, rounds=6, seed=i) for i in range(several)]
+    b = [make_run(**SHORT | {"rate": 300.0}, rounds=6, seed=10 + i) for i in range(several)]
+    (said, *_) = sentences.two_runs(a, b)
+    assert said.startswith(f"Whether A and B differ cannot be known from {words.count(several, 'run')} a side")
+    assert "%" not in str(sentences.two_runs(a, b))
+    table = tables.two_runs(a, b)
+    table = table.drop(index="requests", level=2)
+    assert set(table["difference"]) == set(table["95 % interval"]) == {words.UNKNOWN}
+    assert table.loc[("get-user", "primary only", "requests/s"), "B"].startswith(("29", "30", "31"))
+
+
+def test_what_was_asked_differently_and_what_makes_a_side_no_side(make_run: MakeRun) -> None:
+    four, six = make_run(**SHORT, rounds=4), make_run(**SHORT, rounds=6, seed=2)
+    assert compare.parameters([four], [six]).set_index("parameter").loc["rounds"].tolist() == [4, 6]
+    assert tables.parameters([four], [make_run(**SHORT, rounds=4, seed=3)]).to_numpy().tolist() == [["none"]]
+    assert "rounds" in next(
+        said for said in sentences.two_runs([four, six], [six]) if said.startswith("Runs of one side")
+    )
+
+
+def test_runs_that_cannot_be_compared_are_refused(make_run: MakeRun) -> None:
+    a, b = make_run(**SHORT), make_run(**SHORT | {"workloads": ("search-users",)})
     with pytest.raises(BadInput, match="no workload and arm in common"):
-        compare.same_experiment(a, b)
+        compare.comparable([a], [b])
+    with pytest.raises(BadInput, match="named twice"):
+        compare.comparable([a], [a])
+    with pytest.raises(BadInput, match="a run on each side"):
+        compare.comparable([], [a])
     b.update(experiment="failover")
     with pytest.raises(BadInput, match="different experiments"):
-        compare.same_experiment(a, b)
+        compare.comparable([a], [b])
+
+
+def test_the_defaults_compare_the_newest_run_with_the_one_before(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = make_run(**SHORT, rounds=1), make_run(**SHORT, rounds=1)
+    monkeypatch.setattr("labkit.paths.runs", lambda: first.path.parents[1])
+    older, newer = sorted((first, second), key=lambda run: run.path.name)
+    with pytest.raises(BadInput, match="no run of read-scaling before"):
+        compare.sides("previous", older.id)
+    a, b = compare.sides("previous", "latest")
+    assert (a[0].path, b[0].path) == (older.path, newer.path)
+
+
+def test_runs_of_a_side_are_joined_end_to_end(make_run: MakeRun) -> None:
+    a, b = [make_run(**SHORT, rounds=2, seed=i) for i in (1, 2)], [make_run(**SHORT, rounds=2, seed=3)]
+    seconds = compare.together(frames.per_second, a, b).query("workload == 'get-user' and arm == 'primary-only'")
+    joined = seconds[seconds["run"] == "A"]
+    assert joined["second"].is_monotonic_increasing
+    assert list(joined["round"].unique()) == [0, 1, 2, 3]
+    assert joined["second"].max() == pytest.approx(2 * seconds.loc[seconds["run"] == "B", "second"].max(), abs=0.51)
+    curve = compare.latencies(a, b).query("workload == 'get-user' and arm == 'primary-only' and run == 'A'")
+    pooled = compare.pooled(a, b).set_index(["side", "workload", "arm"]).loc[("A", "get-user", "primary-only")]
+    assert curve.set_index("share").loc[0.99, "latency_ms"] == pytest.approx(pooled["p99_ms"])

@@ -166,9 +166,9 @@ def test_a_run_from_before_and_one_from_now_differ_in_connections_though_as_many
 ) -> None:
     before, now = (make_run(pools_to_each_node=pools, rounds=1, workloads=("get-user",)) for pools in (True, False))
     assert before.parameters["connections"] == now.parameters["connections"]
-    (row,) = compare.parameters(before, now).to_dict("records")
+    (row,) = compare.parameters([before], [now]).to_dict("records")
     assert row == {"parameter": "connections of replicas-round-robin", "A": 8, "B": 4}
-    assert compare.parameters(now, now).empty
+    assert compare.parameters([now], [now]).empty
 
 
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: f"{path.parent.name}/{path.name}")

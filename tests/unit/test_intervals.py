@@ -45,16 +45,67 @@ def test_a_binomial_of_thirty_exceeds_five_once_in_a_hundred_at_most() -> None:
     assert intervals.most_by_chance(30) == 5
 
 
+positive = st.lists(st.floats(1e-3, 1e6), min_size=intervals.FEWEST, max_size=30)
+
+
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=50))
-def test_the_interval_of_a_mean_is_students(values: list[float]) -> None:
-    low, high = intervals.mean_interval(values)
-    n, sample = len(values), np.asarray(values)
+@given(positive)
+def test_the_interval_of_a_geometric_mean_is_students_of_the_logarithms(values: list[float]) -> None:
+    middle, low, high = np.log(intervals.geometric_mean(values))
+    n, sample = len(values), np.log(values)
     half = special.stdtrit(n - 1, 0.975) * sample.std(ddof=1) / math.sqrt(n)
-    assert (high + low) / 2 == pytest.approx(sample.mean(), rel=1e-9, abs=1e-6)
-    assert (high - low) / 2 == pytest.approx(half, rel=1e-6, abs=1e-6)
+    assert middle == pytest.approx(sample.mean(), abs=1e-9)
+    assert (low, high) == (pytest.approx(middle - half, abs=1e-6), pytest.approx(middle + half, abs=1e-6))
 
 
-def test_one_value_gives_no_interval_and_equal_ones_give_a_point() -> None:
-    assert all(map(math.isnan, intervals.mean_interval([3.0])))
-    assert intervals.mean_interval([3.0, 3.0, 3.0]) == (3.0, 3.0)
+@settings(max_examples=100, deadline=None)
+@given(positive)
+def test_the_interval_of_a_mean_is_students_with_the_logarithm_of_the_mean(values: list[float]) -> None:
+    middle, low, high = intervals.mean(values)
+    n, sample = len(values), np.asarray(values)
+    half = special.stdtrit(n - 1, 0.975) * sample.std(ddof=1) / math.sqrt(n) / sample.mean()
+    assert middle == pytest.approx(sample.mean())
+    assert (np.log(low / middle), np.log(high / middle)) == (pytest.approx(-half), pytest.approx(half))
+
+
+@settings(max_examples=100, deadline=None)
+@given(positive, st.floats(0.01, 100), st.data())
+def test_a_ratio_knows_no_units_and_turns_round_with_its_sides(
+    before: list[float], factor: float, data: st.DataObject
+) -> None:
+    after = data.draw(st.lists(st.floats(1e-3, 1e6), min_size=len(before), max_size=len(before)))
+    for ratio in (intervals.ratio_of_pairs, intervals.ratio):
+        plain, back = np.log(ratio(before, after)), np.log(ratio(after, before))
+        assert plain[1] - 1e-9 <= plain[0] <= plain[2] + 1e-9
+        assert back[[0, 2, 1]] == pytest.approx(-plain, abs=1e-6)
+        scaled = np.log(ratio(before, np.multiply(after, factor)))
+        assert scaled == pytest.approx(plain + math.log(factor), abs=1e-6)
+
+
+def test_what_a_round_does_to_both_sides_cancels_in_pairs_alone() -> None:
+    mood = np.array([1.0, 3.0, 0.2, 1.4])
+    before, after = 100 * mood, 110 * mood * [1.01, 0.99, 1.0, 1.0]
+    _, low, high = intervals.ratio_of_pairs(before, after)
+    assert 1.08 < low < 1.1 < high < 1.12
+    _, low, high = intervals.ratio(before, after)
+    assert low < 0.2
+    assert high > 5
+
+
+def test_sides_measured_apart_are_compared_as_welch_did() -> None:
+    a, b = np.exp([0.0, 0.2, 0.1]), np.exp([0.5, 0.3, 0.9, 0.5])
+    middle, low, high = np.log(intervals.ratio(a, b))
+    va, vb = np.var(np.log(a), ddof=1) / 3, np.var(np.log(b), ddof=1) / 4
+    freedom = (va + vb) ** 2 / (va**2 / 2 + vb**2 / 3)
+    assert middle == pytest.approx(0.45)
+    assert (high - low) / 2 == pytest.approx(special.stdtrit(freedom, 0.975) * math.sqrt(va + vb))
+
+
+def test_equal_values_give_a_point_and_what_is_not_above_zero_gives_nothing() -> None:
+    assert [float(limit) for limit in intervals.mean([3.0, 3.0, 3.0])] == [3.0, 3.0, 3.0]
+    assert [float(limit) for limit in intervals.ratio([2.0] * 3, [3.0] * 4)] == pytest.approx([1.5, 1.5, 1.5])
+    assert np.isnan(intervals.ratio_of_pairs([1.0, 0.0, 2.0], [1.0, 1.0, 1.0])).all()
+    assert np.isnan(intervals.ratio([1.0, 1.0, 2.0], [1.0, -1.0, 1.0])).all()
+    middle, low, high = intervals.mean([0.0, 0.0, 0.0])
+    assert middle == 0.0
+    assert np.isnan([low, high]).all()

@@ -201,11 +201,12 @@ def test_beside_attached_servers_stands_nothing_of_the_original_report(make_run:
     assert cpu_budget.original_rates(run) == []
 
 
-def test_one_round_draws_bars_without_whiskers_and_points_without_intervals(make_run: MakeRun) -> None:
+def test_one_round_draws_bars_without_whiskers_and_no_differences(make_run: MakeRun) -> None:
     run = make_run(rounds=1)
     assert len(plots.headline(frames.rounds(run), frames.reference()).axes[0].containers) == 2
     sheet = plots.differences(compare.arms(run))
     assert len([line for line in sheet.axes[0].lines if line.get_linewidth() == 2.5]) == 0
+    assert "no difference: fewer than 3" in sheet.svg()
 
 
 def test_a_zero_everywhere_is_a_line_at_zero(seconds: pd.DataFrame) -> None:
@@ -222,7 +223,7 @@ def test_nothing_but_gaps_is_no_failure(make_run: MakeRun) -> None:
 
 
 def test_two_runs_are_columns_too(recorded_run: Run, make_run: MakeRun) -> None:
-    both = compare.together(frames.per_second, recorded_run, make_run(rounds=2))
+    both = compare.together(frames.per_second, [recorded_run], [make_run(rounds=2)])
     rows = rows_of(plots.beside(both, plots.LATENCY, columns="run"))
     assert len(rows) == 4  # two workloads on two arms
     assert [ax.get_title() for ax in rows[0]] == ["A", "B"]

@@ -128,7 +128,7 @@ def test_an_unknown_experiment_is_answered_with_those_that_exist() -> None:
 def test_the_headline_table_has_both_reports_and_the_interval(recorded_run: Run) -> None:
     table = tables.headline(recorded_run)
     assert table.columns.tolist() == [
-        *("primary only", "replicas, round-robin", "difference", "95 % interval"),
+        *("primary only", "replicas, round-robin", "paired difference", "95 % interval"),
         *("original: primary only", "original: replicas, round-robin", "original: difference"),
     ]
     assert table.loc[("get-user", "requests/s"), "original: difference"] == "−6.6 %"
@@ -142,7 +142,7 @@ def test_one_arm_and_one_workload_still_make_a_table(make_run: MakeRun) -> None:
     run.update(blocks=[block for block in run.blocks if block.arm == "replicas-round-robin"])
     table = tables.headline(run)
     assert "replicas, round-robin" in table
-    assert "difference" not in table
+    assert "paired difference" not in table
 
 
 def test_replication_shows_what_the_server_said_as_text(recorded_run: Run) -> None:

@@ -19,6 +19,7 @@ import pandas as pd
 
 from labkit.analysis.frames.selection import Counts, Selection
 from labkit.errors import RunUnreadable
+from labkit.percentiles import between, neighbours
 from labkit.run.parts import Place, Tables
 from labkit.run.schema import LoadBlock
 from labkit.run.store import Run
@@ -281,19 +282,11 @@ def order_statistics(blocks: Sequence[Block], wanted: dict[Column, npt.NDArray[n
 
 
 def percentiles(blocks: Sequence[Block], wanted: dict[Column, Sequence[float]]) -> dict[Column, list[float]]:
-    """Percentiles of the right answers of some blocks pooled, by linear interpolation as numpy's default (Hyndman and
-    Fan's type 7, R. J. Hyndman, Y. Fan, "Sample Quantiles in Statistical Packages", The American Statistician 50
-    (1996)); NaN if there is none."""
+    """Percentiles of the right answers of some blocks pooled, as `labkit.percentiles` defines them; NaN if there is
+    none."""
     count = sum(block.right for block in blocks)
     if not count:
-        return {name: [float("nan")] * len(shares) for name, shares in wanted.items()}
-    at = {name: np.asarray(shares) / 100 * (count - 1) for name, shares in wanted.items()}
-    below = {name: np.floor(places).astype(np.int64) for name, places in at.items()}
-    found = order_statistics(
-        blocks, {name: np.concatenate([first, np.minimum(first + 1, count - 1)]) for name, first in below.items()}
-    )
-    result: dict[Column, list[float]] = {}
-    for name, places in at.items():
-        low, high = np.split(found[name].astype(np.float64), 2)
-        result[name] = (low + (high - low) * (places - below[name])).tolist()
-    return result
+        return {name: [float("nan")] * len(percents) for name, percents in wanted.items()}
+    at = {name: neighbours(count, percents) for name, percents in wanted.items()}
+    found = order_statistics(blocks, {name: places for name, (places, _) in at.items()})
+    return {name: between(found[name], share).tolist() for name, (_, share) in at.items()}

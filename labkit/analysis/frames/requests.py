@@ -17,9 +17,9 @@ from labkit.analysis.frames.recorded import (
     counted,
     groups,
     measured,
-    order_statistics,
-    percentiles,
 )
+from labkit.analysis.frames.recorded import percentiles as of_blocks
+from labkit.percentiles import percentiles
 from labkit.run.schema import DROPPED
 from labkit.run.store import Run
 
@@ -61,7 +61,7 @@ def figures(blocks: Sequence[Block]) -> dict[str, Any]:
 def _with_waits(blocks: Sequence[Block]) -> dict[str, Any]:
     seconds = sum(block.measured_s for block in blocks)
     requests, right = (sum(getattr(block, name) for block in blocks) for name in ("requests", "right"))
-    of = percentiles(blocks, {"latency": [50, 90, 95, 99], "service": [50, 99], "wait": [50, 99]})
+    of = of_blocks(blocks, {"latency": [50, 90, 95, 99], "service": [50, 99], "wait": [50, 99]})
     p50, p90, p95, p99 = of["latency"]
     service_p50, service_p99 = of["service"]
     wait_p50, wait_p99 = of["wait"]
@@ -145,30 +145,37 @@ def _second(rows: Rows, width_s: float) -> dict[str, float]:
     found = {"requests_per_s": right / width_s, "errors_per_minute": (len(rows.ok) - right) / width_s * 60}
     columns: dict[str, Column] = {"": "latency", "wait_": "wait", "service_": "service"}
     for prefix, column in columns.items():
-        values = np.percentile(rows.right(column), [50, 90, 99]).tolist() if right else [np.nan] * 3
+        values = percentiles(rows.right(column), 50, 90, 99).tolist()
         found |= {f"{prefix}p{q}_ms": value for q, value in zip((50, 90, 99), values, strict=True)}
     return found
 
 
 def ecdf(run: Run, points: int = 300) -> pd.DataFrame:
-    """The empirical distribution of latencies, dense in its tail.
+    """The distribution of latencies, dense in its tail.
 
-    workload, arm: str. share: float, part of the right answers that took at most latency_ms: float. `points` rows
-    at most for each workload and arm, from the fastest to the slowest request.
+    workload, arm: str. share: float, part of the right answers that took at most latency_ms: float, which is the
+    percentile 100·share: those of `headline` are among them. `points` rows at most for each workload and arm, from the
+    fastest to the slowest request.
     """
-    tail = 1 - np.logspace(-1, -6, points // 2)
-    wanted = np.concatenate([np.linspace(0, 0.9, points - len(tail) - 1, endpoint=False), tail, [1.0]])
-    frames = []
-    for workload, arm, blocks in groups(run):
-        count = sum(block.right for block in blocks)
-        if not count:
-            continue
-        at = np.unique(np.ceil(wanted * count).astype(np.int64).clip(1, count)) - 1
-        latency = order_statistics(blocks, {"latency": at})["latency"]
-        frames.append(
-            pd.DataFrame({"latency_ms": latency.astype(np.float64), "share": (at + 1) / count}).assign(
-                workload=workload, arm=arm
-            )
-        )
+    found = [
+        distribution(blocks, points).assign(workload=workload, arm=arm)
+        for workload, arm, blocks in groups(run)
+        if any(block.right for block in blocks)
+    ]
     columns = ["workload", "arm", "latency_ms", "share"]
-    return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
+    return pd.concat(found, ignore_index=True)[columns] if found else pd.DataFrame(columns=columns)
+
+
+_NAMED_SHARES = (0.5, 0.9, 0.95, 0.99)
+
+
+def distribution(blocks: Sequence[Block], points: int = 300) -> pd.DataFrame:
+    """`ecdf` of the right answers of some blocks, pooled: latency_ms, share."""
+    count = sum(block.right for block in blocks)
+    tail = 1 - np.logspace(-1, -6, points // 2)
+    body = np.linspace(0, 0.9, points - len(tail) - len(_NAMED_SHARES) - 1, endpoint=False)
+    # Between the two slowest requests there is nothing to see.
+    tail = tail[(1 - tail) * (count - 1) >= 1]
+    share = np.unique(np.concatenate([body, tail, _NAMED_SHARES, [1.0]]))
+    latency = of_blocks(blocks, {"latency": (100 * share).tolist()})["latency"]
+    return pd.DataFrame({"latency_ms": latency, "share": share})

@@ -12,6 +12,7 @@ from matplotlib.ticker import PercentFormatter
 
 from labkit.analysis.plots.grid import Draw, Panel
 from labkit.analysis.plots.style import PLAIN, arm_colour, counts, logarithmic, node_style
+from labkit.analysis.words import number
 from labkit.units import MIB
 
 _TIME = "measured time, s"
@@ -74,10 +75,10 @@ def ecdf(frame: pd.DataFrame, ax: Axes) -> Axes:
     colour = arm_colour(frame["arm"].iloc[0])
     # A handful of very fast requests would squeeze all others into a corner: the curve begins at 0.2 %.
     frame = frame[frame["share"] >= 0.002]
-    ax.step(frame["latency_ms"], frame["share"], where="post", color=colour)
-    marks = [frame["latency_ms"].iloc[int(np.searchsorted(frame["share"], q))] for q in (0.5, 0.99)]
+    ax.plot(frame["latency_ms"], frame["share"], color=colour)
+    marks = [float(frame.loc[np.isclose(frame["share"], q), "latency_ms"].iloc[0]) for q in (0.5, 0.99)]
     ax.plot(marks, [0.5, 0.99], "o", color=colour, markersize=5)
-    words = "\n".join(f"p{q}  {value:.3g} ms" for q, value in zip((50, 99), marks, strict=True))
+    words = "\n".join(f"p{q}  {number(value)} ms" for q, value in zip((50, 99), marks, strict=True))
     # Above a distribution function its left-hand side is always free.
     ax.text(0.03, 0.95, words, transform=ax.transAxes, va="top", color=colour)
     decades = np.log10(frame["latency_ms"].iloc[-1] / frame["latency_ms"].iloc[0])

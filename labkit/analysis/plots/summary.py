@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from labkit.analysis.frames.rows import each, matching
 from labkit.analysis.plots.style import BLACK, WIDTH_IN, Sheet, arm_colour, counts, drawing, say, wrapped
-from labkit.analysis.statistics.bootstrap import mean_interval
+from labkit.analysis.statistics import intervals
 from labkit.analysis.words import arm_lines, arm_words
 
 METRIC_WORDS = {"requests_per_s": "requests/s", "p50_ms": "p50 latency", "p99_ms": "p99 latency"}
@@ -20,13 +20,14 @@ METRIC_WORDS = {"requests_per_s": "requests/s", "p50_ms": "p50 latency", "p99_ms
 def rate_bars(frame: pd.DataFrame, ax: Axes) -> Axes:
     """Requests per second of each arm as bars; a whisker is the 95 % interval of the mean over rounds.
 
-    `frame`: rows of `rounds` (or of `reference`, whose single round gives no whisker) of one workload.
+    `frame`: rows of `rounds` (or of `reference`, whose single round gives no whisker) of one workload. Fewer than
+    three rounds give no whisker.
     """
     arms = list(dict.fromkeys(frame["arm"]))
     top = 0.0
     for place, arm in enumerate(arms):
         rates = frame.loc[frame["arm"] == arm, "requests_per_s"]
-        mean, (low, high) = float(rates.mean()), mean_interval(rates)
+        mean, low, high = (float(limit) for limit in intervals.mean(rates))
         ax.bar(place, mean, width=0.62, color=arm_colour(arm), label=arm_words(arm))
         if not np.isnan(low):
             ax.errorbar(place, mean, [[mean - low], [high - mean]], color=BLACK, capsize=5, linewidth=1.2)
@@ -75,8 +76,8 @@ _ORIGINAL = "original report: single runs, a pool to each node"
 def relative_differences(frame: pd.DataFrame, ax: Axes, original: pd.DataFrame | None = None) -> Axes:
     """Relative differences as points with their 95 % intervals, one line per workload and metric.
 
-    `frame`: rows of `compare.arms` or `compare.runs`, of one arm against one. `original`: workload, arm, metric,
-    relative, drawn as diamonds.
+    `frame`: rows of `compare.arms` or `compare.runs`, of one arm against one; one without an interval has no point
+    either. `original`: workload, arm, metric, relative, drawn as diamonds.
     """
     labels = []
     for place, row in enumerate(each(frame)):
@@ -84,7 +85,8 @@ def relative_differences(frame: pd.DataFrame, ax: Axes, original: pd.DataFrame |
         estimate, low, high = (100 * value for value in (row.relative, row.relative_low, row.relative_high))
         if not np.isnan(low):
             ax.plot([low, high], [place, place], color=colour, linewidth=2.5, solid_capstyle="butt")
-        ax.plot(estimate, place, "o", color=colour, markersize=7, label="this run" if place == 0 else None)
+        label = "this run" if "this run" not in ax.get_legend_handles_labels()[1] and not np.isnan(low) else None
+        ax.plot(estimate, place, "o", color=colour, markersize=7, label=label)
         labels.append(f"{row.workload}\n{METRIC_WORDS.get(row.metric, row.metric)}")
         if original is not None and len(original):
             same = matching(original, workload=row.workload, arm=row.arm, metric=row.metric)
@@ -96,6 +98,9 @@ def relative_differences(frame: pd.DataFrame, ax: Axes, original: pd.DataFrame |
     ax.set_ylim(len(labels) - 0.4, -0.6)
     ax.grid(visible=False, axis="y")
     return ax
+
+
+_NO_INTERVAL = f"no difference: fewer than {intervals.FEWEST} values a side give no interval"
 
 
 def differences(frame: pd.DataFrame, original: pd.DataFrame | None = None) -> Sheet:
@@ -115,6 +120,8 @@ def differences(frame: pd.DataFrame, original: pd.DataFrame | None = None) -> Sh
         )
         for (arm, name), part, ax in zip(pairs, parts, panels[:, 0], strict=True):
             relative_differences(part, ax, original)
+            if len(part) and part["relative_low"].isna().all():
+                ax.text(0.5, 0.5, _NO_INTERVAL, ha="center", va="center", transform=ax.transAxes)
             if len(pairs) > 1:
                 ax.set_title(
                     wrapped(f"{arm_words(arm)} against {arm_words(name)}", 60), loc="left", color=arm_colour(arm)

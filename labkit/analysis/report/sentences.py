@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,8 @@ from labkit.analysis.frames.diagnosis import GENERATOR_LIMIT
 from labkit.analysis.frames.rows import each
 from labkit.analysis.statistics import compare
 from labkit.analysis.statistics.bottleneck import WORDS
-from labkit.analysis.words import Sentences, arm_in_prose, interval, percent
+from labkit.analysis.statistics.compare import Side
+from labkit.analysis.words import Sentences, arm_in_prose, count, interval, percent
 from labkit.checkers.comparisons import CONNECTIONS
 from labkit.run.store import Run
 
@@ -60,24 +62,37 @@ def confounded(run: Run) -> list[str]:
     ]
 
 
-def difference(row: Any, other: str = "", where: str = "", against: str = "") -> str:
-    """One sentence for one row of `compare.arms` or `compare.runs`: who did more, by how much, how sure that is."""
-    other, against = other or arm_in_prose(row.arm), against or arm_in_prose(row.against)
-    rate = row.metric == "requests_per_s"
-    what = f"{row.workload} requests per second" if rate else f"the {_METRICS[row.metric]} of {row.workload}"
-    what += where
-    if row.n < 2:
-        return _capital(
-            f"{other} against {against}: {percent(row.relative)} {what} in one round; one round gives no interval, "
-            "so nothing can be concluded: raise `rounds`."
-        )
-    limits = f"95 % interval {interval(row.relative_low, row.relative_high)}, {row.n} rounds"
+def difference(row: Any, other: str = "", against: str = "") -> str:
+    """One sentence for one row of `compare.arms`: who did more, by how much, how sure that is."""
+    return _said(row, other or arm_in_prose(row.arm), against or arm_in_prose(row.against), what_of(row), "round")
+
+
+def what_of(row: Any) -> str:
+    """What a row of `compare.arms` or `compare.runs` compares."""
+    if row.metric == "requests_per_s":
+        return f"{row.workload} requests per second"
+    return f"the {_METRICS[row.metric]} of {row.workload}"
+
+
+def no_interval(n: int, unit: str = "round") -> str:
+    """Why a comparison of n rounds says nothing."""
+    if n >= compare.FEWEST:
+        return f"in some {unit} there was nothing to compare"
+    gives = "gives" if n == 1 else "give"
+    return f"{count(n, unit)} {gives} no interval, so nothing can be concluded: at least {compare.FEWEST} are needed"
+
+
+def _said(row: Any, other: str, against: str, what: str, unit: str) -> str:
+    if math.isnan(row.relative_low):
+        return _capital(f"{what}, {other} against {against}: {no_interval(row.n, unit)}.")
+    n = f"{count(row.n, unit)}{' a side' * (unit == 'run')}"
+    limits = f"95 % interval {interval(row.relative_low, row.relative_high)}, {n}"
     if row.relative_low <= 0 <= row.relative_high:
         return _capital(
             f"no difference in {what} could be shown between {other} and {against} ({percent(row.relative)}, {limits})."
         )
     size = percent(abs(row.relative), signed=False)
-    if rate:
+    if row.metric == "requests_per_s":
         more = "more" if row.relative > 0 else "fewer"
         return _capital(f"{other} answered {size} {more} {what} than {against} ({limits}).")
     higher = "higher" if row.relative > 0 else "lower"
@@ -105,12 +120,29 @@ def _capital(sentence: str) -> str:
     return sentence[0].upper() + sentence[1:]
 
 
-def two_runs(a: Run, b: Run, metrics: Sequence[str] = ("requests_per_s", "p99_ms")) -> Sentences:
-    """What run b did differently from run a, for each workload and arm that both have."""
+def two_runs(a: Side, b: Side, metrics: Sequence[str] = ("requests_per_s", "p99_ms")) -> Sentences:
+    """What the runs of side B did differently from those of side A, for each workload and arm that all have."""
     found = Sentences()
-    for row in each(compare.runs(a, b, metrics)):
-        found.append(difference(row, other="run B", where=f" on {arm_in_prose(row.arm)}"))
-    differing = compare.parameters(a, b)
+    n = min(len(a), len(b))
+    if n < compare.FEWEST:
+        found.append(
+            f"Whether A and B differ cannot be known from {count(n, 'run')} a side: runs of equal parameters differ "
+            f"too, and by how much shows only from {compare.FEWEST} runs of each on."
+        )
+    else:
+        found += [
+            _said(row, "side B", "side A", f"{what_of(row)} on {arm_in_prose(row.arm)}", "run")
+            for row in each(compare.runs(a, b, metrics))
+        ]
+    if mixed := compare.mixed(a, b):
+        found.append(
+            f"Runs of one side differ in {', '.join(mixed)}: that side is not one thing measured several times."
+        )
+    differing = [name for name in compare.parameters(a, b)["parameter"] if name != "seed"]
     if len(differing) > 1:
         found.append(f"{len(differing)} parameters differ, so no difference can be laid to one of them.")
+    if not differing and n >= compare.FEWEST:
+        found.append(
+            "No parameter differs: what differs is what changed between the runs, such as the machine or labkit."
+        )
     return found

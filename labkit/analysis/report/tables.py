@@ -15,6 +15,7 @@ from labkit.analysis.frames.rows import each, matching
 from labkit.analysis.statistics import compare
 from labkit.analysis.statistics.bottleneck import WORDS, interventions
 from labkit.analysis.statistics.bottleneck import bottleneck as find_bottleneck
+from labkit.analysis.statistics.compare import Side
 from labkit.analysis.words import UNKNOWN, Words, arm_words, cores, interval, number, percent
 from labkit.run.store import Run
 from labkit.units import MIB, gib
@@ -46,10 +47,11 @@ def figures(frame: pd.DataFrame, *names: str) -> dict[str, pd.Series[str]]:
 def headline(run: Run) -> pd.DataFrame:
     """Every figure of every arm, the difference with its 95 % interval, and the original report's figures.
 
-    Rows: workload and figure. Columns: the arms of this run, `difference`, `95 % interval` (of paired rounds, in
-    percent of the arm that is compared with; with several comparisons one column each), then the same of the original
-    report, whose single runs give no interval. An open workload adds what was asked for, what was dropped, and the
-    service time (latency without waiting).
+    Rows: workload and figure. Columns: the arms of this run, each over all requests of its rounds; `paired difference`
+    and `95 % interval`, the mean of the rounds' ratios as `compare.arms` has it, in percent of the arm that is
+    compared with (one column each with several comparisons); then the original report's figures, whose single runs give
+    no interval. An open workload adds what was asked for, what was
+    dropped, and the service time (latency without waiting).
     """
     labels = _FIGURES | (_OPEN_FIGURES if frames.is_open(run) else {})
     here, there = frames.headline(run), frames.reference(run)
@@ -94,7 +96,7 @@ def _difference(found: Any, *, alone: bool) -> dict[str, str]:
     """The cells of one comparison: two columns if it is the only one, else one that says which it is."""
     size, limits = percent(found.relative), interval(found.relative_low, found.relative_high)
     if alone:
-        return {"difference": size, "95 % interval": limits}
+        return {"paired difference": size, "95 % interval": limits}
     which = f"{arm_words(found.arm)} against {arm_words(found.against)} (95 % interval)"
     return {which: size if limits == UNKNOWN else f"{size} ({limits})"}
 
@@ -111,14 +113,17 @@ def comparisons(run: Run) -> pd.DataFrame:
     return Words(pd.DataFrame.from_dict(rows, orient="index").rename_axis(["arm", "against"]))
 
 
-def two_runs(a: Run, b: Run) -> pd.DataFrame:
-    """Both runs' figures and what b changed, with 95 % intervals over their rounds; rows: workload, arm, figure."""
-    compared = compare.runs(a, b)
-    sides = [frames.headline(run).set_index(["workload", "arm"]) for run in (a, b)]
+def two_runs(a: Side, b: Side) -> pd.DataFrame:
+    """Both sides' figures, all requests of their runs pooled; rows: workload, arm, figure.
+
+    `difference` and `95 % interval` are the mean of B's runs against the mean of A's, as `compare.runs` has it: a dash
+    with fewer than three runs a side.
+    """
+    compared, figures = compare.runs(a, b), compare.pooled(a, b).set_index(["side", "workload", "arm"])
     rows = {}
-    for key in (key for key in sides[0].index if key in sides[1].index):
+    for key in (tuple(row) for row in compared[["workload", "arm"]].drop_duplicates().itertuples(index=False)):
         for figure, label in _FIGURES.items():
-            row = {"A": number(sides[0].loc[key, figure]), "B": number(sides[1].loc[key, figure])}
+            row = {side: number(float(figures.loc[(side, *key), figure])) for side in ("A", "B")}
             for found in each(matching(compared, workload=key[0], arm=key[1], metric=figure)):
                 row["difference"] = percent(found.relative)
                 row["95 % interval"] = interval(found.relative_low, found.relative_high)
@@ -126,6 +131,14 @@ def two_runs(a: Run, b: Run) -> pd.DataFrame:
     table = pd.DataFrame.from_dict(rows, orient="index").fillna("")
     table.index = pd.MultiIndex.from_tuples(table.index)
     return table
+
+
+def parameters(a: Side, b: Side) -> pd.DataFrame:
+    """The parameters in which runs differ, one row each; says so if there are none."""
+    found = compare.parameters(a, b)
+    if found.empty:
+        return Words({"": ["none"]}, index=["parameters that differ"])
+    return Words(found.set_index("parameter").rename_axis(None))
 
 
 def bottleneck(run: Run) -> pd.DataFrame:
@@ -226,11 +239,20 @@ def replication(run: Run) -> pd.DataFrame:
     return Words(pd.DataFrame(rows).astype(str).set_index("when") if rows else [])
 
 
-def conditions(run: Run, *others: Run) -> pd.DataFrame:
-    """Where and with what runs were made: one row per fact, one column per run."""
-    columns = [_conditions(each_run) for each_run in (run, *others)]
-    names = ["value"] if not others else [chr(ord("A") + place) for place in range(len(columns))]
-    return Words(dict(zip(names, (pd.Series(column) for column in columns), strict=True)), index=list(columns[0]))
+def conditions(run: Run) -> pd.DataFrame:
+    """Where and with what a run was made: one row per fact."""
+    return Words({"value": pd.Series(_conditions(run))})
+
+
+def conditions_of(a: Side, b: Side) -> pd.DataFrame:
+    """The conditions of all runs of two sides, one column per run: A, or A 1, A 2 … where a side has several."""
+    columns = {
+        f"{side} {place}" if len(runs) > 1 else side: pd.Series(_conditions(run))
+        for side, runs in (("A", a), ("B", b))
+        for place, run in enumerate(runs, start=1)
+    }
+    facts = list(dict.fromkeys(name for column in columns.values() for name in column.index))
+    return Words(columns, index=facts).fillna(UNKNOWN)
 
 
 def _conditions(run: Run) -> dict[str, str]:

@@ -19,7 +19,7 @@ from labkit.analysis.frames.per_run_cache import once_a_run
 from labkit.analysis.frames.recorded import Block, counted, short_rounds
 from labkit.analysis.frames.rows import each
 from labkit.analysis.statistics import compare
-from labkit.analysis.words import cores, interval, percent
+from labkit.analysis.words import cores, count, interval, percent
 from labkit.checkers import offered
 from labkit.run.schema import HostCpu, Intervention, LoadBlock
 from labkit.run.store import Run
@@ -153,7 +153,7 @@ def _not_tried(run: Run) -> str:
 
 
 def _raised(row: Any) -> str:
-    by = f"{percent(row.relative)}, 95 % interval {interval(row.low, row.high)}, {row.n} short rounds"
+    by = f"{percent(row.relative)}, 95 % interval {interval(row.low, row.high)}, {count(row.n, 'short round')}"
     return f"{_CHANGED[row.intervention]} ({by})"
 
 

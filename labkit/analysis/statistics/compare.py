@@ -1,127 +1,64 @@
-"""Differences with their uncertainty: the arms of one run in paired rounds, or two runs.
+"""Differences with their uncertainty: the arms of one run in paired rounds, or runs of one experiment.
 
-What is compared is what `frames.headline` shows: figures of all requests of all rounds pooled. Their 95 % intervals
-come from drawing whole rounds again (with both arms' rounds of a pair drawn together), pooling the requests of the
-drawn rounds and taking the figure of those; see the module bootstrap. So percentiles are never averaged. For that, the
-requests of a round are kept as counts in latency classes 1 % wide.
+What is compared are figures of rounds (or of runs): how many times one arm's figure is the other's in the same round.
+A difference is the geometric mean of these ratios, less one, and its 95 % interval is Student's t over their
+logarithms; see the module intervals. It is not the difference of the two arms' pooled figures, which `frames.headline`
+shows: a slow round weighs as much as any other here. No percentile is averaged: what is averaged are ratios of two
+percentiles, measured one after the other.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from labkit.analysis.frames import headline
 from labkit.analysis.frames.per_run_cache import once_a_run
 from labkit.analysis.frames.recorded import Block, groups
-from labkit.analysis.frames.requests import figures
-from labkit.analysis.frames.rows import each
-from labkit.analysis.statistics import bootstrap
-from labkit.analysis.statistics.bootstrap import Vector
+from labkit.analysis.frames.requests import distribution, figures
+from labkit.analysis.statistics import intervals
+from labkit.analysis.statistics.intervals import FEWEST as FEWEST
 from labkit.checkers.comparisons import comparisons as of_blocks
 from labkit.errors import BadInput
 from labkit.names import PRIMARY_ONLY, REPLICAS
 from labkit.run.schema import Comparison, LoadBlock
-from labkit.run.store import Run
+from labkit.run.store import Run, open_run
+from labkit.run.store import runs as recorded
 
 ARMS = (PRIMARY_ONLY, REPLICAS)  # those of the original report, the baseline first
 METRICS = ("requests_per_s", "mean_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms", "max_ms", "errors")
-_PERCENTILES = {"p50_ms": 0.5, "p90_ms": 0.9, "p95_ms": 0.95, "p99_ms": 0.99}
-_CLASS = np.log(1.01)  # width of a latency class
-FIELDS = list(bootstrap.Difference.__dataclass_fields__)
+FIELDS = ["baseline", "other", "relative", "relative_low", "relative_high", "n"]
 
-
-@dataclass(frozen=True)
-class _Rounds:
-    """Sums over the requests of each round: what pooled figures are made of. Vectors have one value per round."""
-
-    seconds: Vector
-    right: Vector
-    errors: Vector
-    total_ms: Vector
-    classes: npt.NDArray[np.float64]  # (rounds, classes): right answers in each latency class
-    edges_ms: Vector  # (classes + 1,)
-
-    @classmethod
-    def of(cls, blocks: Sequence[Block], span_ms: tuple[float, float]) -> _Rounds:
-        count = int(np.ceil(np.log(span_ms[1] / span_ms[0]) / _CLASS)) + 1
-        edges = span_ms[0] * np.exp(_CLASS * np.arange(count + 1))
-        return cls(
-            seconds=np.array([block.measured_s for block in blocks]),
-            right=np.array([float(block.right) for block in blocks]),
-            errors=np.array([float(block.requests - block.right) for block in blocks]),
-            total_ms=np.array([block.right_latency_ms for block in blocks]),
-            classes=np.array([_in_classes(block, span_ms[0], count) for block in blocks], dtype=np.float64),
-            edges_ms=edges,
-        )
-
-    def resampled(self, metrics: Sequence[str], seed: int) -> dict[str, Vector]:
-        """The pooled figures of every resample of these rounds, by metric."""
-        pieces = [self._pooled(metrics, drawn) for drawn in bootstrap.draws(len(self.seconds), seed)]
-        return {metric: np.concatenate([piece[metric] for piece in pieces]) for metric in pieces[0]}
-
-    def _pooled(self, metrics: Sequence[str], drawn: Vector) -> dict[str, Vector]:
-        right = drawn @ self.right
-        upto = np.cumsum(drawn @ self.classes, axis=1)
-        with np.errstate(divide="ignore", invalid="ignore"):  # resamples without a right answer have no latency
-            found = {
-                "requests_per_s": right / (drawn @ self.seconds),
-                "mean_ms": drawn @ self.total_ms / right,
-                "errors": drawn @ self.errors,
-            }
-            for metric in _PERCENTILES.keys() & set(metrics):
-                found[metric] = self._percentile(_PERCENTILES[metric] * right, upto)
-        return found
-
-    def _percentile(self, wanted: Vector, upto: npt.NDArray[np.float64]) -> Vector:
-        """The latency that `wanted` requests did not exceed: linear between the edges of the class that holds it."""
-        place = (upto < wanted[:, None]).sum(axis=1).clip(max=upto.shape[1] - 1)
-        row = np.arange(len(place))
-        below = np.where(place > 0, upto[row, place - 1], 0.0)
-        within = (wanted - below) / (upto[row, place] - below)
-        return np.asarray(self.edges_ms[place] + within * np.diff(self.edges_ms)[place])
-
-
-def _in_classes(block: Block, lowest_ms: float, count: int) -> Vector:
-    """How many right answers of a block lie in each of `count` latency classes."""
-    found = np.zeros(count)
-    for rows in block.rows():
-        number = (np.log(rows.right("latency").astype(np.float64) / lowest_ms) / _CLASS).astype(np.int64)
-        found += np.bincount(number.clip(0, count - 1), minlength=count)
-    return found
+Side = Sequence[Run]
 
 
 def _compared(
-    before: Sequence[Block], after: Sequence[Block], metrics: Sequence[str], *, as_pairs: bool
+    before: Sequence[Sequence[Block]],
+    after: Sequence[Sequence[Block]],
+    metrics: Sequence[str],
+    ratio: Callable[[Any, Any], intervals.Limits],
 ) -> list[dict[str, Any]]:
-    """One row per metric: `after` against `before`, rounds drawn together if they are pairs."""
-    answered = [block for block in (*before, *after) if block.right]
-    fastest_ms = min((block.fastest_ms for block in answered), default=1.0)
-    slowest_ms = max((block.slowest_ms for block in answered), default=2.0)
-    span_ms = (max(fastest_ms, 1e-3), max(slowest_ms, 2e-3))
-    sides = [_Rounds.of(side, span_ms) for side in (before, after)]
-    observed = [figures(side) for side in (before, after)]
+    """One row per metric: `after` against `before`, each a sequence of what counts as one value: a round, a run."""
+    parts = [pd.DataFrame([figures(unit) for unit in side]) for side in (before, after)]
+    pooled = [figures([block for unit in side for block in unit]) for side in (before, after)]
     n = min(len(before), len(after))
-    seeds = (0, 0 if as_pairs else 1)  # the same seed draws the same rounds
-    drawn = [side.resampled(metrics, seed) if n > 1 else {} for side, seed in zip(sides, seeds, strict=True)]
     rows = []
     for metric in metrics:
-        # Bootstrap says nothing about extremes, so max_ms has no interval: no resample can show a slower request.
-        resampled = (drawn[0][metric], drawn[1][metric]) if metric in drawn[0] else None
-        found = bootstrap.difference(float(observed[0][metric]), float(observed[1][metric]), resampled, n)
-        rows.append({"metric": metric, **asdict(found)})
+        relative = [float(limit) - 1 for limit in ratio(*(part[metric].to_numpy() for part in parts))]
+        if n < FEWEST:
+            relative[0] = np.nan  # without an interval a difference says nothing
+        found = [float(pooled[0][metric]), float(pooled[1][metric]), *relative, n]
+        rows.append({"metric": metric} | dict(zip(FIELDS, found, strict=True)))
     return rows
 
 
 def paired(before: Sequence[Block], after: Sequence[Block], metrics: Sequence[str] = METRICS) -> list[dict[str, Any]]:
-    """`after` against `before`, blocks that are pairs: one dictionary per metric, with `FIELDS`."""
-    return _compared(before, after, metrics, as_pairs=True)
+    """`after` against `before`, blocks that are pairs: one dictionary a metric, with `FIELDS` (see `arms`)."""
+    units_before, units_after = ([[block] for block in side] for side in (before, after))
+    return _compared(units_before, units_after, metrics, intervals.ratio_of_pairs)
 
 
 def comparisons(run: Run) -> list[Comparison]:
@@ -132,9 +69,10 @@ def comparisons(run: Run) -> list[Comparison]:
 def arms(run: Run, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
     """Every arm against the one that it is compared with, see `comparisons`, in paired rounds.
 
-    One row per workload, arm and metric. workload, arm, against, metric: str; baseline, other, difference, low, high:
-    float, in the metric's unit; relative, relative_low, relative_high: float, shares; n: int, pairs. A round that an
-    arm did not finish makes no pair and is left out of all of this.
+    One row per workload, arm and metric. workload, arm, against, metric: str; baseline, other: float, the pooled
+    figures of the paired rounds, in the metric's unit; relative, relative_low, relative_high: float, shares: the
+    geometric mean of the rounds' ratios less one, with its 95 % interval; NaN for fewer than three rounds, or where a
+    round's figure is not above zero. n: int, pairs. A round that an arm did not finish makes no pair and is left out.
     """
     every = _all_arms(run)
     wanted = every[every["metric"].isin(list(metrics))]
@@ -160,36 +98,101 @@ def _pairs(before: Sequence[Block], after: Sequence[Block]) -> tuple[list[Block]
     return [by_round[0][number] for number in both], [by_round[1][number] for number in both]
 
 
-def runs(a: Run, b: Run, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
-    """Run b against run a, for each workload and arm that both have; columns as in `arms`, `against` is "run A".
+def sides(runs_a: str, runs_b: str) -> tuple[list[Run], list[Run]]:
+    """The runs of both sides by their names, separated by commas.
 
-    Rounds of different runs are no pairs: each run's are drawn on their own, and n is the smaller number of them.
+    `previous` on side A is the newest run of the same experiment before those of B. Raises BadInput, RunNotFound,
+    RunUnreadable.
     """
-    others = {(workload, arm): blocks for workload, arm, blocks in groups(b)}
+    b = _by_names(runs_b)
+    a = [_before(b)] if runs_a.strip() == "previous" and b else _by_names(runs_a)
+    comparable(a, b)
+    return a, b
+
+
+def _by_names(names: str) -> list[Run]:
+    return [open_run(name.strip()) for name in names.split(",") if name.strip()]
+
+
+def _before(side: Side) -> Run:
+    first = min(run.path.name for run in side)
+    earlier = [path for path in recorded() if path.parent.name == side[0].path.parent.name and path.name < first]
+    if not earlier:
+        raise BadInput(f"there is no run of {side[0].experiment} before {first}; name the runs to compare with")
+    return open_run(earlier[-1])
+
+
+def runs(a: Side, b: Side, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
+    """The runs b against the runs a, for each workload and arm that all have; columns as in `arms`.
+
+    `against` is "run A". A run is one value, whatever its rounds: they share the machine's mood, and what one run has
+    in common with no other is part of the noise between runs. n: int, the runs of the smaller side; with fewer than
+    three a side there is no difference to tell. The intervals are those of `intervals.ratio`.
+    """
+    blocks = [_by_arm(side) for side in (a, b)]
     rows = [
         {"workload": workload, "arm": arm, "against": "run A", **row}
-        for workload, arm, blocks in groups(a)
-        if (workload, arm) in others
-        for row in _compared(blocks, others[workload, arm], metrics, as_pairs=False)
+        for workload, arm in _common([*a, *b])
+        for row in _compared(blocks[0][workload, arm], blocks[1][workload, arm], metrics, intervals.ratio)
     ]
     return pd.DataFrame(rows, columns=["workload", "arm", "against", "metric", *FIELDS])
 
 
-def parameters(a: Run, b: Run) -> pd.DataFrame:
-    """What the two runs were asked to do differently: parameter, a, b; empty if nothing."""
-    left, right = a.parameters, b.parameters
-    names = [name for name in {**left, **right} if left.get(name) != right.get(name) and name != "run_id"]
-    rows = [{"parameter": name, "A": left.get(name), "B": right.get(name)} for name in names]
+def _by_arm(side: Side) -> dict[tuple[str, str], list[list[Block]]]:
+    found: dict[tuple[str, str], list[list[Block]]] = {}
+    for run in side:
+        for workload, arm, blocks in groups(run):
+            found.setdefault((workload, arm), []).append(blocks)
+    return found
+
+
+def _common(every: Side) -> list[tuple[str, str]]:
+    """The workloads and arms that all of these runs have, in the order of the first."""
+    measured = [[(workload, arm) for workload, arm, _ in groups(run)] for run in every]
+    return [key for key in measured[0] if all(key in other for other in measured[1:])]
+
+
+def pooled(a: Side, b: Side) -> pd.DataFrame:
+    """The figures of `headline` of each side, all its runs pooled: side ("A", "B"), workload, arm and the figures."""
+    return pd.DataFrame(
+        [
+            {"side": name, "workload": key[0], "arm": key[1]} | figures([block for run in blocks for block in run])
+            for name, side in (("A", a), ("B", b))
+            for key, blocks in _by_arm(side).items()
+            if key in _common([*a, *b])
+        ]
+    )
+
+
+_NO_CONDITION = ("run_id", "cluster", "keep_cluster")
+
+
+def parameters(a: Side, b: Side) -> pd.DataFrame:
+    """What the runs were asked to do differently: parameter, A, B; empty if nothing.
+
+    A and B are the value of a side, or a text that lists its values if its runs differ among themselves.
+    """
+    rows = []
+    for name in dict.fromkeys(name for run in (*a, *b) for name in run.parameters):
+        values = [list(dict.fromkeys(run.parameters.get(name) for run in side)) for side in (a, b)]
+        if name not in _NO_CONDITION and len({*values[0], *values[1]}) > 1:
+            shown = [found[0] if len(found) == 1 else " or ".join(map(str, found)) for found in values]
+            rows.append({"parameter": name, "A": shown[0], "B": shown[1]})
     return pd.DataFrame([*rows, *_opened(a, b)], columns=["parameter", "A", "B"], dtype=object)
 
 
-def _opened(a: Run, b: Run) -> list[dict[str, Any]]:
+def _opened(a: Side, b: Side) -> list[dict[str, Any]]:
     """Arms with other connections although the same were asked for: in older runs each node had as many."""
-    if a.parameters.get("connections") != b.parameters.get("connections"):
+    if len({run.parameters.get("connections") for run in (*a, *b)}) > 1:
         return []
     first, second = (
-        {block.arm: sum(block.connections.values()) for block in run.blocks if isinstance(block, LoadBlock)}
-        for run in (a, b)
+        {
+            block.arm: sum(block.connections.values())
+            for run in side
+            for block in run.blocks
+            if isinstance(block, LoadBlock)
+        }
+        for side in (a, b)
     )
     return [
         {"parameter": f"connections of {arm}", "A": first[arm], "B": second[arm]}
@@ -198,15 +201,57 @@ def _opened(a: Run, b: Run) -> list[dict[str, Any]]:
     ]
 
 
-def together(frame_of: Callable[[Run], pd.DataFrame], a: Run, b: Run) -> pd.DataFrame:
-    """The same frame of both runs, told apart by the column run: "A" or "B"."""
-    return pd.concat([frame_of(a).assign(run="A"), frame_of(b).assign(run="B")], ignore_index=True)
+def mixed(a: Side, b: Side) -> list[str]:
+    """The parameters in which runs of one side differ among themselves: that side is not one thing measured often."""
+    return [
+        name
+        for name in parameters(a, b)["parameter"]
+        if name != "seed" and any(len({run.parameters.get(name) for run in side}) > 1 for side in (a, b))
+    ]
 
 
-def same_experiment(a: Run, b: Run) -> None:
-    """Refuse to lay runs of different experiments, or with nothing in common, side by side. Raises BadInput."""
-    if a.experiment != b.experiment:
-        raise BadInput(f"{a.id} and {b.id} are runs of different experiments; only runs of the same one compare")
-    measured = [{(row.workload, row.arm) for row in each(headline(run))} for run in (a, b)]
-    if not measured[0] & measured[1]:
-        raise BadInput(f"{a.id} and {b.id} have no workload and arm in common")
+def together(frame_of: Callable[[Run], pd.DataFrame], a: Side, b: Side) -> pd.DataFrame:
+    """The same frame over time of all runs, the runs of a side joined end to end, told apart by the column run: A or B.
+
+    `frame_of` gives workload, arm, round and second, as `per_second` and `resources` do.
+    """
+    frames = []
+    for name, side in (("A", a), ("B", b)):
+        ends: dict[tuple[str, str], float] = {}
+        rounds = 0
+        for run in side:
+            frame = frame_of(run)
+            begins = [ends.get(key, 0.0) for key in zip(frame["workload"], frame["arm"], strict=True)]
+            frames.append(frame.assign(second=frame["second"] + begins, round=frame["round"] + rounds, run=name))
+            for workload, arm, blocks in groups(run):
+                ends[workload, arm] = ends.get((workload, arm), 0.0) + sum(block.measured_s for block in blocks)
+            rounds += 1 + max(block.facts.round for _, _, blocks in groups(run) for block in blocks)
+    return pd.concat(frames, ignore_index=True)
+
+
+def latencies(a: Side, b: Side) -> pd.DataFrame:
+    """`frames.ecdf` of each side, all its runs pooled, told apart by the column run: "A" or "B"."""
+    found = [
+        distribution([block for run in blocks for block in run]).assign(workload=key[0], arm=key[1], run=name)
+        for name, side in (("A", a), ("B", b))
+        for key, blocks in _by_arm(side).items()
+        if any(block.right for run in blocks for block in run)
+    ]
+    return pd.concat(found, ignore_index=True)
+
+
+def comparable(a: Side, b: Side) -> None:
+    """Refuse sides that cannot be compared: empty ones, a run on both or twice, runs of different experiments, or
+    with nothing in common. Raises BadInput."""
+    every = [*a, *b]
+    if not a or not b:
+        raise BadInput("a comparison needs a run on each side: name at least one for A and one for B")
+    if twice := [run.id for place, run in enumerate(every) if run.id in {other.id for other in every[:place]}]:
+        raise BadInput(f"{twice[0]} is named twice; a run differs from itself in nothing")
+    for other in every[1:]:
+        if other.experiment != every[0].experiment:
+            raise BadInput(
+                f"{every[0].id} and {other.id} are runs of different experiments; only runs of the same one compare"
+            )
+    if not _common(every):
+        raise BadInput(f"{', '.join(run.id for run in every)} have no workload and arm in common")

@@ -1,12 +1,28 @@
-"""Limits that a distribution gives, without resampling: a share of trials, a count of coincidences, a mean."""
+"""95 % intervals of few values: a share of trials, a count of coincidences, a mean, a ratio of two figures.
+
+What was measured in rounds is judged by Student's t over one figure of each round: Student, "The probable error of a
+mean", Biometrika 6 (1908). Ratios are taken as logarithms, so that twice and half are equally far from no difference,
+and their middle is a geometric mean. Fewer than `FEWEST` values give no interval, and so no conclusion.
+docs/statistics.md tells how often these intervals hold the truth. All functions take one row of values, or an array of
+rows along the last axis.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special, stats
 
-from labkit.analysis.statistics.bootstrap import CONFIDENCE
+CONFIDENCE = 0.95
+FEWEST = (
+    3  # values, of rounds or of runs: below it t is so wide, and so sure of the shape of noise, that it says nothing
+)
+
+_UPPER = (1 + CONFIDENCE) / 2
+
+Vector = npt.NDArray[np.float64]
+Limits = tuple[Vector, Vector, Vector]
+"""Middle, low, high: one of each for every row of values; numbers where there was one row."""
 
 
 def share_at_most(found: int, trials: int) -> float:
@@ -26,14 +42,76 @@ def most_by_chance(trials: int, share: float = 1 - CONFIDENCE, surprise: float =
     return int(stats.binom.isf(surprise, trials, share))
 
 
-def mean_interval(values: npt.ArrayLike) -> tuple[float, float]:
-    """The interval of a mean, (low, high), by Student's t; (NaN, NaN) for fewer than two values.
+def mean(values: npt.ArrayLike) -> Limits:
+    """Means of figures along the last axis with their intervals; limits are NaN for fewer than `FEWEST` values.
 
-    Student, "The probable error of a mean", Biometrika 6 (1908).
+    Student's t for the logarithm of the mean, mean · exp(± t · standard error / mean), as rates and times cannot fall
+    below zero and their noise is mostly skewed: W. Q. Meeker, L. A. Escobar, "Statistical Methods for Reliability
+    Data" (1998), chapter 7, on intervals of positive quantities. NaN limits also where the mean is not above zero.
     """
     sample = np.asarray(values, dtype=np.float64)
-    if len(sample) < 2:
-        return float("nan"), float("nan")
-    # Not t.interval(): it knows no interval of values that are all the same.
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(sample) - 1) * stats.sem(sample))
-    return float(sample.mean()) - half, float(sample.mean()) + half
+    middle = _mean(sample)
+    positive = np.where(middle > 0, middle, np.nan)
+    factor = np.exp(_half(sample) / positive)
+    return middle, positive / factor, positive * factor
+
+
+def ratio_of_pairs(before: npt.ArrayLike, after: npt.ArrayLike) -> Limits:
+    """after ÷ before along the last axis, values at the same place measured in the same round.
+
+    Geometric means with their intervals: Student's t over the logarithms of the ratios, so that what both sides of a
+    round have in common cancels. NaN where a value is not above zero; limits also for fewer than `FEWEST` pairs.
+    """
+    return geometric_mean(np.exp(_logarithm(after) - _logarithm(before)))
+
+
+def geometric_mean(values: npt.ArrayLike) -> Limits:
+    """Geometric means along the last axis with their intervals: Student's t over the logarithms.
+
+    NaN where a value is not above zero; limits also for fewer than `FEWEST` values.
+    """
+    logarithms = _logarithm(values)
+    middle, half = _mean(logarithms), _half(logarithms)
+    return np.exp(middle), np.exp(middle - half), np.exp(middle + half)
+
+
+def ratio(before: npt.ArrayLike, after: npt.ArrayLike) -> Limits:
+    """after ÷ before along the last axis, the two sides measured apart, each of any number of values.
+
+    The ratio of geometric means with its interval, by the t test that lets the sides differ in their scatter: B. L.
+    Welch, "The generalization of 'Student's' problem when several different population variances are involved",
+    Biometrika 34 (1947). NaN where a value is not above zero; limits also for fewer than `FEWEST` values of a side.
+    """
+    a, b = _logarithm(before), _logarithm(after)
+    middle = np.asarray(b.mean(axis=-1) - a.mean(axis=-1))
+    if min(a.shape[-1], b.shape[-1]) < FEWEST:
+        return np.exp(middle), np.full_like(middle, np.nan), np.full_like(middle, np.nan)
+    squared = [_squared_error(side) for side in (a, b)]
+    parts = sum(error**2 / (side.shape[-1] - 1) for error, side in zip(squared, (a, b), strict=True))
+    error = squared[0] + squared[1]
+    # Sides without any scatter have no degrees of freedom to tell, and need none.
+    freedom = np.divide(error**2, parts, out=np.ones_like(error), where=error > 0)
+    half = special.stdtrit(freedom, _UPPER) * np.sqrt(error)
+    return np.exp(middle), np.exp(middle - half), np.exp(middle + half)
+
+
+def _logarithm(values: npt.ArrayLike) -> Vector:
+    known = np.asarray(values, dtype=np.float64)
+    return np.log(np.where(known > 0, known, np.nan))
+
+
+def _mean(sample: Vector) -> Vector:
+    return np.asarray(sample.mean(axis=-1)) if sample.shape[-1] else np.full(sample.shape[:-1], np.nan)
+
+
+def _squared_error(sample: Vector) -> Vector:
+    """The squared standard error of means along the last axis."""
+    return np.asarray(sample.var(axis=-1, ddof=1) / sample.shape[-1])
+
+
+def _half(sample: Vector) -> Vector:
+    """Half of the width of Student's interval of means along the last axis; NaN for fewer than `FEWEST` values."""
+    n = sample.shape[-1]
+    if n < FEWEST:
+        return np.full(sample.shape[:-1], np.nan)
+    return np.asarray(special.stdtrit(n - 1, _UPPER) * np.sqrt(_squared_error(sample)))

@@ -19,11 +19,14 @@ from labkit.analysis.plots.style import (
     logarithmic,
 )
 from labkit.analysis.statistics import usl
-from labkit.analysis.words import SMALL_PT, arm_words
+from labkit.analysis.words import SMALL_PT, arm_words, number
 
 
 def sweep(levels: pd.DataFrame, laws: dict[str, usl.Fit] | None = None) -> Sheet:
-    """Throughput and p99 latency against the number of users, the arms together; `laws` are drawn as lines."""
+    """Throughput and p99 latency against the number of users, the arms together.
+
+    `laws` are drawn as lines, dotted where they do not fit, with a star at a knee if one is shown.
+    """
     with drawing():
         sheet = Sheet(figsize=(WIDTH_IN, 5.6), layout="constrained")
         above, below = sheet.subplots(2, 1, sharex=True)
@@ -49,11 +52,11 @@ def sweep(levels: pd.DataFrame, laws: dict[str, usl.Fit] | None = None) -> Sheet
 
 def _law(ax: Axes, law: usl.Fit, most: float, colour: str) -> None:
     at = np.geomspace(1, most, 200)
-    ax.plot(at, law.throughput(at), color=colour, linewidth=1.2)
+    ax.plot(at, law.throughput(at), color=colour, linewidth=1.2, linestyle="-" if law.fits else ":")
     if 1 <= law.knee <= most:
         peak = float(law.throughput([law.knee])[0])
         ax.plot(law.knee, peak, "*", color=colour, markersize=13, markeredgecolor=BLACK, zorder=4)
-        words = f"knee, {law.knee:,.0f} users"
+        words = f"knee, {number(law.knee)} users"
         ax.annotate(
             words, (law.knee, peak), (0, 9), textcoords="offset points", ha="center", color=colour, fontsize=SMALL_PT
         )
@@ -70,21 +73,19 @@ def nodes(found: usl.Nodes) -> Sheet:
         beyond = found.nodes >= many
         ax.plot(found.nodes[inside], found.throughput[inside], color=BLUE)
         ax.plot(found.nodes[beyond], found.throughput[beyond], color=BLUE, linestyle="--", label="extrapolation")
-        if not np.isnan(found.low).any():
-            ax.fill_between(
-                found.nodes[beyond],
-                found.low[beyond],
-                found.high[beyond],
-                color=BLUE,
-                alpha=0.15,
-                linewidth=0,
-                label="95 % interval of it",
-            )
+        ax.fill_between(
+            found.nodes[beyond],
+            found.low[beyond],
+            found.high[beyond],
+            color=BLUE,
+            alpha=0.15,
+            linewidth=0,
+            label="95 % interval of it",
+        )
         ax.plot(found.nodes, found.throughput[0] * found.nodes, color=GREY, linewidth=1, linestyle=":", label="linear")
         ax.plot([few, many], found.throughput[[few - 1, many - 1]], "o", color=BLUE, markersize=7, label="measured")
         ax.axvspan(many, found.nodes[-1], color="#f4f4f4", zorder=0)
-        top = np.nanmax([found.throughput.max() * 1.6, found.high[-1] * 1.1 if not np.isnan(found.high[-1]) else 0])
-        ax.set_ylim(0, top)
+        ax.set_ylim(0, max(found.throughput.max() * 1.6, found.high[-1] * 1.1))
         ax.text(0.99, 0.03, "not measured", transform=ax.transAxes, ha="right", color=GREY, style="italic")
         ax.set_xlabel("nodes that serve reads")
         ax.set_ylabel("highest requests/s")

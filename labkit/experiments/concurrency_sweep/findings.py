@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,17 @@ from labkit.analysis.report import tables
 from labkit.analysis.report.sentences import generator_busy, limit
 from labkit.analysis.statistics import compare, usl
 from labkit.analysis.statistics.bottleneck import bottleneck
-from labkit.analysis.words import Sentences, Words, arm_words, not_valid, number, percent
+from labkit.analysis.words import (
+    UNKNOWN,
+    Sentences,
+    Words,
+    arm_in_prose,
+    arm_words,
+    count,
+    not_valid,
+    number,
+    percent,
+)
 from labkit.checkers.comparisons import NODES
 from labkit.run.schema import LoadBlock
 from labkit.run.store import Run
@@ -39,43 +48,43 @@ def table(run: Run) -> pd.DataFrame:
 
 
 def scalability_table(run: Run) -> pd.DataFrame:
-    """The parameters of the Universal Scalability Law, with 95 % intervals."""
+    """What was measured at best, and the Universal Scalability Law with 95 % intervals, where it fits."""
     rows = {}
     for row in each(scalability(run)):
-        rows[arm_words(row.arm)] = {
+        law = {
             "λ, requests/s of a lone user": f"{row.lam:,.0f} ({row.lam_low:,.0f} … {row.lam_high:,.0f})",
-            "σ, contention": f"{row.sigma:.4f} ({row.sigma_low:.4f} … {row.sigma_high:.4f})",
-            "κ, coherency": f"{row.kappa:.2e} ({row.kappa_low:.2e} … {row.kappa_high:.2e})",
+            "σ, contention": _shown(row.sigma, row.sigma_low, row.sigma_high, ".4f"),
+            "κ, coherency": _shown(row.kappa, row.kappa_low, row.kappa_high, ".1e"),
             "knee, users": "none" if row.knee > row.most_users else number(row.knee),
-            "highest requests/s": number(row.peak_per_s),
-            "variance explained": percent(row.r_squared, signed=False),
+            "highest requests/s by the law": number(row.peak_per_s),
         }
+        rows[arm_words(row.arm)] = {
+            "highest requests/s measured": f"{number(row.highest_per_s)} at {count(row.highest_at, 'user')}",
+            "the law misses most": f"by {percent(row.missed)} at {count(row.missed_at, 'user')}",
+            "the law fits": "yes" if row.fits else "no",
+        } | (law if row.fits else dict.fromkeys(law, UNKNOWN))
     return Words(rows)
 
 
-WELL_FITTED = 0.8  # share of the variance
+def _shown(value: float, low: float, high: float, digits: str) -> str:
+    """A cost with its interval; one that may be none says only how large it is at most."""
+    return f"at most {high:{digits}}" if low <= 0 else f"{value:{digits}} ({low:{digits}} … {high:{digits}})"
 
 
 def verdicts(run: Run) -> Sentences:
     """How each arm scales with users, where its knee is, and what more nodes would give."""
     found = Sentences(frames.disturbances(run))
     for row in each(scalability(run)):
-        found.append(
-            f"{arm_words(row.arm)}: {row.lam:,.0f} requests/s for a lone user, contention σ {100 * row.sigma:.1f} % "
-            f"(95 % interval {100 * row.sigma_low:.1f} … {100 * row.sigma_high:.1f} %), coherency κ {row.kappa:.2g} "
-            f"({row.kappa_low:.2g} … {row.kappa_high:.2g}); the law explains {percent(row.r_squared, signed=False)} "
-            "of the variance."
-        )
-        if row.r_squared < WELL_FITTED:
-            found.append(f"The law does not describe {arm_words(row.arm)} well here, so its parameters say little.")
-        found.append(_knee(row))
+        found += [_best(row), _of_law(row)]
     more = more_nodes(run, run.parameter("up_to_nodes", int))
-    if more is not None:
+    if isinstance(more, str):
+        found.append(f"What more nodes would give is not extrapolated: {more}.")
+    else:
         at = len(more.nodes) - 1
-        interval = "" if math.isnan(more.low[at]) else f" (95 % interval {more.low[at]:,.0f} … {more.high[at]:,.0f})"
         found.append(
             f"Extrapolated, not measured: {more.nodes[at]:.0f} nodes would give {number(float(more.throughput[at]))} "
-            f"requests/s{interval}, {more.throughput[at] / more.throughput[0]:.2f} times one node, "
+            f"requests/s at most (95 % interval {more.low[at]:,.0f} … {more.high[at]:,.0f}), "
+            f"{more.throughput[at] / more.throughput[0]:.2f} times one node, "
             "if every further node shares as much with the others as these do."
         )
     most = max(round(block.vus or 0) for block in run.blocks_of(LoadBlock))
@@ -91,9 +100,46 @@ def _knee(row: Any) -> str:
     return f"{arm_words(row.arm)}: no knee within {row.most_users:,} users; more users only wait longer."
 
 
+_MOST_NAMED = 4
+
+
+def _best(row: Any) -> str:
+    """What was measured at best, and whether the law knows a number of users beyond which throughput falls."""
+    rate = f"{number(row.highest_per_s)} requests/s at {count(row.highest_at, 'user')}"
+    measured = f"{arm_words(row.arm)}: highest measured {rate}"
+    if not row.fits:
+        return f"{measured}; the scalability law does not fit, so no knee is told."
+    if row.knee <= row.most_users:
+        peak = f"peaks at {count(round(row.knee), 'user')} with {number(row.peak_per_s)} and falls beyond"
+        return f"{measured}; by the fitted law throughput {peak}."
+    return f"{measured}; no knee is shown within {count(row.most_users, 'user')}."
+
+
+def _of_law(row: Any) -> str:
+    """The law's parameters where it fits, and why not where it does not."""
+    if not row.determined:
+        return f"{arm_words(row.arm)}: what was measured does not determine the law's three parameters."
+    if not row.fits:
+        return (
+            f"{arm_words(row.arm)}: the law misses what was measured at {count(row.missed_at, 'user')} by "
+            f"{percent(row.missed)}, more than {usl.FAR:.0%} and than the rounds' scatter explains "
+            f"(±{percent(row.scatter, signed=False)}, but no more than {usl.TOO_FAR:.0%})."
+        )
+    sigma, kappa = (
+        _shown(100 * row.sigma, 100 * row.sigma_low, 100 * row.sigma_high, ".1f"),
+        _shown(row.kappa, row.kappa_low, row.kappa_high, ".1e"),
+    )
+    return (
+        f"{arm_words(row.arm)}, by the fitted law: {row.lam:,.0f} requests/s for a lone user (95 % interval "
+        f"{row.lam_low:,.0f} … {row.lam_high:,.0f}); contention σ, in %: {sigma}; coherency κ: {kappa}. It misses "
+        f"nothing that was measured by more than {percent(abs(row.missed), signed=False)}."
+    )
+
+
 def lead(run: Run) -> Sentences:
-    """Where each arm has its knee."""
-    return Sentences([*frames.disturbances(run), *(_knee(row) for row in each(scalability(run)))])
+    """What was measured at best on each arm, and what spoils the run."""
+    best = (_best(row) for row in each(scalability(run)))
+    return Sentences([*frames.disturbances(run), *best])
 
 
 def levels(run: Run) -> pd.DataFrame:
@@ -115,41 +161,60 @@ def laws(run: Run) -> dict[str, usl.Fit]:
 
 
 def scalability(run: Run) -> pd.DataFrame:
-    """One row per arm: the parameters of its law.
+    """One row per arm: what was measured at best, and the parameters of its law.
 
-    arm: str. lam, sigma, kappa: float, each with _low and _high, 95 %. knee: float, users beyond which throughput
-    falls, infinite if it never does. most_users: int, measured. half: float, users at which each gets half of what a
-    lone one gets. peak_per_s: float, the largest throughput that the law gives within the measured numbers of users.
-    r_squared: float.
+    arm: str. highest_per_s: float, the largest throughput of a number of users, all its rounds pooled; highest_at: int,
+    that number; most_users: int, the largest number. determined, fits: bool, see `usl.Fit`. missed: float, by how much
+    the law misses most, a share, at missed_at: int users; scatter: float, what the rounds' scatter explains of it. lam,
+    sigma, kappa: float, each with _low and _high, 95 %. knee: float, users beyond which throughput falls, infinite if
+    none is shown. half: float, users at which each gets half of what a lone one gets. peak_per_s: float, the largest
+    throughput that the law gives within the measured numbers of users.
     """
-    every = blocks(run)
+    every = levels(run)
     rows = []
     for arm, law in laws(run).items():
-        most = int(every.loc[every["arm"] == arm, "vus"].max())
-        row: dict[str, object] = {"arm": arm}
+        mine = every[every["arm"] == arm].set_index("vus")["requests_per_s"]
+        users = mine.index.to_numpy(dtype=np.int64)
+        row: dict[str, object] = {
+            "arm": arm,
+            "highest_per_s": float(mine.max()),
+            "highest_at": int(users[mine.argmax()]),
+        }
+        row |= {"most_users": int(users.max()), "determined": law.determined, "fits": law.fits}
+        row |= {"scatter": law.scatter}
+        row |= {"missed": law.missed[law.worst], "missed_at": round(law.worst)}
         for name in usl.PARAMETERS:
             low, high = law.intervals[name]
             row |= {name: getattr(law, name), f"{name}_low": low, f"{name}_high": high}
-        within = np.arange(1, most + 1)
-        row |= {"knee": law.knee, "half": law.half, "peak_per_s": float(law.throughput(within).max())}
-        rows.append(row | {"r_squared": law.r_squared, "most_users": most})
+        peak = float(law.throughput(np.arange(1, users.max() + 1)).max())
+        rows.append(row | {"knee": law.knee, "half": law.half, "peak_per_s": peak})
     return pd.DataFrame(rows)
 
 
-def more_nodes(run: Run, up_to: int) -> usl.Nodes | None:
+def more_nodes(run: Run, up_to: int) -> usl.Nodes | str:
     """What more nodes would give, from the best levels of the first two arms that differ in their nodes alone.
 
-    None if there are no such arms, or they have as many nodes.
+    The reason, as text, where nothing is extrapolated: there are no such arms, or the law does not fit.
     """
-    every = blocks(run)
     pairs = [pair for pair in compare.comparisons(run) if [what.split(":")[0] for what in pair.differs] == [NODES]]
-    best: dict[int, list[float]] = {}
-    for arm in (pairs[0].against, pairs[0].arm) if pairs else ():
-        mine = every[every["arm"] == arm]
-        mean = mine.groupby("vus")["requests_per_s"].mean()
-        rates = mine.loc[mine["vus"] == mean.idxmax(), "requests_per_s"]
-        best[int(mine["nodes"].iloc[0])] = rates.tolist()
+    if not pairs:
+        return "no two arms differ in the number of their nodes alone"
+    fitted, best = laws(run), {}
+    for arm in (pairs[0].against, pairs[0].arm):
+        if not fitted[arm].fits:
+            return f"the law does not even fit the users of {arm_in_prose(arm)}"
+        nodes, rates = _best_rates(run, arm)
+        best[nodes] = rates
     if len(best) < 2:
-        return None
+        return "all arms have the same number of nodes"
     few, many = min(best), max(best)
-    return usl.more_nodes(few, best[few], many, best[many], up_to)
+    both = best[few].index.intersection(best[many].index)
+    return usl.more_nodes(few, best[few][both].tolist(), many, best[many][both].tolist(), up_to)
+
+
+def _best_rates(run: Run, arm: str) -> tuple[int, pd.Series[float]]:
+    """How many nodes served an arm, and its requests/s by round at the number of users where they were most."""
+    every = blocks(run)
+    mine = every[every["arm"] == arm]
+    mean = mine.groupby("vus")["requests_per_s"].mean()
+    return int(mine["nodes"].iloc[0]), mine[mine["vus"] == mean.idxmax()].set_index("round")["requests_per_s"]

@@ -17,6 +17,8 @@ from labkit.run.store import Run
 def ratios(frame: pd.DataFrame, ax: Axes) -> Axes:
     """Throughput as a multiple of the primary alone, one bar per arm, its whisker the 95 % interval.
 
+    No bar where fewer than three rounds give no interval.
+
     `frame`: rows of `speedup` of one workload.
     """
     for place, row in enumerate(each(frame)):
@@ -25,10 +27,10 @@ def ratios(frame: pd.DataFrame, ax: Axes) -> Axes:
         if not np.isnan(row.low):
             ax.errorbar(place, row.ratio, [[row.ratio - row.low], [row.high - row.ratio]], color=BLACK, capsize=5)
             reach = max(reach, row.high)
-        label = f"{row.ratio:.2f} ×\n{row.requests_per_s:,.0f}/s"
-        ax.annotate(
-            label, (place, reach), (0, 3), textcoords="offset points", ha="center", va="bottom", fontsize=SMALL_PT
-        )
+        known = not np.isnan(row.ratio)
+        label = f"{row.ratio:.2f} ×\n" * known + f"{row.requests_per_s:,.0f}/s"
+        at = (place, reach if known else 0.0)
+        ax.annotate(label, at, (0, 3), textcoords="offset points", ha="center", va="bottom", fontsize=SMALL_PT)
     ax.set_xticks(
         range(len(frame)), [words(row.arm, row.nodes).replace(" ", "\n", 1) for row in each(frame)], fontsize=SMALL_PT
     )

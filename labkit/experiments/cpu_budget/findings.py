@@ -10,11 +10,11 @@ import pandas as pd
 from labkit import names
 from labkit.analysis import frames
 from labkit.analysis.frames.rows import each
-from labkit.analysis.report.sentences import limit
+from labkit.analysis.report.sentences import limit, no_interval
 from labkit.analysis.report.tables import original_differences
 from labkit.analysis.statistics import compare
 from labkit.analysis.statistics.bottleneck import bottleneck
-from labkit.analysis.words import UNKNOWN, Sentences, not_valid, number, percent
+from labkit.analysis.words import UNKNOWN, Sentences, count, not_valid, number, percent
 from labkit.run.schema import LoadBlock
 from labkit.run.store import Run
 
@@ -29,8 +29,9 @@ def speedup(run: Run) -> pd.DataFrame:
     """One row per workload with its budget and arm, the arms with few nodes first.
 
     workload, arm: str. node_cpus: float, CPUs a node may use, NaN if shared. nodes: int, that serve reads.
-    requests_per_s: float. ratio, low, high: float, requests/s as a multiple of the primary alone with its 95 %
-    interval (paired rounds, see `compare.arms`); 1 without an interval for the primary itself. rounds: int.
+    requests_per_s: float, all rounds pooled. ratio, low, high: float, requests/s as a multiple of the primary alone in
+    the same round, the mean of the rounds with its 95 % interval (see `compare.arms`); NaN for fewer than three
+    rounds, and 1 without an interval for the primary itself. rounds: int.
     """
     facts = {(block.workload, block.arm): block for block in run.blocks_of(LoadBlock)}
     compared = {(row.workload, row.arm): row for row in each(compare.arms(run, ["requests_per_s"]))}
@@ -67,7 +68,7 @@ def table(run: Run) -> pd.DataFrame:
         (row.workload, words(row.arm, row.nodes)): {
             "nodes": str(row.nodes),
             "requests/s": number(row.requests_per_s),
-            "× primary alone": f"{row.ratio:.2f}",
+            "× primary alone": UNKNOWN if np.isnan(row.ratio) else f"{row.ratio:.2f}",
             "95 % interval": UNKNOWN if np.isnan(row.low) else f"{row.low:.2f} … {row.high:.2f}",
         }
         for row in each(speedup(run))
@@ -99,10 +100,11 @@ def verdicts(run: Run) -> Sentences:
 
 def _answered(row: Any) -> str:
     """A row of `speedup` as a sentence."""
-    who = f"{row.workload}: {words(row.arm, row.nodes)} answered {row.ratio:.2f} times what the primary alone did"
-    if row.rounds < 2:
-        return f"{who}, in one round; one round gives no interval, so nothing can be concluded."
-    limits = f"95 % interval {row.low:.2f} … {row.high:.2f}, {row.rounds} rounds"
+    who = f"{row.workload}: {words(row.arm, row.nodes)}"
+    if np.isnan(row.low):
+        return f"{who} against the primary alone: {no_interval(row.rounds)}."
+    who += f" answered {row.ratio:.2f} times what the primary alone did"
+    limits = f"95 % interval {row.low:.2f} … {row.high:.2f}, {count(row.rounds, 'round')}"
     meaning = "no difference could be shown" if row.low <= 1 <= row.high else "more" if row.low > 1 else "less"
     return f"{who} ({limits}): {meaning}."
 
@@ -110,7 +112,7 @@ def _answered(row: Any) -> str:
 def _original(run: Run) -> list[str]:
     """What this run says about the original report, if it measured several replicas with CPU shared."""
     frame = speedup(run)
-    shared = frame[frame["node_cpus"].isna() & (frame["nodes"] > 1) & (frame["rounds"] > 1)]
+    shared = frame[frame["node_cpus"].isna() & (frame["nodes"] > 1) & frame["low"].notna()]
     saw = " and ".join(percent(value) for value in original_rates(run))
     if not len(shared) or not saw:
         return []

@@ -13,6 +13,7 @@ from labkit.analysis.frames.trials import trials
 from labkit.analysis.statistics.intervals import share_at_most
 from labkit.analysis.words import Sentences, Words, number, percent
 from labkit.names import APPEND_ROWS
+from labkit.percentiles import percentile
 from labkit.replication import Replication
 from labkit.run.store import Run
 
@@ -42,8 +43,8 @@ def cells(run: Run) -> pd.DataFrame:
                 "lost_max": int(group["lost"].max()),
                 "bound": share_at_most(len(losing), len(group) - unknown),
                 "unknown": unknown,
-                "rto_p50_ms": float(rto.quantile(0.5)) if len(rto) else np.nan,
-                "rto_p99_ms": float(rto.quantile(0.99)) if len(rto) >= _TAIL else np.nan,
+                "rto_p50_ms": percentile(rto, 50),
+                "rto_p99_ms": percentile(rto, 99) if len(rto) >= _TAIL else np.nan,
                 "rto_max_ms": float(rto.max()) if len(rto) else np.nan,
                 "commit_p50_ms": float(group["commit_p50_ms"].median()),
                 "rate_per_s": float(group["rate_per_s"].median()),
@@ -127,7 +128,7 @@ def _outages(run: Run, fault: str) -> list[str]:
     for group, who in ((of_fault[waits], "waited for a replica"), (of_fault[~waits], "waited for none")):
         rto = group["rto_ms"].to_numpy(dtype=float)
         if len(rto):
-            tail = f"p99 {number(float(np.percentile(rto, 99)))} ms, " if len(rto) >= _TAIL else ""
+            tail = f"p99 {number(percentile(rto, 99))} ms, " if len(rto) >= _TAIL else ""
             found.append(
                 f"RTO over {len(rto)} trials of {fault} in which commits {who}: "
                 f"p50 {number(float(np.median(rto)))} ms, {tail}longest {number(float(rto.max()))} ms."

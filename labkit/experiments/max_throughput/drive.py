@@ -6,16 +6,16 @@ import math
 from concurrent.futures import Executor
 from typing import Any
 
-import numpy as np
-
 from labkit.checkers import offered
 from labkit.experiments.max_throughput.parameters import MaxThroughput
 from labkit.experiments.stage import on_cluster, reading, recorded
 from labkit.lab.load.arrivals import Open
 from labkit.lab.load.blocks import latencies_ms
 from labkit.lab.workloads import workload
+from labkit.percentiles import percentile
 from labkit.run.schema import DROPPED, Cell, LoadBlock
 from labkit.run.store import Run
+from labkit.units import number
 
 
 def max_throughput(parameters: MaxThroughput, executor: Executor | None = None) -> Run:
@@ -55,9 +55,10 @@ def _why_not(run: Run, block: LoadBlock, limit_ms: float) -> list[str]:
     latency, asked_per_s = latencies_ms(run, block), block.offered_per_s
     assert asked_per_s is not None
     reasons = []
-    p99 = float(np.percentile(latency, 99)) if len(latency) else math.inf
-    if p99 > limit_ms:
-        reasons.append(f"p99 {p99:.3g} ms")
+    if not len(latency):
+        reasons.append("no right answer")
+    elif (p99 := percentile(latency, 99)) > limit_ms:
+        reasons.append(f"p99 {number(p99)} ms")
     if block.dropped:
         reasons.append(f"{block.dropped} dropped")
     failed = sum(count for state, count in block.sqlstates.items() if state != DROPPED)

@@ -7,6 +7,7 @@ import pandas as pd
 
 from labkit.analysis.frames.rows import each
 from labkit.analysis.plots.style import BLACK, BLUE, ORANGE, PLAIN, VERMILLION, WIDTH_IN, Sheet, drawing, logarithmic
+from labkit.percentiles import percentile
 
 
 def moments(sides: dict[str, pd.DataFrame], stall: tuple[float, float] | None = None) -> Sheet:
@@ -40,7 +41,7 @@ def self_comparisons(frame: pd.DataFrame) -> Sheet:
             ax.plot(middle, place, "D" if row.differs else ".", color=colour, markersize=5)
         # One wild interval would squeeze all others: it leaves the panel instead.
         ends = np.abs(frame[["relative_low", "relative_high"]].to_numpy()).max(axis=1)
-        reach = 150 * float(np.percentile(ends, 90))
+        reach = 150 * percentile(ends, 90)
         ax.set_xlim(-reach, reach)
         ax.axvline(0, color=BLACK, linewidth=0.8)
         ax.set_xlabel("difference of the server from itself, % of its requests/s (bar: 95 % interval)")

@@ -13,8 +13,10 @@ from labkit.analysis.frames.rows import each
 from labkit.analysis.report import tables
 from labkit.analysis.statistics import compare
 from labkit.analysis.statistics.intervals import most_by_chance
-from labkit.analysis.words import Sentences, not_valid, number, percent
+from labkit.analysis.words import Sentences, count, not_valid, number, percent
 from labkit.checkers.comparisons import CLOSED, OPEN, SELF
+from labkit.percentiles import percentile
+from labkit.percentiles import percentiles as of_values
 from labkit.run.schema.events import Stall
 from labkit.run.store import Run
 
@@ -32,6 +34,27 @@ def table(run: Run) -> pd.DataFrame:
             **tables.figures(found, "requests_per_s", "p50_ms", "p99_ms", "max_ms", "service_p99_ms", "errors"),
         }
     ).set_index("arm")
+
+
+WARM_AFTER_S = 1.0
+"""How long the cold start is told apart from what follows it."""
+
+
+def cold_table(run: Run) -> pd.DataFrame:
+    """The first second after the restart beside the rest of that block: latencies, and what share of them was slow."""
+    parts = list(_block(run, COLD).rows())
+    latency = np.concatenate([rows.right("latency") for rows in parts])
+    asked_s = np.concatenate([rows.asked_s[rows.ok] for rows in parts])
+    rows = {}
+    for name, mine in (
+        (f"first {WARM_AFTER_S:g} s", latency[asked_s < WARM_AFTER_S]),
+        ("after it", latency[asked_s >= WARM_AFTER_S]),
+    ):
+        p50, p99, slowest = of_values(mine, 50, 99, 100).tolist()
+        rows[name] = {"requests": number(len(mine))} | {
+            label: number(value) for label, value in (("p50, ms", p50), ("p99, ms", p99), ("max, ms", slowest))
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def averaged_table(run: Run) -> pd.DataFrame:
@@ -84,9 +107,17 @@ def verdicts(run: Run) -> Sentences:
         f"({percent(wrong / len(same), signed=False)}); 5 % are expected, "
         f"and up to {most_by_chance(len(same))} of {len(same)} are no surprise."
     )
-    width = float((same["relative_high"] - same["relative_low"]).median())
-    found.append(f"Half of the intervals were wider than {percent(width, signed=False)}: less than that is noise here.")
+    found.append(noise(same))
     return Sentences([*found, *not_valid(frames.validity_problems(run))])
+
+
+def noise(same: pd.DataFrame) -> str:
+    """How small a difference cannot be seen, from comparisons of equals: half of the width of their intervals."""
+    half = float((same["relative_high"] - same["relative_low"]).median()) / 2
+    return (
+        f"Half of the intervals reached further than ±{percent(half, signed=False)} from their middle: with "
+        f"{count(int(same['n'].iloc[0]), 'pair')} a comparison, a difference of less than that is not seen here."
+    )
 
 
 def lead(run: Run) -> Sentences:
@@ -129,7 +160,7 @@ def averaged(run: Run, arm: str) -> pd.DataFrame:
     (pooled_ms,) = percentiles([block], {"latency": [99]})["latency"]
     for width_s in (0.1, 0.25, 0.5, 1.0):
         spans = (span.right("latency") for _, span in block.spans(width_s) if span.ok.any())
-        averaged_ms = float(np.mean([np.percentile(latency, 99) for latency in spans]))
+        averaged_ms = float(np.mean([percentile(latency, 99) for latency in spans]))
         rows.append({"span_s": width_s, "averaged_ms": averaged_ms, "pooled_ms": pooled_ms})
     return pd.DataFrame(rows)
 
@@ -147,14 +178,16 @@ def stall(run: Run) -> tuple[float, float] | None:
 def self_comparisons(run: Run, metric: str = "requests_per_s") -> pd.DataFrame:
     """One row per comparison of the server with itself: the difference and its 95 % interval, by `compare.paired`.
 
+    The difference is the mean (geometric) of the pairs' ratios, less one.
+
     comparison: int. relative, relative_low, relative_high: float, shares. n: int, pairs. differs: bool, the interval
     leaves zero out, which is wrong: there is no difference.
     """
     sides = {arm: blocks for _, arm, blocks in groups(run) if arm in SELF}
     size = run.parameter("pairs", int)
-    count = min(len(blocks) for blocks in sides.values()) // size if len(sides) == 2 else 0
+    comparisons = min(len(blocks) for blocks in sides.values()) // size if len(sides) == 2 else 0
     rows = []
-    for i in range(count):
+    for i in range(comparisons):
         before, after = (blocks[i * size : (i + 1) * size] for blocks in sides.values())
         (row,) = compare.paired(before, after, [metric])
         rows.append({"comparison": i, **row, "differs": not row["relative_low"] <= 0 <= row["relative_high"]})

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
 from labkit.analysis.frames.rows import each
-from labkit.analysis.statistics import compare
-from labkit.analysis.statistics.intervals import mean_interval
-from labkit.analysis.words import Sentences, Words, number, span
+from labkit.analysis.report.sentences import no_interval
+from labkit.analysis.statistics import compare, intervals
+from labkit.analysis.words import Sentences, Words, count, number, span
 from labkit.errors import RunUnreadable
 from labkit.names import APPEND_ROWS
 from labkit.replication import ASYNC, Level
@@ -49,7 +51,8 @@ def rounds(run: Run) -> pd.DataFrame:
 
 
 def costs(run: Run) -> pd.DataFrame:
-    """One row per mode and level: means over rounds with their 95 % intervals (low, high; NaN with one round).
+    """One row per mode and level: means over rounds with their 95 % intervals (low, high; NaN for fewer than
+    three rounds).
 
     label: str, mode/level.
     commit_p99_ms is the median of the rounds' p99s: one slow moment must not stand for all of them.
@@ -59,8 +62,8 @@ def costs(run: Run) -> pd.DataFrame:
         row = {"label": label, "mode": mode, "level": level, "rounds": len(group)}
         row |= {"commit_p99_ms": float(group["commit_p99_ms"].median())}
         for name in ("commit_p50_ms", "rate_per_s"):
-            low, high = mean_interval(group[name].to_numpy(dtype=float))
-            row |= {name: float(group[name].mean()), f"{name}_low": low, f"{name}_high": high}
+            middle, low, high = map(float, intervals.mean(group[name]))
+            row |= {name: middle, f"{name}_low": low, f"{name}_high": high}
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -70,16 +73,17 @@ def steps(run: Run) -> pd.DataFrame:
 
     From async/off to async/local, from there to each mode's first level, and from level to level: one thing changes in
     each step, as where no replica is waited for the levels that name one mean `local`. Geometric mean over paired
-    rounds, with its interval (Student's t on logarithms; NaN with one round).
+    rounds, with its interval; all NaN for fewer than three rounds. See `labkit.analysis.statistics.intervals`.
     """
+    return _ratios(run, [(step.against, step.arm) for step in compare.comparisons(run)])
+
+
+def _ratios(run: Run, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
     wide = rounds(run).pivot_table(index="round", columns="label", values="commit_p50_ms", sort=False).dropna()
     rows = []
-    for step in compare.comparisons(run):
-        before, after = step.against, step.arm
-        logs = np.log(wide[after].to_numpy(dtype=float) / wide[before].to_numpy(dtype=float))
-        low, high = mean_interval(logs)
-        ends = {"ratio": logs.mean(), "low": low, "high": high}
-        rows.append({"before": before, "after": after} | {name: float(np.exp(value)) for name, value in ends.items()})
+    for before, after in pairs:
+        ratio, low, high = map(float, intervals.ratio_of_pairs(wide[before], wide[after]))
+        rows.append({"before": before, "after": after, "ratio": ratio if low > 0 else np.nan, "low": low, "high": high})
     return pd.DataFrame(rows, columns=["before", "after", "ratio", "low", "high"])
 
 
@@ -98,7 +102,7 @@ def step_table(run: Run) -> pd.DataFrame:
 
 def _slower(low: float, high: float) -> str:
     if np.isnan(low):
-        return "one round cannot tell"
+        return "too few rounds to tell"
     return "yes" if low > 1 else "no, faster" if high < 1 else "cannot be told apart"
 
 
@@ -164,11 +168,11 @@ def headline(run: Run) -> pd.DataFrame:
 def verdicts(run: Run) -> Sentences:
     """What the run shows, in sentences."""
     found = lead(run)
-    every = [row for row in each(steps(run)) if not np.isnan(row.low)]  # one round cannot tell
+    every = [row for row in each(steps(run)) if not np.isnan(row.low)]  # too few rounds cannot tell
     slower = [row for row in every if row.low > 1]
     if every:
         said = "; ".join(f"{row.before} → {row.after} × {number(row.ratio)}" for row in slower) or "none"
-        found.append(f"Steps that cost latency, in {rounds(run)['round'].nunique()} paired rounds: {said}.")
+        found.append(f"Steps that cost latency, in {count(rounds(run)['round'].nunique(), 'paired round')}: {said}.")
     if same := [row for row in every if row.low <= 1 <= row.high]:
         said = "; ".join(f"{row.before} → {row.after}" for row in same)
         found.append(f"Steps that cannot be told apart (the 95 % interval of their ratio holds 1): {said}.")
@@ -193,19 +197,24 @@ def lead(run: Run) -> Sentences:
     """What waiting costs, beside a commit that is on the primary's disk only."""
     every = sorted(each(costs(run)), key=_latency)
     low, high = every[0], every[-1]
+    if np.isnan(low.commit_p50_ms_low):
+        return Sentences([f"What a commit costs at each level: {no_interval(low.rounds)}."])
     found = Sentences(
         [
             f"A commit takes from {number(low.commit_p50_ms)} ms ({low.label}) to {number(high.commit_p50_ms)} ms "
-            f"({high.label}): means of the medians of {low.rounds} rounds."
+            f"({high.label}): means of the medians of {count(low.rounds, 'round')}."
         ]
     )
-    waiting = [row for row in every if row.mode != ASYNC]
-    alone = [row for row in every if (row.mode, row.level) == (ASYNC, "local")]
+    waiting = [row.label for row in every if row.mode != ASYNC]
+    alone = [row.label for row in every if (row.mode, row.level) == (ASYNC, "local")]
     if waiting and alone:
-        first, last = (number(row.commit_p50_ms / alone[0].commit_p50_ms) for row in (waiting[0], waiting[-1]))
+        ends = dict.fromkeys((waiting[0], waiting[-1]))
+        said = [
+            f"{number(row.ratio)} times ({row.after}; 95 % interval {span(row.low, row.high)})"
+            for row in each(_ratios(run, [(alone[0], label) for label in ends]))
+        ]
         found.append(
-            f"Waiting for a replica makes it {first} ({waiting[0].label}) to {last} ({waiting[-1].label}) times as "
-            "long as on the primary's disk alone (async/local)."
+            f"Waiting for a replica makes it {' to '.join(said)} as long as on the primary's disk alone (async/local)."
         )
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from labkit.analysis import frames
@@ -64,7 +65,7 @@ def _beside(row: Any, original: float, *, alike: bool) -> str:
     saw = f"The original report saw {percent(original)} there, from one run of each"
     if not alike:
         return f"{saw}; it opened a pool to each node, so its replicas had more connections as well."
-    if row.n < 2:
+    if math.isnan(row.relative_low):
         return f"{saw}."
     inside = row.relative_low <= original <= row.relative_high
     return f"{saw}; that lies {'inside' if inside else 'outside'} this run's interval."
