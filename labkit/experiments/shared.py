@@ -137,7 +137,7 @@ class InRounds(ReadingUsers):
     )
     interventions_s: float = param(
         20.0,
-        "seconds for short rounds afterwards that show what the limit was, some 10 s for a load on an arm; 0: none",
+        "seconds of short rounds that show what the limit was, some 10 s for a load on an arm; 0: none",
         low=0,
         high=3600,
     )
