@@ -234,7 +234,7 @@ def counted(run: Run) -> list[LoadBlock]:
 
 def short_rounds(run: Run) -> list[Block]:
     """The blocks after the measured ones, in each of which one thing was changed, or nothing."""
-    facts = [block for block in run.blocks_of(LoadBlock) if block.intervention]
+    facts = [block for block in run.blocks_of(LoadBlock) if block.intervention and block.measured_s > 0]
     return _with_requests(
         facts, (piece for block in facts for piece in run.tables.pieces("ops", _COLUMNS, block.block))
     )

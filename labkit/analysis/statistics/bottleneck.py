@@ -86,10 +86,10 @@ def bottleneck(run: Run) -> pd.DataFrame:
     workload, arm: str. limit: str, one of `WORDS`. reason: str, what was seen.
     """
     tried = interventions(run)
-    short = _by_cell(short_rounds(run))
+    short = _by_cell([block for block in run.blocks_of(LoadBlock) if block.intervention and block.measured_s > 0])
     rows = []
     for (workload, arm), blocks in _by_cell(counted(run)).items():
-        mine = [block.facts for block in short.get((workload, arm), [])]
+        mine = short.get((workload, arm), [])
         changes = list(each(tried[(tried["workload"] == workload) & (tried["arm"] == arm)]))
         limit, reason = _limit(run, _alike(blocks, mine), mine, changes)
         rows.append({"workload": workload, "arm": arm, "limit": limit, "reason": reason})

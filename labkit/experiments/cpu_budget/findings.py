@@ -9,13 +9,13 @@ import pandas as pd
 
 from labkit import names
 from labkit.analysis import frames
+from labkit.analysis.frames.recorded import counted
 from labkit.analysis.frames.rows import each
 from labkit.analysis.report.sentences import limit, no_interval
 from labkit.analysis.report.tables import original_differences
 from labkit.analysis.statistics import compare
 from labkit.analysis.statistics.bottleneck import bottleneck
 from labkit.analysis.words import UNKNOWN, Sentences, count, not_valid, number, percent
-from labkit.run.schema import LoadBlock
 from labkit.run.store import Run
 
 headline = frames.headline
@@ -33,7 +33,7 @@ def speedup(run: Run) -> pd.DataFrame:
     the same round, the mean of the rounds with its 95 % interval (see `compare.arms`); NaN for fewer than three
     rounds, and 1 without an interval for the primary itself. rounds: int.
     """
-    facts = {(block.workload, block.arm): block for block in run.blocks_of(LoadBlock)}
+    facts = {(block.workload, block.arm): block for block in counted(run)}
     compared = {(row.workload, row.arm): row for row in each(compare.arms(run, ["requests_per_s"]))}
     rows = []
     for row in each(frames.headline(run)):
