@@ -32,6 +32,11 @@ def test_points_of_the_law_give_its_parameters_back(lam: float, sigma: float, ka
         assert found.knee == pytest.approx(math.sqrt((1 - found.sigma) / found.kappa))
 
 
+def test_a_block_in_which_nothing_was_answered_is_no_point() -> None:
+    points = usl.law(USERS, 1000, 0.05, 1e-5).tolist()
+    assert usl.fit([*USERS, 5.0], [*points, 0.0]).lam == pytest.approx(usl.fit(USERS.tolist(), points).lam)
+
+
 def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
     rng = np.random.default_rng(3)
     users = np.repeat(USERS, 3)

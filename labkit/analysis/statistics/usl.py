@@ -88,10 +88,13 @@ def law(users: Vector, lam: float, sigma: float, kappa: float) -> Vector:
 def fit(users: Sequence[float], throughput: Sequence[float]) -> Fit:
     """The law through points (N, X), relative deviations weighted alike. Raises ValueError for fewer than 4 points.
 
+    A point without any throughput is left out: every curve deviates infinitely from it, and a block in which nothing
+    was answered tells nothing of how users share.
     Intervals are Wald's, estimate ± t · standard error, cut off at 0: none of the three can be negative here. A
     parameter that the points do not determine has an infinite one.
     """
     n, x = np.asarray(users, dtype=np.float64), np.asarray(throughput, dtype=np.float64)
+    n, x = n[x > 0], x[x > 0]
     if len(np.unique(n)) < 4:
         raise ValueError(f"three parameters need at least four numbers of users, not {len(np.unique(n))}")
     start = (float(np.median(x[n == n.min()] / n.min())), 0.05, 1e-5)
