@@ -77,8 +77,14 @@ def test_a_knee_is_told_beside_what_was_measured(measured: Callable[..., Run]) -
     assert knee == pytest.approx(np.sqrt(0.95 / 2e-4), rel=0.15)
     assert "by the fitted law" in second
     assert "Extrapolated, not measured: 8 nodes would give" in str(sweep.verdicts(run))
-    drawn = sweep_figures.sweep(sweep.levels(run), sweep.laws(run)).axes[0]
+    sheet = sweep_figures.sweep(sweep.levels(run), sweep.laws(run))
+    drawn = sheet.axes[0]
     assert [line for line in drawn.lines if line.get_marker() == "*"]
+    # Both arms have their knee at the same users: labels beside the stars would be printed over each other.
+    assert not drawn.texts
+    labels = [text.get_text() for text in sheet.legends[0].get_texts()]
+    assert [label.split("; ")[0] for label in labels] == ["primary only", "replicas, round-robin"]
+    assert all("star: its knee, " in label for label in labels)
 
 
 def test_a_cost_that_may_be_none_is_told_as_at_most(measured: Callable[..., Run]) -> None:

@@ -19,7 +19,7 @@ from labkit.analysis.plots.style import (
     logarithmic,
 )
 from labkit.analysis.statistics import usl
-from labkit.analysis.words import SMALL_PT, arm_words, number
+from labkit.analysis.words import arm_words, number
 
 
 def sweep(levels: pd.DataFrame, laws: dict[str, usl.Fit] | None = None) -> Sheet:
@@ -34,10 +34,11 @@ def sweep(levels: pd.DataFrame, laws: dict[str, usl.Fit] | None = None) -> Sheet
             colour = arm_colour(str(arm))
             line = "" if laws else "-"
             style = {"color": colour, "marker": marker, "markersize": 5}
-            above.plot(mine["vus"], mine["requests_per_s"], linestyle=line, label=arm_words(str(arm)), **style)
-            below.plot(mine["vus"], mine["p99_ms"], linestyle="-", **style)
+            label = arm_words(str(arm))
             if laws:
-                _law(above, laws[str(arm)], float(mine["vus"].max()), colour)
+                label += _law(above, laws[str(arm)], float(mine["vus"].max()), colour)
+            above.plot(mine["vus"], mine["requests_per_s"], linestyle=line, label=label, **style)
+            below.plot(mine["vus"], mine["p99_ms"], linestyle="-", **style)
         above.set_ylabel("requests/s")
         above.yaxis.set_major_formatter(counts())
         above.set_ylim(0, None)
@@ -45,22 +46,20 @@ def sweep(levels: pd.DataFrame, laws: dict[str, usl.Fit] | None = None) -> Sheet
         logarithmic(below, "y", PLAIN, (1,))
         below.set_xlabel("users (logarithmic)")
         logarithmic(below, "x", PLAIN)
-        sheet.legend(*above.get_legend_handles_labels(), loc="outside upper center", ncols=2)
+        sheet.legend(*above.get_legend_handles_labels(), loc="outside upper center", ncols=1 if laws else 2)
     sheet.alt = f"Throughput and p99 latency against users, for {', '.join(map(arm_words, levels['arm'].unique()))}"
     return sheet
 
 
-def _law(ax: Axes, law: usl.Fit, most: float, colour: str) -> None:
+def _law(ax: Axes, law: usl.Fit, most: float, colour: str) -> str:
+    """Draw a law; what the legend says of its knee, as knees of two arms may lie on each other."""
     at = np.geomspace(1, most, 200)
     ax.plot(at, law.throughput(at), color=colour, linewidth=1.2, linestyle="-" if law.fits else ":")
     if 1 <= law.knee <= most:
         peak = float(law.throughput([law.knee])[0])
         ax.plot(law.knee, peak, "*", color=colour, markersize=13, markeredgecolor=BLACK, zorder=4)
-        words = f"knee, {number(law.knee)} users"
-        ax.annotate(
-            words, (law.knee, peak), (0, 9), textcoords="offset points", ha="center", color=colour, fontsize=SMALL_PT
-        )
-    ax.margins(y=0.18)
+        return f"; star: its knee, {number(law.knee)} users"
+    return ""
 
 
 def nodes(found: usl.Nodes) -> Sheet:
