@@ -16,6 +16,7 @@ import labkit
 from labkit.analysis import frames
 from labkit.analysis.statistics.bottleneck import WORDS
 from labkit.checkers.host_cpu import pooled
+from labkit.experiments.interventions import LEAST_ROUNDS, ROUNDS
 from labkit.lab import procfs
 from labkit.lab.cluster.cluster import Cluster
 from labkit.run.schema import LoadBlock
@@ -25,7 +26,7 @@ from labkit.run.store import Run
 pytestmark = pytest.mark.skipif(not procfs.HERE, reason="only Linux says who used its CPU")
 BUSY_FOR_S = 90
 SHORT: dict[str, Any] = {"cluster": "shared", "keep_cluster": True, "users": 2000, "vus": 16, "connections": 4}
-SHORT |= {"workloads": "get-user", "arms": "primary-only,replicas-round-robin", "rounds": 3, "duration_s": 3}
+SHORT |= {"workloads": "get-user", "arms": "primary-only,replicas-round-robin", "rounds": 3, "duration_s": 1.8}
 SHORT |= {"warmup_s": 0.2, "sample_interval_s": 0.2}
 
 
@@ -103,9 +104,9 @@ def test_short_rounds_say_what_the_limit_was_and_are_in_no_figure(
     assert len(by_change["one load generator more"].shards) == 2
     assert (short[-1].to_ns - short[0].from_ns) / 1e9 < 3 * 10, "about ten seconds, on a busy machine too"
     assert set(frames.rounds(run)["block"]) == set(range(6))
-    assert frames.headline(run)["measured_s"].tolist() == pytest.approx([3, 3], rel=0.01)
+    assert frames.headline(run)["measured_s"].tolist() == pytest.approx([1.8, 1.8], rel=0.01)
     changes = labkit.interventions(run).set_index("intervention")
-    assert changes.loc[["connections doubled", "users halved"], "n"].tolist() == [4, 4]
+    assert set(changes.loc[["connections doubled", "users halved"], "n"]) <= {LEAST_ROUNDS, ROUNDS}
     assert changes.loc[["connections doubled", "users halved"], "low"].notna().all()
     assert set(labkit.bottleneck(run)["limit"]) <= WORDS.keys()
     assert frames.littles_law(run)["vus"].tolist() == [16, 16]
