@@ -102,6 +102,38 @@ def test_lines_are_told_apart_by_colour_and_by_dashes(sheet: Sheet) -> None:
     assert len({str(line.get_linestyle()) for line in lines}) >= 3
 
 
+def test_text_table_and_figure_of_own_writes_say_the_same(run: Run) -> None:
+    """The share at zero of the figure is the table's, and the sentence's."""
+    table, said = findings.table(run), findings.verdicts(run)
+    for row in findings.differences(run).itertuples():
+        panel = figures.visible(run).axes[REPLICAS.index(row.node)]
+        line = next(line for line in panel.lines if line.get_label() == row.level)
+        x, y = (np.asarray(data, dtype=float) for data in line.get_data())
+        assert (x[0], y[0]) == (0.0, pytest.approx(row.visible_share))
+        assert (np.diff(x) >= 0).all()
+        assert y[-1] == 1.0
+        shown = f"{100 * row.visible_share:.1f} %"
+        name = row.node + (" (synchronous)" if row.synchronous else "")
+        assert table.loc[(row.level, name), "own write found at once"] == shown
+        assert any(f"= {row.level} " in one and f"on {row.node} " in one and f"found {shown}" in one for one in said)
+
+
+def test_a_row_that_no_later_read_missed_was_found_at_once_however_late_its_first_answer(tmp_path: Path) -> None:
+    """remote_apply: half of the first answers come after the commit, as reads are made one after the other."""
+    made = RunStore(tmp_path).create("streaming-replication", StreamingReplication().as_dict(), versions={}, git=None)
+    answered = np.linspace(-0.2, 0.3, 40)
+    made.note(Commits(level="remote_apply", synchronous="pg2", latency_ms=[1.0] * 40, seconds=2.0))
+    early = {"stale_ms": answered.tolist(), "missed_ms": (answered - 0.31).tolist(), "resolution_ms": 0.3}
+    made.note(Visibility(level="remote_apply", node="pg2", **early))
+    (row,) = findings.differences(made).itertuples()
+    assert row.visible_share == 1.0
+    assert row.p50_ms == row.max_ms == 0.0
+    assert row.answered_p50_ms > 0
+    line = figures.visible(made).axes[0].lines[0]
+    assert set(line.get_ydata()) == {1.0}
+    assert findings.table(made).iloc[0]["own write found at once"] == "100.0 %"
+
+
 def test_three_sentences_lead_and_all_are_among_the_conclusions(run: Run) -> None:
     first, *others = findings.lead(run)
     assert len(others) == 2

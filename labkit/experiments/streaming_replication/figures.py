@@ -22,7 +22,7 @@ from labkit.analysis.plots.style import (
     drawing,
     level_style,
 )
-from labkit.experiments.streaming_replication.findings import noted
+from labkit.experiments.streaming_replication.findings import missed_for_ms, noted
 from labkit.run.schema.events import Commits, Position, Visibility
 from labkit.run.store import Run
 from labkit.units import MIB
@@ -71,16 +71,24 @@ def _positions(run: Run) -> list[tuple[str, pd.DataFrame]]:
 
 
 def visible(run: Run) -> Sheet:
-    """The distribution of the time until a row is visible, one panel per replica, one line per level."""
+    """The share of rows that a read found, by how long after the commit it was sent.
+
+    One panel per replica, one line per level, from `missed_for_ms`: what lies at 0 is found at once, as the table says.
+    """
+    longest_ms = max(1.0, *(missed_for_ms(seen).max() for seen in noted(run, Visibility)))
 
     def draw(mine: Sequence[Visibility], ax: Axes) -> Axes:
         for seen in mine:
-            values = np.sort(seen.stale_ms)
-            ax.step(values, np.arange(1, len(values) + 1) / len(values), label=seen.level, **level_style(seen.level))
+            missed = np.sort(missed_for_ms(seen))
+            at_once = int((missed == 0).sum())
+            share = np.arange(at_once, len(missed) + 1) / len(missed)
+            x, y = [0.0, *missed[at_once:], longest_ms], [*share, 1.0]
+            ax.step(x, y, where="post", label=seen.level, **level_style(seen.level))
         ax.axvline(0, color=BLACK, linewidth=0.8)
         ax.set_xscale("symlog", linthresh=1)
         ax.xaxis.set_major_formatter(PLAIN)
-        ax.set_ylabel("share visible")
+        ax.set_ylabel("share found")
+        ax.set_ylim(0, 1.05)
         ax.yaxis.set_major_formatter(PercentFormatter(1))
         return ax
 
@@ -88,8 +96,9 @@ def visible(run: Run) -> Sheet:
     nodes: dict[str, list[Visibility]] = {}
     for seen in noted(run, Visibility):
         nodes.setdefault(f"{seen.node} ({'' if seen.node in synchronous else 'a'}synchronous)", []).append(seen)
-    words = "ms after the commit was known (linear within 1 ms, then logarithmic)"
-    return _panels(list(nodes.items()), draw, words, "Share of rows visible on each replica by time since their commit")
+    words = "ms from the commit to the read (linear to 1 ms, then logarithmic)"
+    alt = "Share of rows that reads found on each replica, by the time between commit and read"
+    return _panels(list(nodes.items()), draw, words, alt)
 
 
 def _panels(groups: Sequence[tuple[str, T]], draw: Callable[[T, Axes], Axes], below: str, alt: str) -> Sheet:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from labkit.analysis.frames.rows import each
 from labkit.analysis.words import UNKNOWN, Sentences, Words, not_valid, number, percent
 from labkit.errors import RunUnreadable
+from labkit.percentiles import percentile, percentiles
 from labkit.run.schema import Event
 from labkit.run.schema.events import (
     Broken,
@@ -43,24 +45,36 @@ def noted(run: Run, kind: type[E]) -> list[E]:
 
 
 def differences(run: Run) -> pd.DataFrame:
-    """One row per level of synchronous_commit and replica: how long after its commit a row was visible there.
+    """One row per level of synchronous_commit and replica: for how long after its commit a row was missed there.
 
-    level, node: str. synchronous: bool, whether commits may wait for this replica. commits: int. p50_ms, p95_ms,
-    p99_ms, max_ms: float, from the moment when the client knew of its commit to the first answer of the replica that
-    had the row; negative if that came before. visible_share: float, rows that no question asked after that moment
-    missed: a client that reads its own write would have found them. resolution_ms: float, between two questions.
+    level, node: str. synchronous: bool, whether commits may wait for this replica. commits: int. visible_share: float,
+    rows that no read missed that was sent after the client knew of the commit: a client that reads its own write found
+    them at once. p50_ms, p95_ms, p99_ms, max_ms: float, over all rows, the time from that moment to the last read that
+    was sent and missed the row; 0 if none did. resolution_ms: float, between two reads: a row may have been missed for
+    so much longer. answered_p50_ms: float, to the first answer that had the row, its way and the pause before it
+    included: no row was there later.
     """
     synchronous = {commits.level: commits.synchronous for commits in noted(run, Commits)}
     rows = []
     for seen in noted(run, Visibility):
-        values = np.asarray(seen.stale_ms, dtype=float)
-        p50, p95, p99 = (float(value) for value in np.percentile(values, [50, 95, 99]))
+        missed = missed_for_ms(seen)
+        p50, p95, p99, slowest = percentiles(missed, 50, 95, 99, 100).tolist()
         rows.append(
             {"level": seen.level, "node": seen.node, "synchronous": synchronous[seen.level] == seen.node}
-            | {"commits": len(values), "p50_ms": p50, "p95_ms": p95, "p99_ms": p99, "max_ms": float(values.max())}
-            | {"visible_share": float((np.asarray(seen.missed_ms) <= 0).mean()), "resolution_ms": seen.resolution_ms}
+            | {"commits": len(missed), "visible_share": float((missed == 0).mean())}
+            | {"p50_ms": p50, "p95_ms": p95, "p99_ms": p99, "max_ms": slowest}
+            | {"resolution_ms": seen.resolution_ms, "answered_p50_ms": percentile(seen.stale_ms, 50)}
         )
     return pd.DataFrame(rows)
+
+
+def missed_for_ms(seen: Visibility) -> npt.NDArray[np.float64]:
+    """How long after its commit each row was still missed by a read; 0 where every read sent after it found the row.
+
+    Not `stale_ms`, the first answer that had the row: every read takes its time and comes a while after the one before,
+    so the first answer comes after the commit also where no read can miss the row.
+    """
+    return np.asarray(seen.missed_ms, dtype=np.float64).clip(0)
 
 
 def headline(run: Run) -> pd.DataFrame:
@@ -68,7 +82,7 @@ def headline(run: Run) -> pd.DataFrame:
     rows = []
     for commits in noted(run, Commits):
         count = len(commits.latency_ms)
-        p50, p99 = (float(value) for value in np.percentile(commits.latency_ms, [50, 99]))
+        p50, p99 = percentiles(commits.latency_ms, 50, 99).tolist()
         rows.append(
             {"workload": "commit", "arm": commits.level, "requests": count}
             | {"requests_per_s": count / commits.seconds, "p50_ms": p50, "p99_ms": p99, "errors": 0}
@@ -77,16 +91,17 @@ def headline(run: Run) -> pd.DataFrame:
 
 
 def table(run: Run) -> pd.DataFrame:
-    """`staleness` to read, beside what the commit itself took."""
+    """`differences` to read, beside what the commit itself took."""
     cost = {row.arm: row.p50_ms for row in each(headline(run))}
     rows = {
         (row.level, f"{row.node}{' (synchronous)' if row.synchronous else ''}"): {
             "commit, p50 ms": number(cost[row.level]),
-            "visible after, p50 ms": number(row.p50_ms),
+            "own write found at once": percent(row.visible_share, signed=False),
+            "still missed after, p50 ms": number(row.p50_ms),
             "p95 ms": number(row.p95_ms),
             "p99 ms": number(row.p99_ms),
             "max ms": number(row.max_ms),
-            "visible at commit": percent(row.visible_share, signed=False),
+            "a read every, ms": number(row.resolution_ms),
         }
         for row in each(differences(run))
     }
@@ -151,11 +166,23 @@ def verdicts(run: Run) -> Sentences:
     for row in each(differences(run)):
         kind = "synchronous" if row.synchronous else "asynchronous"
         found.append(
-            f"synchronous_commit = {row.level} ({number(cost[row.level])} ms a commit): on {row.node} ({kind}) half of "
-            f"the rows were visible {number(row.p50_ms)} ms after the commit, 99 % after {number(row.p99_ms)} ms; "
-            f"reading its own write, a client would have found {percent(row.visible_share, signed=False)} at once."
+            f"synchronous_commit = {row.level} ({number(cost[row.level])} ms a commit), on {row.node} ({kind}): "
+            f"reading its own write, a client would have found {percent(row.visible_share, signed=False)} of the "
+            f"rows at once; {_missed(row)}."
         )
     return Sentences([*found, *_conflict_and_slot(run), *not_valid(validity(run))])
+
+
+def _missed(row: Any) -> str:
+    """How long reads missed rows, in words."""
+    if not row.max_ms:
+        return "no read that was sent after a commit missed its row"
+    if not row.p99_ms:
+        return f"the row that was missed longest was missed for {number(row.max_ms)} ms"
+    if not row.p50_ms:
+        return f"one row in a hundred was missed for {number(row.p99_ms)} ms or longer"
+    half, most = number(row.p50_ms), number(row.p99_ms)
+    return f"half of all rows were missed for {half} ms or longer, one in a hundred for {most} ms"
 
 
 def _conflict_and_slot(run: Run) -> list[str]:

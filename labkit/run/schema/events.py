@@ -314,8 +314,8 @@ class Visibility(Event):
     kind: str = "visibility"
     level: Level
     node: str
-    stale_ms: list[float]  # the first answer that had the row
-    missed_ms: list[float]  # when the last question was asked whose answer had not
+    stale_ms: list[float]  # the first answer that had the row, its way included: it was there by then
+    missed_ms: list[float]  # when the last question was asked whose answer had not: it was not there yet
     resolution_ms: float  # between two questions
 
 
