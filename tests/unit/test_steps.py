@@ -28,7 +28,9 @@ HOMONYMS = {
     ("experiments/promotion_crash", "preflight"): "an entry of a block: what the preflight said",
     ("experiments/streaming_replication", "write"): "a position in WAL",
     ("lab/providers/docker", "write"): "a direction of disk I/O",
-    **{(folder, "rejoin"): "a remedy's verb" for folder in (".", "cli", "lab/cluster", "lab/failover", "lab/providers")},
+    **{
+        (folder, "rejoin"): "a remedy's verb" for folder in (".", "cli", "lab/cluster", "lab/failover", "lab/providers")
+    },
 }
 WORDS = {"audit", "fault", "ghosts", "rejoined", "synchronous", "written"}
 """Kinds of events that are also entries of run.json, tables, parameters or commands."""
