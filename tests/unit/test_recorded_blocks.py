@@ -118,3 +118,30 @@ def test_memory_does_not_grow_with_the_length_of_a_run(tmp_path: Path) -> None:
 
     short, long = (written(tmp_path, requests) for requests in (80_000, 640_000))
     assert peak_bytes(long) < peak_bytes(short) + 3_000_000  # 13 bytes of each request would be 7 MB more
+
+
+def test_a_long_arm_has_longer_spans_and_fewer_samples_with_the_same_figures(
+    make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twelve seconds in three rounds, drawn as if a time axis had room for six points."""
+    path = make_run(rounds=3, block_s=4.0, workloads=("get-user",)).path
+    whole = {"per_second": frames.per_second(read_run(path)), "resources": frames.resources(read_run(path))}
+    space = frames.disk_space(read_run(path))
+    monkeypatch.setattr(recorded, "MOST_SPANS", 6)
+    monkeypatch.setattr("labkit.analysis.frames.samples._LEAST", 2)
+    run = read_run(path)
+    seconds = frames.per_second(run)
+    assert len(whole["per_second"]) == 24
+    assert seconds["second"].tolist() == [1, 3, 5, 7, 9, 11] * 2
+    mean, before = (each.groupby("arm")["requests_per_s"].mean() for each in (seconds, whole["per_second"]))
+    assert mean.to_numpy() == pytest.approx(before.to_numpy())
+    usage = frames.resources(run)
+    rates = usage[(usage["node"] == "pg1") & (usage["metric"] == "cpu_percent")]
+    assert len(rates) == 6
+    assert rates["value"].to_numpy() == pytest.approx(60)
+    assert len(usage) < 0.5 * len(whole["resources"])
+    series = ["arm", "node", "metric"]
+    thinned, every = (each.groupby(series)["value"].mean() for each in (usage, whole["resources"]))
+    assert thinned.index.equals(every.index)
+    assert thinned.to_numpy() == pytest.approx(every.to_numpy(), rel=0.05)
+    pd.testing.assert_frame_equal(frames.disk_space(run), space)

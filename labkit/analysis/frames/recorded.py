@@ -29,8 +29,10 @@ Flags = npt.NDArray[np.bool_]
 Column = Literal["latency", "wait", "service"]
 _KINDS: tuple[Column, ...] = get_args(Column)
 
-KEPT_ROWS = 4_000_000
+KEPT_ROWS = 2_000_000
 """Of a run with so many requests at most, the rows stay in memory: 13 bytes each."""
+MOST_SPANS = 600
+"""So many points over time are drawn of a workload and arm: one per second up to ten minutes."""
 ROWS_AT_ONCE = 1_000_000
 """Of a longer run, so many rows are held together."""
 _TIMES = ("block", "start_ns", "wait_ns", "latency_ns", "outcome")
@@ -206,6 +208,15 @@ def timeline(blocks: Sequence[LoadBlock]) -> list[float]:
         begins.append(ends.get(group, 0.0))
         ends[group] = begins[-1] + facts.measured_s
     return begins
+
+
+def widths(blocks: Sequence[LoadBlock]) -> list[float]:
+    """How long the spans are into which each block is cut, in seconds: one second, or so long that the time axis of its
+    workload and arm has `MOST_SPANS` of them."""
+    seconds: Counter[tuple[str, str]] = Counter()
+    for facts in blocks:
+        seconds[facts.workload, facts.arm] += facts.measured_s
+    return [max(1.0, seconds[facts.workload, facts.arm] / MOST_SPANS) for facts in blocks]
 
 
 # A run that has been read is kept as long as its Run object lives: every frame begins with the same blocks.

@@ -17,6 +17,7 @@ from labkit.analysis.frames.recorded import (
     counted,
     groups,
     measured,
+    widths,
 )
 from labkit.analysis.frames.recorded import percentiles as of_blocks
 from labkit.percentiles import percentiles
@@ -115,10 +116,10 @@ def errors(run: Run) -> pd.DataFrame:
 
 
 def per_second(run: Run) -> pd.DataFrame:
-    """One row per second of measured time, the rounds of an arm joined end to end.
+    """One row per second of measured time, the rounds of an arm joined end to end; 600 at most, of longer spans then.
 
-    A block is cut into equal bins as near to one second as they can be, so that no bin is a remainder and none
-    spans two rounds.
+    A block is cut into equal bins as near to that length as they can be, so that no bin is a remainder and none spans
+    two rounds.
 
     workload, arm: str. round: int. second: float, the middle of the bin on the arm's own time axis.
     requests_per_s: float, right answers. errors_per_minute: float. p50_ms, p90_ms, p99_ms: float, latency.
@@ -127,8 +128,8 @@ def per_second(run: Run) -> pd.DataFrame:
     """
     rows = []
     for workload, arm, blocks in groups(run):
-        for block in blocks:
-            bins = max(1, round(block.measured_s))
+        for block, aim_s in zip(blocks, widths([block.facts for block in blocks]), strict=True):
+            bins = max(1, round(block.measured_s / aim_s))
             width_s = block.measured_s / bins
             found = dict.fromkeys(range(bins), _second(Rows.joined([]), width_s))
             found |= {number: _second(mine, width_s) for number, mine in block.spans(width_s, bins)}

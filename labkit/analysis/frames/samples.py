@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
-from labkit.analysis.frames.recorded import counted, timeline
+from labkit.analysis.frames.recorded import counted, timeline, widths
+from labkit.run.schema import LoadBlock
 from labkit.run.store import Run
 
 # Counter -> name and factor of the rate that is made of it.
@@ -20,6 +23,9 @@ _RATES = {
     "received_bytes_total": ("received_bytes_per_s", 1.0),
     "sent_bytes_total": ("sent_bytes_per_s", 1.0),
 }
+_SAMPLED = ("t_ns", "node", "metric", "value")
+_LEAST = 20  # samples of a block that are kept, if it has as many
+_AT_ONCE = 32  # pieces
 _COLUMNS = ["workload", "arm", "round", "second", "node", "metric", "value"]
 
 
@@ -33,12 +39,13 @@ def resources(run: Run) -> pd.DataFrame:
     value: float. What was not measured has no rows.
 
     A rate is made of two neighbouring samples of one block, never of two blocks. A counter that fell (the server
-    was restarted) gives no rate for that interval.
+    was restarted) gives no rate for that interval. Of an arm that took more than ten minutes one sample in every
+    600th part of that time is taken.
     """
     blocks = counted(run)
     if not run.has("samples") or not blocks:
         return _empty()
-    samples = run.table("samples").sort_values("t_ns", kind="stable")
+    samples = _thinned(run, blocks)
     times = samples["t_ns"].to_numpy()
     frames = []
     for facts, begins_s in zip(blocks, timeline(blocks), strict=True):
@@ -49,6 +56,35 @@ def resources(run: Run) -> pd.DataFrame:
         frames.append(inside.assign(workload=facts.workload, arm=facts.arm, round=facts.round, second=second)[_COLUMNS])
     joined: pd.DataFrame = pd.concat(frames, ignore_index=True)
     return joined
+
+
+def _thinned(run: Run, blocks: Sequence[LoadBlock]) -> pd.DataFrame:
+    """The samples in order of time; of a long arm only the last of each series in every span, read piece by piece."""
+    spans_s = [min(width_s, facts.measured_s / _LEAST) for facts, width_s in zip(blocks, widths(blocks), strict=True)]
+    if max(widths(blocks)) == 1:
+        return run.table("samples", _SAMPLED).sort_values("t_ns", kind="stable")
+    begins = np.array([facts.from_ns for facts in blocks])
+    spans_ns = np.array(spans_s) * 1e9
+    known: dict[str, dict[str, int]] = {"node": {}, "metric": {}}  # name -> its number, which takes less memory
+    kept: list[pd.DataFrame] = []
+    for batch in run.batches("samples", _SAMPLED):
+        for column, numbers in known.items():
+            names = [numbers.setdefault(name, len(numbers)) for name in batch[column].cat.categories]
+            batch[column] = np.array(names, np.int16)[batch[column].cat.codes]
+        block = np.searchsorted(begins, batch["t_ns"], side="right") - 1
+        span = (batch["t_ns"] - begins[block]) // spans_ns[block]
+        kept.append(batch.assign(block=block.astype(np.int32), span=span.astype(np.int32))[block >= 0])
+        if len(kept) == _AT_ONCE:
+            kept = [_last_of_each(kept)]
+    samples = _last_of_each(kept)[list(_SAMPLED)]
+    for column, numbers in known.items():
+        samples[column] = pd.Categorical.from_codes(samples[column], list(numbers))
+    return samples
+
+
+def _last_of_each(samples: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    every = pd.concat(samples, ignore_index=True).sort_values("t_ns", kind="stable")
+    return every.drop_duplicates(["block", "span", "node", "metric"], keep="last")
 
 
 def _as_rates(samples: pd.DataFrame) -> pd.DataFrame:
@@ -87,8 +123,9 @@ def disk_space(run: Run) -> pd.DataFrame:
     columns = ["node", "metric", "first", "last"]
     if not run.has("samples"):
         return pd.DataFrame(columns=columns)
-    samples = run.table("samples").sort_values("t_ns", kind="stable").astype({"node": str, "metric": str})
-    chosen = samples[samples["metric"].isin(["data_directory_bytes", "pg_wal_bytes"])]
+    rare = ["data_directory_bytes", "pg_wal_bytes"]
+    pieces = (batch[batch["metric"].isin(rare)] for batch in run.batches("samples", _SAMPLED))
+    chosen = pd.concat([piece.astype({"node": str, "metric": str}) for piece in pieces]).sort_values("t_ns")
     return chosen.groupby(["node", "metric"])["value"].agg(["first", "last"]).reset_index()[columns]
 
 

@@ -19,6 +19,10 @@ _TIME = "measured time, s"
 _QUANTILES = {"p50_ms": ("p50", "-"), "p90_ms": ("p90", "--"), "p99_ms": ("p99", ":")}
 
 
+_MOST_MARKED = 400
+"""Of more points a line shows none: they would run together, and are most of what a page weighs."""
+
+
 def _over_time(frame: Any, ax: Axes, column: str, label: str | None = None, **style: Any) -> None:
     """One line, broken where one round ends and the next begins: between them the other arm had its turn."""
     broken = []
@@ -26,7 +30,8 @@ def _over_time(frame: Any, ax: Axes, column: str, label: str | None = None, **st
         broken += [part[["second", column]], pd.DataFrame({"second": [np.nan], column: [np.nan]})]
     line = pd.concat(broken[:-1])
     lonely = len(frame) == frame["round"].nunique()
-    ax.plot(line["second"], line[column], marker=".", markersize=8 if lonely else 3, label=label, **style)
+    marker = "." if len(frame) <= _MOST_MARKED else ""
+    ax.plot(line["second"], line[column], marker=marker, markersize=8 if lonely else 3, label=label, **style)
 
 
 def _dressed(frame: pd.DataFrame, ax: Axes, label: str) -> Axes:
