@@ -29,11 +29,11 @@ Flags = npt.NDArray[np.bool_]
 Column = Literal["latency", "wait", "service"]
 _KINDS: tuple[Column, ...] = get_args(Column)
 
-KEPT_ROWS = 2_000_000
+KEPT_ROWS = 1_000_000
 """Of a run with so many requests at most, the rows stay in memory: 13 bytes each."""
 MOST_SPANS = 600
 """So many points over time are drawn of a workload and arm: one per second up to ten minutes."""
-ROWS_AT_ONCE = 1_000_000
+ROWS_AT_ONCE = 500_000
 """Of a longer run, so many rows are held together."""
 _TIMES = ("block", "start_ns", "wait_ns", "latency_ns", "outcome")
 _COLUMNS = (*_TIMES, "sqlstate")
@@ -213,9 +213,10 @@ def timeline(blocks: Sequence[LoadBlock]) -> list[float]:
 def widths(blocks: Sequence[LoadBlock]) -> list[float]:
     """How long the spans are into which each block is cut, in seconds: one second, or so long that the time axis of its
     workload and arm has `MOST_SPANS` of them."""
-    seconds: Counter[tuple[str, str]] = Counter()
+    seconds: dict[tuple[str, str], float] = {}
     for facts in blocks:
-        seconds[facts.workload, facts.arm] += facts.measured_s
+        group = (facts.workload, facts.arm)
+        seconds[group] = seconds.get(group, 0.0) + facts.measured_s
     return [max(1.0, seconds[facts.workload, facts.arm] / MOST_SPANS) for facts in blocks]
 
 
