@@ -78,7 +78,7 @@ def _thinned(run: Run, blocks: Sequence[LoadBlock]) -> pd.DataFrame:
             kept = [_last_of_each(kept)]
     samples = _last_of_each(kept)[list(_SAMPLED)]
     for column, numbers in known.items():
-        samples[column] = pd.Categorical.from_codes(samples[column].to_numpy(), list(numbers))
+        samples[column] = pd.Categorical.from_codes(samples[column].to_numpy(), pd.Index(list(numbers)))
     return samples
 
 
