@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special, stats
+from scipy import special
 
 CONFIDENCE = 0.95
 FEWEST = (
@@ -31,15 +31,16 @@ def share_at_most(found: int, trials: int) -> float:
     C. J. Clopper, E. S. Pearson, "The use of confidence or fiducial limits illustrated in the case of the binomial",
     Biometrika 26 (1934). For found = 0 it is 1 − 0.05^(1/n) at 95 %, near 3/n (the rule of three).
     """
-    if not trials:
+    if found >= trials:
         return 1.0
-    return float(stats.binomtest(found, trials, alternative="less").proportion_ci(CONFIDENCE, "exact").high)
+    return float(special.betaincinv(found + 1, trials - found, CONFIDENCE))
 
 
 def most_by_chance(trials: int, share: float = 1 - CONFIDENCE, surprise: float = 0.01) -> int:
     """The count that a binomial (`trials` tries, each with the chance `share`) exceeds with a chance of `surprise`
     at most."""
-    return int(stats.binom.isf(surprise, trials, share))
+    upto = special.bdtr(np.arange(trials + 1), trials, share)  # the chance of so many at most
+    return int(np.searchsorted(upto, 1 - surprise))
 
 
 def mean(values: npt.ArrayLike) -> Limits:
