@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from labkit.errors import BadInput
+from labkit.units import count
 
 Mode = Literal["off", "FIRST", "ANY"]
 
@@ -96,9 +97,11 @@ class Replication:
         elif self.mode != "off" and self.k < 1:
             problems.append(f"k: {self.k} is out of range, it must be at least 1")
         elif self.mode != "off" and self.k > replicas:
-            there = f"than the {replicas} replicas there are" if not down else f"than the {replicas} replicas that run"
+            known = count(replicas, "replica there is", "replicas there are")
+            there = count(replicas, "replica that runs", "replicas that run") if down else known
             more = f"start {', '.join(down)}" if down else "add replicas"
-            problems.append(f"k: {self.mode} {self.k} asks for more {there}; no commit would end. Lower k, or {more}")
+            asks = f"{self.mode} {self.k} asks for more than the {there}"
+            problems.append(f"k: {asks}; no commit would end. Lower k, or {more}")
         if problems:
             raise BadInput(problems, subject="synchronous replication")
 

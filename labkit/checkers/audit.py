@@ -29,6 +29,7 @@ from labkit.run import ledger
 from labkit.run.layout import View
 from labkit.run.schema import LAB_KILLED, TrialBlock, Verdict
 from labkit.run.store import Run
+from labkit.units import count
 
 Keys = np.ndarray[Any, np.dtype[np.int64]]
 WRONG = ("lost", "contradicted", "duplicated", "unexpected")
@@ -87,14 +88,19 @@ def judge(writes: pd.DataFrame, present: Keys | None, read_ns: int | None = None
     }
     late = int((writes.loc[ok, "done_ns"] > read_ns).sum()) if read_ns is not None else 0
     if present is None:
-        return unread(f"nothing was read back, of {len(acknowledged):,} acknowledged rows")
+        return unread(f"nothing was read back, of {count(len(acknowledged), 'acknowledged row')}")
     if late:
-        return Audit("unknown", f"{late} rows were acknowledged after the rows were read back", **classes)
+        return Audit(
+            "unknown", f"{count(late, 'row was', 'rows were')} acknowledged after the rows were read back", **classes
+        )
     if wrong := [f"{len(classes[name]):,} {name}" for name in WRONG if len(classes[name])]:
         return Audit("false", ", ".join(wrong), **classes)
     if not len(acknowledged):
         return Audit("unknown", "no row was acknowledged, so none could be lost", **classes)
-    return Audit("true", f"all {len(acknowledged):,} acknowledged rows are there", **classes)
+    reason = "the one acknowledged row is there"
+    if len(acknowledged) > 1:
+        reason = f"all {count(len(acknowledged), 'acknowledged row')} are there"
+    return Audit("true", reason, **classes)
 
 
 def unread(reason: str) -> Audit:

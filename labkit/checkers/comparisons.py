@@ -13,6 +13,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from labkit.names import PRIMARY_ONLY, PRIMARY_ONLY_MORE
 from labkit.replication import ASYNC, LEVELS, REMOTE_LEVELS
 from labkit.run.schema import Block, Comparison, CostBlock, LoadBlock
+from labkit.units import count
 
 Fact = str | float | None | tuple[str | float | None, ...]
 Facts = Mapping[str, Fact]
@@ -101,7 +102,7 @@ def _words(fact: Fact) -> str:
         vus, think_s, rate, arrival = fact
         if vus is None:
             return f"{_words(rate)} requests/s, {arrival}"
-        return f"{_words(vus)} users" + (f" who think {1000 * float(think_s or 0):.3g} ms" if think_s else "")
+        return count(float(vus), "user") + (f" who think {1000 * float(think_s or 0):.3g} ms" if think_s else "")
     if isinstance(fact, int | float):
         return f"{fact:,.0f}" if fact >= 100 or fact == int(fact) else f"{fact:.3g}"
     return "no limit" if fact is None else fact

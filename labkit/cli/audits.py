@@ -16,6 +16,7 @@ from labkit.experiments.failover.findings import CLASS_WORDS
 from labkit.run import ledger
 from labkit.run.schema import VERDICT_WORDS, TrialBlock, Verdict
 from labkit.run.store import Run, open_run
+from labkit.units import count as counted
 
 
 @click.command("audit")
@@ -59,8 +60,8 @@ def audit_command(context: click.Context, run_name: str, block: int | None, as_j
             open_ended = audit.left_open(run)
         if open_ended:
             click.echo(
-                f"{open_ended} transactions have no outcome: the lab was killed while they were under way. Had the "
-                "whole machine crashed, up to a second of intents could be missing too"
+                f"{counted(open_ended, 'transaction has', 'transactions have')} no outcome: the lab was killed "
+                "meanwhile. Had the whole machine crashed, up to a second of intents could be missing too"
             )
     if any(judged.verdict != "true" for number, judged in found.items() if number not in findings):
         context.exit(1)

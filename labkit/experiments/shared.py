@@ -22,6 +22,7 @@ from labkit.lab.routing.arms import PRIMARY_ONLY, PRIMARY_ONLY_MORE, REPLICAS, R
 from labkit.names import GET_USER, ReadWorkload
 from labkit.remedies import advice
 from labkit.replication import ASYNC, Replication
+from labkit.units import count
 
 ReadArm = Annotated[Arm, one_of(PRIMARY_ONLY, REPLICAS, PRIMARY_ONLY_MORE, REPLICAS_MORE)]
 Users = Annotated[int, Field(ge=1)]
@@ -155,7 +156,7 @@ def too_few_replicas(replicas: int, arms: Iterable[Arm]) -> list[str]:
     return [
         f"replicas: 0 leaves the arm {arm} without a server; name another arm or add replicas"
         if not replicas and not arm.primary
-        else f"arms: {arm} needs {arm.least_replicas} replicas, replicas is {replicas}"
+        else f"arms: {arm} needs {count(arm.least_replicas, 'replica')}, replicas is {replicas}"
         for arm in arms
         if arm.least_replicas > replicas
     ]

@@ -21,7 +21,7 @@ from labkit.errors import LabkitError, ProviderUnavailable
 from labkit.lab.providers import checks
 from labkit.lab.providers.embedded import account, binaries
 from labkit.remedies import Remedy, advice, setting
-from labkit.units import GIB, gib
+from labkit.units import GIB, count, gib
 
 OPEN_FILES = 4096
 """A few hundred connections to each of several nodes, with room for the rest."""
@@ -72,7 +72,7 @@ def _docker() -> Check:
         compose = compose_cli.version(compose_cli.command())
     except ProviderUnavailable as error:
         return Check("docker", "warn", f"provider docker is unavailable: {error.reason}", error.remedies)
-    room = f"{capacity.cpus} CPUs, {gib(capacity.memory_bytes)}"
+    room = f"{count(capacity.cpus, 'CPU')}, {gib(capacity.memory_bytes)}"
     return Check("docker", "ok", f"{engine.described}, Compose {compose}, {room}")
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from labkit.lsn import lsn_text
 from labkit.replication import ASYNC
 from labkit.run.schema import VERDICT_WORDS, Event, events
+from labkit.units import count
 
 Text = str | Callable[[Any], str]
 """A format of what an event carries, or a function of the event, which has the type that its moment names."""
@@ -101,6 +102,18 @@ def _synchronous(event: events.Synchronous) -> str:
     return f"commits wait for {who}, synchronous_commit = {event.level}: {states}"
 
 
+def _writing(event: events.Writing) -> str:
+    return f"{count(event.writers, 'writer appends rows', 'writers append rows')} on {event.node}"
+
+
+def _rows_read(event: events.ReadBack) -> str:
+    return f"{count(event.rows, 'row')} read back from {event.node}"
+
+
+def _ghosts(event: events.GhostsFound) -> str:
+    return f"{event.node} alone has {count(event.rows, 'row')}, of {count(event.transactions, 'transaction')}"
+
+
 def _held_back(event: events.HeldBack) -> str:
     return f"{', '.join(event.nodes)} held back: nothing more is received there"
 
@@ -171,7 +184,7 @@ def _lsn(lsn: int | None) -> str:
 # --- the table ----------------------------------------------------------------------------------------------------
 
 SYNCHRONOUS = Moment("synchronous", _synchronous, event=events.Synchronous)
-WRITING = Moment("writing", "{writers:.0f} writers append rows on {node}", event=events.Writing)
+WRITING = Moment("writing", _writing, event=events.Writing)
 HELD_BACK = Moment("held_back", _held_back, event=events.HeldBack)
 FAULT = Moment("fault", "{node} is lost: {fault}", "the primary is lost", "lost", event=events.Fault)
 DETECTED = Moment("detected", _detected, "noticed: it accepts no connections", "noticed", event=events.Detected)
@@ -183,11 +196,9 @@ FIRST_WRITE = Moment(
 )
 WRITING_AGAIN = Moment("writing_again", "{node} has acknowledged a row", event=events.WritingAgain)
 WRITTEN = Moment("written", _written, event=events.Written)
-ROWS_READ = Moment("read_back", "{rows:,.0f} rows read back from {node}", event=events.ReadBack)
+ROWS_READ = Moment("read_back", _rows_read, event=events.ReadBack)
 AUDIT = Moment("audit", _audit, event=events.Audited)
-GHOSTS = Moment(
-    "ghosts", "{node} alone has {rows:,.0f} rows, of {transactions:,.0f} transactions", event=events.GhostsFound
-)
+GHOSTS = Moment("ghosts", _ghosts, event=events.GhostsFound)
 REWIND_FAILED = Moment("rewind_failed", "pg_rewind could not: {reason}", event=events.RewindFailed)
 REJOINED = Moment(
     "rejoined", "{node} follows as a replica, by {how}", "old primary back as a replica", event=events.Rejoined

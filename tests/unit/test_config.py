@@ -71,7 +71,7 @@ def test_text_from_the_command_line_means_the_same_as_values(vus: int, duration:
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"rate": 500}, ["rate: 500 requests per second and vus: 1000 users exclude each other"]),
+        ({"rate": 500}, ["rate: 500 requests per second and vus: 1000 exclude each other"]),
         ({"vus": 0}, ["vus: 0 users and rate: 0"]),
         ({"vus": 0, "rate": 9, "think_s": 1}, ["think_s: 1 s"]),
         ({"vus": 3, "processes": 4}, ["cannot share vus: 3; use at most 3"]),

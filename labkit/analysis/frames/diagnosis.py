@@ -15,6 +15,7 @@ from labkit.analysis.frames.rows import each
 from labkit.analysis.frames.samples import resources
 from labkit.run.schema import WRONG_ANSWER, LoadBlock
 from labkit.run.store import Run
+from labkit.units import count
 
 GENERATOR_LIMIT = 90.0  # percent of the one core that the load generator's event loop can use
 ERROR_LIMIT = 0.01  # share of requests
@@ -122,5 +123,5 @@ def validity_problems(run: Run) -> list[str]:
         found.append(f"the run did not come to its end: {run.problem or 'no reason was recorded'}")
     went_wrong = errors(run)
     for row in each(went_wrong[went_wrong["sqlstate"] == WRONG_ANSWER]):
-        found.append(f"{row.workload}, {row.arm}: {row.requests} answers were wrong")
+        found.append(f"{row.workload}, {row.arm}: {count(row.requests, 'answer was wrong', 'answers were wrong')}")
     return found

@@ -13,6 +13,7 @@ from labkit.checkers import host_cpu as checker
 from labkit.checkers.host_cpu import BUSY, HOST, IDLE, PROCESSES, Account, Series, pooled
 from labkit.run.schema import HostCpu, LoadBlock
 from labkit.run.store import Run
+from labkit.units import count
 
 _PARTS = ("cores", "generator", "lab", "others", "idle", "stolen")
 
@@ -74,8 +75,8 @@ def disturbances(run: Run) -> list[str]:
     whom = "other programs" if mean.lab is not None else "other programs, the lab among them,"
     stolen = f" and the hypervisor took {mean.stolen:.2f}" if mean.stolen and mean.stolen >= 0.01 else ""
     return [
-        f"Disturbed: in {len(disturbed)} of {len(blocks)} blocks {whom} used {mean.others or 0.0:.2f} of {mean.cores} "
-        f"cores{stolen}: these are figures of a machine that was shared."
+        f"Disturbed: in {len(disturbed)} of {count(len(blocks), 'block')} {whom} used {mean.others or 0.0:.2f} of "
+        f"{count(mean.cores, 'core')}{stolen}: these are figures of a machine that was shared."
     ]
 
 

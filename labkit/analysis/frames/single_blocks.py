@@ -11,6 +11,7 @@ from labkit.analysis.frames.recorded import measured
 from labkit.analysis.frames.requests import figures
 from labkit.analysis.frames.rows import each
 from labkit.run.store import Run
+from labkit.units import count
 
 
 @once_a_run
@@ -37,7 +38,9 @@ def blocks(run: Run) -> pd.DataFrame:
 def generator_busy(run: Run) -> list[str]:
     """What was asked where a load generator used more than 90 % of its core, as words; empty if it never did."""
     found = [
-        f"{row.arm} at {row.vus:.0f} users" if not np.isnan(row.vus) else f"{row.arm} at {row.offered_per_s:,.0f}/s"
+        f"{row.arm} at {count(row.vus, 'user')}"
+        if not np.isnan(row.vus)
+        else f"{row.arm} at {row.offered_per_s:,.0f}/s"
         for row in each(blocks(run))
         if row.generator_cpu_percent > GENERATOR_LIMIT
     ]

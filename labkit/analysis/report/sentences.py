@@ -36,7 +36,8 @@ def of_arms(run: Run, row: Any) -> str:
             if name == CONNECTIONS:
                 before, after = counts.split(" → ")
                 base = arm_in_prose(row.against)
-                return difference(row, other=f"{base} with {after} connections", against=f"{base} with {before}")
+                more = f"{after} connection{'s' * (after != '1')}"
+                return difference(row, other=f"{base} with {more}", against=f"{base} with {before}")
     return difference(row)
 
 

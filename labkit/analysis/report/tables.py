@@ -18,7 +18,7 @@ from labkit.analysis.statistics.bottleneck import bottleneck as find_bottleneck
 from labkit.analysis.statistics.compare import Side
 from labkit.analysis.words import UNKNOWN, Words, arm_words, cores, interval, number, percent
 from labkit.run.store import Run
-from labkit.units import MIB, gib
+from labkit.units import MIB, count, gib
 
 _FIGURES = {
     "requests": "requests",
@@ -263,7 +263,7 @@ def _conditions(run: Run) -> dict[str, str]:
         "run": run.id,
         "status": run.status,
         "when": record.epoch.utc,
-        "host": host and f"{host.cores} cores ({host.cpu}), {gib(host.memory_bytes)}, {host.os}",
+        "host": host and f"{count(host.cores, 'core')} ({host.cpu}), {gib(host.memory_bytes)}, {host.os}",
         "PostgreSQL": record.postgresql and record.postgresql.version,
         "labkit": f"{version}, commit {git.commit[:10]}{' + changes' * git.dirty}" if git else version,
         "servers": f"{servers}, {record.provider}",

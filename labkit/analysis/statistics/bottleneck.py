@@ -125,7 +125,7 @@ def _limit(
     for blocks, when in ((measured, "while it was measured"), (short, "in the short rounds afterwards")):
         shared = account_of(run, blocks)
         if shared is not None and shared.disturbed:
-            return UNKNOWN, f"other programs used {cores(shared.taken)} of {shared.cores} cores {when}"
+            return UNKNOWN, f"other programs used {cores(shared.taken)} of {count(shared.cores, 'core')} {when}"
     if not short:
         return UNKNOWN, _not_tried(run)
     known = [row for row in changes if not np.isnan(row.low)]
@@ -176,4 +176,4 @@ def _busy(account: HostCpu) -> str:
         "stolen": account.stolen,
     }
     said = ", ".join(f"{name} {cores(value)}" for name, value in parts.items() if value and value >= 0.005)
-    return f"{cores(account.cores - account.idle)} of {account.cores} cores ({said})"
+    return f"{cores(account.cores - account.idle)} of {count(account.cores, 'core')} ({said})"

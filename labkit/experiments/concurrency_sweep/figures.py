@@ -19,7 +19,8 @@ from labkit.analysis.plots.style import (
     logarithmic,
 )
 from labkit.analysis.statistics import usl
-from labkit.analysis.words import arm_words, number
+from labkit.analysis.words import arm_words
+from labkit.units import count
 
 
 def sweep(levels: pd.DataFrame, laws: dict[str, usl.Fit] | None = None) -> Sheet:
@@ -58,7 +59,7 @@ def _law(ax: Axes, law: usl.Fit, most: float, colour: str) -> str:
     if 1 <= law.knee <= most:
         peak = float(law.throughput([law.knee])[0])
         ax.plot(law.knee, peak, "*", color=colour, markersize=13, markeredgecolor=BLACK, zorder=4)
-        return f"; star: its knee, {number(law.knee)} users"
+        return f"; star: its knee, {count(round(law.knee), 'user')}"
     return ""
 
 

@@ -88,19 +88,9 @@ def verdicts(run: Run) -> Sentences:
             "if every further node shares as much with the others as these do."
         )
     most = max(round(block.vus or 0) for block in run.blocks_of(LoadBlock))
-    found += [limit(row, f" with {most:,} users") for row in each(bottleneck(run))]
+    found += [limit(row, f" with {count(most, 'user')}") for row in each(bottleneck(run))]
     found += generator_busy(run)
     return Sentences([*found, *not_valid(frames.validity_problems(run))])
-
-
-def _knee(row: Any) -> str:
-    """Where throughput falls again on an arm."""
-    if row.knee <= row.most_users:
-        return f"{arm_words(row.arm)}: throughput falls beyond {row.knee:,.0f} users."
-    return f"{arm_words(row.arm)}: no knee within {row.most_users:,} users; more users only wait longer."
-
-
-_MOST_NAMED = 4
 
 
 def _best(row: Any) -> str:

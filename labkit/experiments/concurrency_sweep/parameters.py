@@ -8,6 +8,7 @@ from labkit.experiments.parameters import param
 from labkit.experiments.shared import InRounds, OneWorkload, ReadArm, Users
 from labkit.experiments.values import Several, joined
 from labkit.lab.routing.arms import PRIMARY_ONLY, REPLICAS, Arm
+from labkit.units import count
 
 
 class ConcurrencySweep(OneWorkload, InRounds):
@@ -29,7 +30,7 @@ class ConcurrencySweep(OneWorkload, InRounds):
                 f"levels: {joined(self.levels)!r} must be at least four numbers that ascend, for a model to fit"
             )
         elif self.processes > min(self.levels):
-            found.append(f"processes: {self.processes} load generators cannot share {min(self.levels)} users")
+            found.append(f"processes: {self.processes} load generators cannot share {count(min(self.levels), 'user')}")
         return found
 
     @property

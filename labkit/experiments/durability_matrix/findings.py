@@ -16,6 +16,7 @@ from labkit.names import APPEND_ROWS
 from labkit.percentiles import percentile
 from labkit.replication import Replication
 from labkit.run.store import Run
+from labkit.units import amount, count
 
 _TAIL = 30
 """Of fewer trials a 99th percentile is not told: it would lie between the two longest."""
@@ -62,7 +63,7 @@ def table(run: Run) -> pd.DataFrame:
             "trials": f"{row.trials}",
             "that lost": f"{row.losing}",
             "rate at most, %": f"{100 * row.bound:.1f}",
-            "rows lost, median": number(row.lost_p50),
+            "rows lost, median": amount(row.lost_p50),
             "most": f"{row.lost_max:,}",
             "of rows": f"{row.acknowledged:,}",
             "RTO p50, ms": number(row.rto_p50_ms),
@@ -87,15 +88,15 @@ def verdicts(run: Run) -> Sentences:
     for row in each(every):
         if row.losing:
             found.append(
-                f"{row.mode}/{row.level} lost acknowledged rows in {row.losing} of {row.trials} trials of {row.fault}: "
-                f"{number(row.lost_p50)} in the median of these, {row.lost_max:,} at most."
+                f"{row.mode}/{row.level} lost acknowledged rows in {row.losing} of {count(row.trials, 'trial')} of "
+                f"{row.fault}: {amount(row.lost_p50)} in the median of these, {amount(row.lost_max)} at most."
             )
     safe = [row for row in each(every) if not row.losing]
     if safe:
         weakest = min(safe, key=_tried)
         found.append(
-            f"{len(safe)} of {len(every)} cells lost nothing; with {weakest.trials} trials of one, a rate of losing "
-            f"trials of up to {percent(weakest.bound, signed=False)} would still look like that."
+            f"{len(safe)} of {count(len(every), 'cell')} lost nothing; with {count(weakest.trials, 'trial')} of one, a "
+            f"rate of losing trials of up to {percent(weakest.bound, signed=False)} would still look like that."
         )
     found += [outage for fault in dict.fromkeys(every["fault"]) for outage in _outages(run, str(fault))]
     held = "hold_writes" in run.parameters and run.parameter("hold_writes", bool)
@@ -130,7 +131,7 @@ def _outages(run: Run, fault: str) -> list[str]:
         if len(rto):
             tail = f"p99 {number(percentile(rto, 99))} ms, " if len(rto) >= _TAIL else ""
             found.append(
-                f"RTO over {len(rto)} trials of {fault} in which commits {who}: "
+                f"RTO over {count(len(rto), 'trial')} of {fault} in which commits {who}: "
                 f"p50 {number(float(np.median(rto)))} ms, {tail}longest {number(float(rto.max()))} ms."
             )
     if fault.endswith("all-behind") and waits.any():
@@ -160,12 +161,16 @@ def lead(run: Run) -> Sentences:
         )
         if losing:
             by_fault = group.groupby("fault", sort=False)[["losing", "trials"]].sum()
-            said = ", ".join(f"in {row.losing} of {row.trials} trials of {row.Index}" for row in by_fault.itertuples())
-            came = f"were lost {said}; {group['lost_max'].max():,} rows at most"
+            said = ", ".join(
+                f"in {row.losing} of {count(row.trials, 'trial')} of {row.fault}"
+                for row in each(by_fault.reset_index())
+            )
+            came = f"were lost {said}; {count(int(group['lost_max'].max()), 'row')} at most"
         else:
             bound = percent(share_at_most(0, tried - unknown), signed=False)
-            came = f"all survived, {rows:,} rows in {tried - unknown} trials: at most {bound} of trials lose any (95 %)"
-        came += f"; {unknown} trials have no verdict" if unknown else ""
+            survived = f"{count(rows, 'row')} in {count(tried - unknown, 'trial')}"
+            came = f"all survived, {survived}: at most {bound} of trials lose any (95 %)"
+        came += f"; {_no_verdict(unknown)}" if unknown else ""
         found.append(f"Acknowledged commits that {who} ({which}) {came}.")
     return found
 
@@ -175,7 +180,11 @@ def validity(run: Run) -> list[str]:
     every = trials(run)
     problems = []
     if wrong := int(every["wrong"].sum()):
-        problems.append(f"{wrong} rows are there that should not be")
+        problems.append(f"{count(wrong, 'row is', 'rows are')} there that should not be")
     if unknown := int((every["verdict"] == "unknown").sum()):
-        problems.append(f"{unknown} trials have no verdict")
+        problems.append(_no_verdict(unknown))
     return problems
+
+
+def _no_verdict(trials: int) -> str:
+    return count(trials, "trial has no verdict", "trials have no verdict")

@@ -18,6 +18,7 @@ from labkit.run.schema import CANNOT_CONNECT, VERDICT_WORDS, Event, Standing, Tr
 from labkit.run.schema import events as happened
 from labkit.run.steps import DECIDE, DETECTED, Moment, at_ns, label, moments
 from labkit.run.store import Run
+from labkit.units import count
 
 VIEW_WORDS: dict[View, str] = {
     "promoted": "the promoted replica",
@@ -234,13 +235,14 @@ def verdicts(run: Run) -> Sentences:
         lost_there = len(judged["other"].lost)
         found.append(
             "Promoting the other replica would have lost "
-            + (f"{lost_there:,} acknowledged rows." if lost_there else "nothing either.")
+            + (f"{count(lost_there, 'acknowledged row')}." if lost_there else "nothing either.")
         )
     unknown = len(judged["promoted"].recovered) + len(judged["promoted"].gone)
     if unknown:
         found.append(
-            f"{unknown:,} rows were under way when the primary was lost: {len(judged['promoted'].recovered):,} of them "
-            "are on the new primary. Their writers were told nothing, so those that are not there are no loss."
+            f"{count(unknown, 'row was', 'rows were')} under way when the primary was lost: "
+            f"{len(judged['promoted'].recovered):,} of them are on the new primary. Their writers were told nothing, "
+            "so those that are not there are no loss."
         )
     repointed = run.events_of(happened.Repoint)
     if repointed and not any(event.followers for event in repointed):
@@ -250,7 +252,7 @@ def verdicts(run: Run) -> Sentences:
         )
     if block.ghosts:
         found.append(
-            f"{block.ghosts:,} rows existed on the old primary alone; {block.rejoined} took them back when it "
+            f"{count(block.ghosts, 'row')} existed on the old primary alone; {block.rejoined} took that back when it "
             "rejoined as a replica."
         )
     agree = {name for name in block.choices.values() if name}
@@ -260,7 +262,9 @@ def verdicts(run: Run) -> Sentences:
         said = ", ".join(f"{manager} {name or 'would refuse'}" for manager, name in block.choices.items())
         found.append(f"The rules differ: {said}.")
     if open_ended := audit.left_open(run):
-        found.append(f"{open_ended} transactions have no outcome: their load generator was killed.")
+        found.append(
+            f"{count(open_ended, 'transaction has', 'transactions have')} no outcome: the load generator was killed."
+        )
     return found
 
 

@@ -13,6 +13,7 @@ from labkit.analysis.report import tables
 from labkit.analysis.report.sentences import generator_busy
 from labkit.analysis.words import Sentences, Table, arm_words, not_valid, number
 from labkit.run.store import Run
+from labkit.units import count
 
 
 def verdicts(run: Run) -> Sentences:
@@ -25,14 +26,14 @@ def verdicts(run: Run) -> Sentences:
         held = every.loc[every["holds"], "offered_per_s"]
         highest = f"{held.max():,.0f} requests per second; nothing confirmed it" if len(held) else ""
         so_far = f"the highest rate that held {limit} was {highest}" if highest else f"none held {limit}"
-        found.append(f"The search for {where} was cut off: of the {len(every)} trials until then, {so_far}.")
+        found.append(f"The search for {where} was cut off: of the {count(len(every), 'trial')} until then, {so_far}.")
     elif rate is None:
         found.append(f"Not even {run.parameter('rate_low', float):,.0f} requests per second held {limit} for {where}.")
     else:
         again = every[(every["phase"] == "confirmation") & (every["offered_per_s"] == rate)]
         found.append(
             f"{where} held {limit} up to {rate:,.0f} requests per second; "
-            f"{int(again['holds'].sum())} of {len(again)} repetitions held too."
+            f"{int(again['holds'].sum())} of {count(len(again), 'repetition')} held too."
         )
         failed = every[~every["holds"] & (every["offered_per_s"] > rate)]
         if len(failed):

@@ -19,6 +19,7 @@ from labkit.lab.workloads import workload
 from labkit.run.schema import Cell
 from labkit.run.schema.events import Stall
 from labkit.run.store import Run
+from labkit.units import count
 
 _READY_S = 60.0
 
@@ -49,7 +50,7 @@ def measuring_honestly(parameters: MeasuringHonestly) -> Run:
             with _stall(primary, p.warmup_s + p.block_s / 2, p.stall_s, run):
                 warm.drive(load, alone, when, p.block_s, _cell(p, arm, 0))
         for users in p.little_levels:
-            warm.drive(load, alone, Closed(users, think_s=0.01), p.block_s / 2, _cell(p, f"{users} users", 0))
+            warm.drive(load, alone, Closed(users, think_s=0.01), p.block_s / 2, _cell(p, count(users, "user"), 0))
         short = warm.on_terms(p.replace(warmup_s=min(p.warmup_s, 0.1)))
         for r in range(p.comparisons * p.pairs):
             for arm in SELF if r % 2 == 0 else SELF[::-1]:

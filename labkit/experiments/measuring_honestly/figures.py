@@ -8,6 +8,7 @@ import pandas as pd
 from labkit.analysis.frames.rows import each
 from labkit.analysis.plots.style import BLACK, BLUE, ORANGE, PLAIN, VERMILLION, WIDTH_IN, Sheet, drawing, logarithmic
 from labkit.percentiles import percentile
+from labkit.units import count
 
 
 def moments(sides: dict[str, pd.DataFrame], stall: tuple[float, float] | None = None) -> Sheet:
@@ -48,7 +49,6 @@ def self_comparisons(frame: pd.DataFrame) -> Sheet:
         ax.set_ylabel("comparison")
         ax.set_yticks([])
         ax.grid(visible=False, axis="y")
-    sheet.alt = (
-        f"{len(frame)} comparisons of a server with itself, {int(frame['differs'].sum())} of them wrongly different"
-    )
+    wrong = int(frame["differs"].sum())
+    sheet.alt = f"{count(len(frame), 'comparison')} of a server with itself, {wrong} of them wrongly different"
     return sheet

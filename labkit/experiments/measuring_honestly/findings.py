@@ -95,20 +95,25 @@ def verdicts(run: Run) -> Sentences:
         f"instead of {number(worst.pooled_ms)} ms."
     )
     off = frames.littles_law(run)
-    off = off[off["arm"].str.endswith("users")]
+    off = off[off["arm"].str.fullmatch(r"[0-9,]+ users?")]
     found.append(
         f"Little's law held within {percent(float(off['deviation_percent'].abs().max()) / 100, signed=False)} "
-        f"for {', '.join(number(v) for v in off['vus'])} users."
+        f"for {_listed(off['vus'])}."
     )
     same = self_comparisons(run)
     wrong = int(same["differs"].sum())
     found.append(
-        f"Of {len(same)} comparisons of the server with itself {wrong} found a difference "
+        f"Of {count(len(same), 'comparison')} of the server with itself {wrong} found a difference "
         f"({percent(wrong / len(same), signed=False)}); 5 % are expected, "
         f"and up to {most_by_chance(len(same))} of {len(same)} are no surprise."
     )
     found.append(noise(same))
     return Sentences([*found, *not_valid(frames.validity_problems(run))])
+
+
+def _listed(users: pd.Series[float]) -> str:
+    *others, last = (float(value) for value in users)
+    return ", ".join([*map(number, others), count(last, "user")])
 
 
 def noise(same: pd.DataFrame) -> str:

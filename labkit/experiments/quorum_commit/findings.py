@@ -222,7 +222,7 @@ def lead(run: Run) -> Sentences:
 def validity(run: Run) -> list[str]:
     """A block in which a commit was not plainly acknowledged."""
     return [
-        f"block {b.block} ({b.mode}/{b.level}): {n} transactions ended as {how}"
+        f"block {b.block} ({b.mode}/{b.level}): {count(n, 'transaction')} ended as {how}"
         for b in run.blocks_of(CostBlock)
         for how, n in b.transactions.items()
         if how != "ok" and n

@@ -14,6 +14,7 @@ from labkit.analysis.statistics import compare
 from labkit.analysis.statistics.bottleneck import bottleneck
 from labkit.analysis.words import Sentences, arm_in_prose, not_valid, number, percent
 from labkit.run.store import Run
+from labkit.units import count
 
 headline = frames.headline
 table = tables.headline
@@ -38,7 +39,8 @@ def verdicts(run: Run) -> Sentences:
         if not row.ok:
             found.append(
                 f"Little's law is off by {percent(row.deviation_percent / 100)} for {row.workload} on "
-                f"{arm_in_prose(row.arm)}: {number(row.vus)} users, but {number(row.in_flight)} requests under way."
+                f"{arm_in_prose(row.arm)}: {count(round(row.vus), 'user')}, but {number(row.in_flight)} requests under "
+                "way."
             )
     found += not_valid(frames.validity(run))
     return found

@@ -11,6 +11,7 @@ from labkit.experiments.values import Several, Written, joined
 from labkit.lab.load.arrivals import ArrivalKind, Stage, parse_stages
 from labkit.lab.routing.arms import PRIMARY_ONLY, PRIMARY_ONLY_MORE, REPLICAS, Arm
 from labkit.names import GET_USER, SEARCH_USERS, ReadWorkload
+from labkit.units import count
 
 
 class ReadScaling(InRounds):
@@ -47,8 +48,8 @@ class ReadScaling(InRounds):
         found = super().conflicts()
         if self.duration_s / self.rounds < 0.5:
             found.append(
-                f"rounds: {self.rounds} rounds of {self.duration_s / self.rounds:.2g} s are too short to measure; "
-                f"at least 0.5 s per round, so raise duration_s to {self.rounds * 0.5:g} or lower rounds"
+                f"rounds: {count(self.rounds, 'round')} of {self.duration_s / self.rounds:.2g} s: too short to "
+                f"measure; at least 0.5 s per round, so raise duration_s to {self.rounds * 0.5:g} or lower rounds"
             )
         return found + self._load_conflicts()
 
@@ -56,7 +57,7 @@ class ReadScaling(InRounds):
         found = []
         if self.rate and self.vus:
             found.append(
-                f"rate: {self.rate:g} requests per second and vus: {self.vus} users exclude each other; "
+                f"rate: {self.rate:g} requests per second and vus: {self.vus} exclude each other; "
                 "set vus to 0 for an open workload, or rate to 0 for a closed one"
             )
         if not self.rate and not self.vus:

@@ -36,7 +36,7 @@ from labkit.run.schema.events import (
     Visibility,
 )
 from labkit.run.store import Run
-from labkit.units import MIB
+from labkit.units import MIB, count
 
 DEADLINE_S = 60.0
 WATCH_INTERVAL_S = 0.05
@@ -224,7 +224,8 @@ class _Watcher:
         self._thread.join(2 * DEADLINE_S)
         if self._problem is not None or len(self.seen) < self._last:
             raise ClusterError(
-                f"only {len(self.seen)} of {self._last} commits became visible: {self._problem or 'it is behind'}",
+                f"only {len(self.seen)} of {count(self._last, 'commit')} became visible: "
+                f"{self._problem or 'it is behind'}",
                 node=self.node.name,
                 log_tail=self.node.control.log_tail(),
             )

@@ -22,7 +22,7 @@ from labkit.progress import Progress
 from labkit.remedies import Remedy, advice, setting
 from labkit.run import schema
 from labkit.run.schema import Seeding
-from labkit.units import GIB, gib
+from labkit.units import GIB, count, gib
 
 if TYPE_CHECKING:
     from labkit.lab.cluster.cluster import Cluster
@@ -71,7 +71,7 @@ def seed(cluster: Cluster, spec: DatasetSpec, progress: Callable[[str, float, st
             ) from error
         except psycopg.Error as error:
             raise ClusterError(
-                f"seeding {spec.users:,} users was cut off: {' '.join(str(error).split()).rstrip('.')}",
+                f"seeding {count(spec.users, 'user')} was cut off: {' '.join(str(error).split()).rstrip('.')}",
                 node=primary.name,
                 remedy=advice("remove the cause and seed again, which starts from the beginning"),
             ) from error
@@ -242,7 +242,7 @@ def check_space(cluster: Cluster, spec: DatasetSpec) -> None:
         free_bytes = shutil.disk_usage(placed[0][1]).free
         if need_bytes > free_bytes:
             raise ClusterError(
-                f"{spec.users:,} users on {', '.join(name for name, _ in placed)} need about "
+                f"{count(spec.users, 'user')} on {', '.join(name for name, _ in placed)} need about "
                 f"{gib(need_bytes)}, and the file system of {placed[0][1]} has "
                 f"{gib(free_bytes)} free",
                 remedy=[advice("free some"), advice("seed fewer users"), setting("LABKIT_DATA", "a larger disk")],

@@ -19,6 +19,7 @@ from labkit.lab.load.arrivals import Arrivals, Closed
 from labkit.lab.load.live import LiveReader, Second
 from labkit.run import layout
 from labkit.run.schema import Cell
+from labkit.units import count
 
 _WIDTH, _HEIGHT, _LEFT, _TOP, _GAP, _BOTTOM = 640, 120, 64, 58, 26, 36
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -102,10 +103,7 @@ class LiveView:
 
 def asked(when: Arrivals) -> str:
     """What a load asks of the servers, in words."""
-    if isinstance(when, Closed):
-        load = "1 user" if when.users == 1 else f"{when.users:,} users"
-    else:
-        load = f"{when.rate:,.0f} requests/s asked for"
+    load = count(when.users, "user") if isinstance(when, Closed) else f"{when.rate:,.0f} requests/s asked for"
     return ", then ".join([load, *(f"{stage.value:,g}" for stage in when.stages)])
 
 

@@ -19,6 +19,7 @@ from labkit.lab.workloads.append_rows import AppendRows
 from labkit.remedies import Remedy
 from labkit.run import layout, ledger
 from labkit.run.store import Run
+from labkit.units import count
 
 LONGEST_S = 24 * 3600.0
 _ENDING_S = 15.0
@@ -56,7 +57,7 @@ class WriteLoad:
                 raise LoadError("the write load ended before its time")
             return ledger.acknowledged(path, self.serving, before) >= transactions
 
-        wait_until(there, deadline_s, f"{transactions} more acknowledged transactions on {self.serving}")
+        wait_until(there, deadline_s, f"{count(transactions, 'more acknowledged transaction')} on {self.serving}")
 
     def stop(self) -> LoadResult:
         """End the load, wait for the last answers and settle the ledger into the run. Raises LoadError."""

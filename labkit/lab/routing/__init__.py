@@ -11,6 +11,7 @@ from labkit.errors import BadInput
 from labkit.lab.load.arrivals import share
 from labkit.lab.routing.arms import Arm
 from labkit.remedies import advice
+from labkit.units import count
 
 if TYPE_CHECKING:
     from labkit.lab.cluster.cluster import Cluster
@@ -47,7 +48,7 @@ def nodes_for(arm: Arm, cluster: Cluster) -> list[Node]:
         raise BadInput(f"arm {arm}: cluster {cluster.name} has no replica", remedy=helps)
     if len(replicas) < arm.least_replicas:
         raise BadInput(
-            f"arm {arm} needs {arm.least_replicas} replicas, of cluster {cluster.name} {len(replicas)} answer",
+            f"arm {arm} needs {count(arm.least_replicas, 'replica')}, of cluster {cluster.name} {len(replicas)} answer",
             remedy=advice("name other arms"),
         )
     chosen = replicas if arm.replicas == "all" else replicas[: arm.replicas]

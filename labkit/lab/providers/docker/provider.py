@@ -22,6 +22,7 @@ from labkit.lab.providers.docker.engine import Container, Engine
 from labkit.lab.providers.embedded.server import quoted
 from labkit.lab.providers.protocol import ClusterSpec
 from labkit.remedies import Remedy, advice
+from labkit.units import count
 
 IMAGE, DEFAULT_IMAGE = "LABKIT_PG_IMAGE", "postgres:18"
 READY_DEADLINE_S = 120.0
@@ -53,7 +54,7 @@ class ComposeProvider:
             is_new = not before and not engine.volumes(spec.name)
             if len(before) > len(spec.node_names):
                 raise ClusterError(
-                    f"cluster {spec.name} has {len(before) - 1} replicas, asked for are {spec.replicas}",
+                    f"cluster {spec.name} has {count(len(before) - 1, 'replica')}, asked for are {spec.replicas}",
                     remedy=[
                         advice(f"ask for {len(before) - 1}"),
                         advice("take another name"),

@@ -23,6 +23,7 @@ from labkit.lab.providers.embedded.server import EmbeddedServer
 from labkit.lab.providers.embedded.state import ClusterState, NodeState
 from labkit.lab.providers.protocol import ClusterSpec
 from labkit.remedies import Remedy, advice, setting
+from labkit.units import count
 
 READY_DEADLINE_S = 60.0
 # Loopback needs no encryption, and asking a server about TLS and GSSAPI first costs two round trips per connection.
@@ -154,7 +155,7 @@ class EmbeddedProvider:
             nodes=[NodeState(name, port, servers / name) for name, port in zip(spec.node_names, ports, strict=True)],
         )
         try:
-            checks.check_disk(servers, checks.NODE_BYTES * len(made.nodes), f"{len(made.nodes)} servers")
+            checks.check_disk(servers, checks.NODE_BYTES * len(made.nodes), count(len(made.nodes), "server"))
             state.write(clusters, made)
             creation.remove(servers)  # of a cluster whose record was lost
             passwords = state.make_passwords(clusters, spec.name, list(USERS.values()))
@@ -229,7 +230,7 @@ class EmbeddedProvider:
             taken = [node.port for node in recorded.nodes]
             size = max(_server(node).disk_usage()["data_directory_bytes"] for node in cluster.nodes)
             checks.check_disk(
-                recorded.servers, len(missing) * (size + checks.NODE_BYTES), f"{len(missing)} more replicas"
+                recorded.servers, len(missing) * (size + checks.NODE_BYTES), count(len(missing), "more replica")
             )
             if spec.base_port:
                 ports = [spec.base_port + spec.node_names.index(name) for name in missing]
@@ -348,7 +349,7 @@ def _check_same(recorded: ClusterState, spec: ClusterSpec, chosen: binaries.Bina
             )
     if len(ready) > len(spec.node_names):
         raise ClusterError(
-            f"cluster {recorded.name} has {len(ready) - 1} replicas, asked for are {spec.replicas}",
+            f"cluster {recorded.name} has {count(len(ready) - 1, 'replica')}, asked for are {spec.replicas}",
             remedy=[advice(f"ask for {len(ready) - 1}"), advice("take another name"), recreate],
         )
     if spec.base_port and spec.base_port != recorded.base_port:
