@@ -11,12 +11,13 @@ from labkit.analysis.frames import blocks
 from labkit.analysis.report import report
 from labkit.analysis.report.findings import summary
 from labkit.experiments import catalogue
+from labkit.experiments.concurrency_sweep import findings as sweep
 
 SMALL = {"cluster": "load-notebooks", "replicas": 1, "users": 2000, "connections": 4, "warmup_s": 0.1, "seed": 7}
 RUNS: dict[str, tuple[dict[str, Any], int]] = {
     "max-throughput": ({"trial_s": 0.6, "rate_high": 2000, "confirm": 1, "precision": 0.5, "p99_limit_ms": 500}, 1),
     "concurrency-sweep": (
-        {"levels": "1,2,4,8,16", "rounds": 2, "step_s": 0.5, "replicas": 2, "cluster": "load-sweep"}
+        {"levels": "1,2,4,8,16", "rounds": 3, "step_s": 0.5, "replicas": 2, "cluster": "load-sweep"}
         | {"repeat_disturbed": 0, "interventions_s": 0},
         3,
     ),
@@ -42,7 +43,9 @@ def test_it_drives_draws_and_concludes(name: str, lab_data: Path) -> None:
     drawn = [
         o for cell in executed.notebook.cells for o in cell.get("outputs", []) if "image/svg+xml" in o.get("data", {})
     ]
-    assert len(drawn) == figures
+    # What more nodes would give is drawn only where both laws fit what was measured.
+    left_out = name == "concurrency-sweep" and isinstance(sweep.more_nodes(run, run.parameter("up_to_nodes", int)), str)
+    assert len(drawn) == figures - left_out
     page = report.publish(executed, run, kind.findings)
     assert kind.findings.verdicts(run)
     assert kind.findings.lead(run)[0].split(".")[0] in page.read_text(encoding="utf-8").replace("&#x27;", "'")
