@@ -138,7 +138,7 @@ def test_a_change_of_route_is_followed_at_once(cluster: Cluster, run: Run, begin
     load = begin(writers=3, timeout_s=5)
     load.follow(cluster.replicas()[0])
     wait_until(lambda: WRITE_OUTCOMES.index("fail") in _outcomes(load), 5, "a refusal by the replica")
-    with pytest.raises(WaitTimeout, match=r"1 more acknowledged transactions on pg2"):
+    with pytest.raises(WaitTimeout, match=r"1 more acknowledged transaction on pg2"):
         load.wait_acknowledged(deadline_s=0.3)
     load.follow(cluster.primary())
     load.wait_acknowledged(deadline_s=5)

@@ -112,7 +112,7 @@ def test_what_cannot_be_is_refused_before_anything_starts(values: dict[str, str]
 
 
 def test_a_matrix_of_impossible_modes_is_refused_at_once() -> None:
-    with pytest.raises(BadInput, match="ANY 2 asks for more than the 1 replicas"):
+    with pytest.raises(BadInput, match="ANY 2 asks for more than the 1 replica"):
         DurabilityMatrix.build({"replicas": 1})
     assert len(DurabilityMatrix().cells) == 32
     assert Replication.parse("ANY 2").k == 2

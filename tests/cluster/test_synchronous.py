@@ -64,7 +64,7 @@ def test_a_stopped_replica_is_left_out_and_what_needs_it_is_refused(own_cluster:
     cluster = own_cluster
     cluster.node("pg3").control.stop("fast")
     assert cluster.synchronous("ANY", 1, "on", deadline_s=15) == {"pg2": "quorum"}
-    with pytest.raises(BadInput, match=r"ANY 2 asks for more than the 1 replicas that run.*start pg3"):
+    with pytest.raises(BadInput, match=r"ANY 2 asks for more than the 1 replica that runs.*start pg3"):
         cluster.synchronous("ANY", 2)
     assert standby_names(cluster) == "ANY 1 (pg2, pg3)"
     with cluster.primary().session() as connection:
