@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
 
+from labkit.analysis.frames.per_run_cache import read_once
 from labkit.analysis.frames.recorded import counted
 from labkit.checkers import host_cpu as checker
 from labkit.checkers.host_cpu import BUSY, HOST, IDLE, PROCESSES, Account, Series, pooled
@@ -80,14 +80,9 @@ def disturbances(run: Run) -> list[str]:
     ]
 
 
-# The samples of a finished run are read once for all that asks here.
-_DERIVED: WeakKeyDictionary[Run, Account] = WeakKeyDictionary()
-
-
+@read_once
 def _derived(run: Run) -> Account | None:
     """The account of a run that noted none, or not for all of its blocks."""
-    if run in _DERIVED:
-        return _DERIVED[run]
     host = run.record.host
     if host is None or not run.has("samples"):
         return None
@@ -106,7 +101,4 @@ def _derived(run: Run) -> Account | None:
         busy = np.cumsum(seconds * percent["value"].to_numpy() / 100 * host.cores)
         series[HOST, BUSY] = times, busy
         series[HOST, IDLE] = times, np.cumsum(seconds) * host.cores - busy
-    account = Account(series, host.cores, blind=blind)
-    if run.status != "started":
-        _DERIVED[run] = account
-    return account
+    return Account(series, host.cores, blind=blind)

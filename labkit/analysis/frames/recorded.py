@@ -11,12 +11,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from labkit.analysis.frames.per_run_cache import read_once
 from labkit.analysis.frames.selection import Counts, Selection
 from labkit.errors import RunUnreadable
 from labkit.percentiles import between, neighbours
@@ -220,22 +220,14 @@ def widths(blocks: Sequence[LoadBlock]) -> list[float]:
     return [max(1.0, seconds[facts.workload, facts.arm] / MOST_SPANS) for facts in blocks]
 
 
-# A run that has been read is kept as long as its Run object lives: every frame begins with the same blocks.
-_READ: WeakKeyDictionary[Run, list[Block]] = WeakKeyDictionary()
-
-
+@read_once
 def measured(run: Run) -> list[Block]:
     """The blocks that count, with their measured requests, in the order they ran. Raises RunUnreadable if there are
     none."""
-    if run in _READ:
-        return _READ[run]
     facts = counted(run)
     if not facts:
         raise RunUnreadable(f"{run.id} has no finished block: it was cut off before anything was measured")
-    blocks = _with_requests(facts, run.tables.pieces("ops", _COLUMNS))
-    if run.status != "started":
-        _READ[run] = blocks
-    return blocks
+    return _with_requests(facts, run.tables.pieces("ops", _COLUMNS))
 
 
 def counted(run: Run) -> list[LoadBlock]:
@@ -244,9 +236,14 @@ def counted(run: Run) -> list[LoadBlock]:
     return [block for block in run.blocks_of(LoadBlock) if block.counts and block.measured_s > 0]
 
 
-def short_rounds(run: Run) -> list[Block]:
+def short(run: Run) -> list[LoadBlock]:
     """The blocks after the measured ones, in each of which one thing was changed, or nothing."""
-    facts = [block for block in run.blocks_of(LoadBlock) if block.intervention and block.measured_s > 0]
+    return [block for block in run.blocks_of(LoadBlock) if block.intervention and block.measured_s > 0]
+
+
+def short_rounds(run: Run) -> list[Block]:
+    """Those of `short`, with their measured requests."""
+    facts = short(run)
     return _with_requests(
         facts, (piece for block in facts for piece in run.tables.pieces("ops", _COLUMNS, block.block))
     )

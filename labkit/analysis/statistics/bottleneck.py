@@ -16,7 +16,7 @@ import pandas as pd
 
 from labkit.analysis.frames.host_cpu import account_of
 from labkit.analysis.frames.per_run_cache import once_a_run
-from labkit.analysis.frames.recorded import Block, counted, short_rounds
+from labkit.analysis.frames.recorded import Block, counted, short, short_rounds
 from labkit.analysis.frames.rows import each
 from labkit.analysis.statistics import compare
 from labkit.analysis.words import cores, count, interval, percent
@@ -86,10 +86,10 @@ def bottleneck(run: Run) -> pd.DataFrame:
     workload, arm: str. limit: str, one of `WORDS`. reason: str, what was seen.
     """
     tried = interventions(run)
-    short = _by_cell([block for block in run.blocks_of(LoadBlock) if block.intervention and block.measured_s > 0])
+    tried_in = _by_cell(short(run))
     rows = []
     for (workload, arm), blocks in _by_cell(counted(run)).items():
-        mine = short.get((workload, arm), [])
+        mine = tried_in.get((workload, arm), [])
         changes = list(each(tried[(tried["workload"] == workload) & (tried["arm"] == arm)]))
         limit, reason = _limit(run, _alike(blocks, mine), mine, changes)
         rows.append({"workload": workload, "arm": arm, "limit": limit, "reason": reason})

@@ -14,9 +14,8 @@ import numpy.typing as npt
 from scipy import special
 
 CONFIDENCE = 0.95
-FEWEST = (
-    3  # values, of rounds or of runs: below it t is so wide, and so sure of the shape of noise, that it says nothing
-)
+FEWEST = 3
+"""Values, of rounds or of runs: below it t is so wide, and so sure of the shape of noise, that it says nothing."""
 
 _UPPER = (1 + CONFIDENCE) / 2
 
