@@ -7,6 +7,8 @@ from psycopg.sql import SQL, Identifier, Literal
 from labkit.lab.cluster.sql import Connection
 
 MARK = "made by labkit"
+ADOPT_USERS = f"COMMENT ON TABLE users IS '{MARK}'"
+"""What an operator runs to say that labkit made a table `users`, where one from before marks did."""
 
 
 def mark(connection: Connection, table: str, words: str) -> None:

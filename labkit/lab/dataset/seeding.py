@@ -15,7 +15,7 @@ from psycopg.sql import SQL, Identifier
 
 from labkit.errors import ClusterError
 from labkit.lab.cluster import sql
-from labkit.lab.cluster.marks import MARK, is_marked, mark
+from labkit.lab.cluster.marks import ADOPT_USERS, is_marked, mark
 from labkit.lab.dataset.rows import BLOCK_ROWS, DatasetSpec, copy_text
 from labkit.lab.providers.declared import DECLARED
 from labkit.progress import Progress
@@ -188,7 +188,7 @@ def _another_s_table() -> ClusterError:
         "its table `users` was not made by labkit, and is not replaced",
         remedy=[
             advice("name a database for labkit alone"),
-            Remedy("sql", "if an earlier labkit did make it", statement=f"COMMENT ON TABLE users IS '{MARK}'"),
+            Remedy("sql", "if an earlier labkit did make it", statement=ADOPT_USERS),
         ],
     )
 

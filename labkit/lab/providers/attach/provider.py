@@ -19,7 +19,7 @@ from psycopg.rows import class_row
 
 from labkit.errors import BadInput, ClusterError
 from labkit.lab.cluster.cluster import Cluster
-from labkit.lab.cluster.marks import MARK
+from labkit.lab.cluster.marks import ADOPT_USERS, MARK
 from labkit.lab.cluster.node import Node, User
 from labkit.lab.cluster.powers import StopMode
 from labkit.lab.providers.attach.connection_strings import VARIABLE, connection_strings
@@ -173,8 +173,8 @@ def _problems_of_rights(name: str, found: _Facts) -> list[str]:
     if found.has_users and not found.users_comment.startswith(MARK):
         problems.append(
             f"{name}: its database has a table `users` that labkit did not make, and seeding would replace it; "
-            f"create a database for labkit and name that one in {VARIABLE}, or, if an earlier labkit did make it, run "
-            f"COMMENT ON TABLE users IS '{MARK}'"
+            f"create a database for labkit and name that one in {VARIABLE}, or, if an earlier labkit did make it, "
+            f"run {ADOPT_USERS}"
         )
     return problems
 
