@@ -31,8 +31,9 @@ _DAMAGES: dict[Cause, tuple[str, str]] = {
     ),
     "immutable": ("chattr +i standby.signal", "chattr -i standby.signal"),
     # Not the server's own directory: its owner may delete whatever is in it. The server refuses to start in such a
-    # directory, but one that runs already goes on.
-    "sticky": ("chown 0 standby.signal .; chmod 1770 .", "chown {owner} .; chmod 700 .; rm -f standby.signal"),
+    # directory, but one that runs already goes on: if the group may use it before the owner changes. In between, the
+    # startup process would end with "PANIC: could not open file pg_wal/…: Permission denied".
+    "sticky": ("chmod 1770 .; chown 0 standby.signal .", "chown {owner} .; chmod 700 .; rm -f standby.signal"),
     "unwritable": ("chmod 500 .", "chmod 700 ."),
     "foreign": ("chown 0 standby.signal", ""),
 }
