@@ -12,7 +12,7 @@ from collections.abc import Hashable, Mapping, Sequence
 
 from labkit.names import PRIMARY_ONLY, PRIMARY_ONLY_MORE
 from labkit.replication import ASYNC, LEVELS, REMOTE_LEVELS
-from labkit.run.schema import Block, Comparison, CostBlock, LoadBlock
+from labkit.run.schema import Block, Comparison, CostBlock, Difference, LoadBlock
 from labkit.units import count
 
 Fact = str | float | None | tuple[str | float | None, ...]
@@ -78,14 +78,14 @@ def _compared(sides: Sides, arm: str, against: str) -> Comparison:
     return Comparison(arm=arm, against=against, differs=_differs(pairs))
 
 
-def _differs(pairs: Sequence[tuple[Facts, Facts]]) -> list[str]:
-    """What is not the same on both sides, as `name: before → after`."""
+def _differs(pairs: Sequence[tuple[Facts, Facts]]) -> list[Difference]:
+    """What is not the same on both sides."""
     found = []
     for name in pairs[0][0] if pairs else ():
         unlike = [(before[name], after[name]) for before, after in pairs if not _alike(before[name], after[name])]
         if unlike:
-            sides = (" or ".join(dict.fromkeys(map(_words, side))) for side in zip(*unlike, strict=True))
-            found.append(f"{name}: {' → '.join(sides)}")
+            before, after = (" or ".join(dict.fromkeys(map(_words, side))) for side in zip(*unlike, strict=True))
+            found.append(Difference(thing=name, before=before, after=after))
     return found
 
 
@@ -127,7 +127,7 @@ def _of_costs(blocks: Sequence[CostBlock]) -> list[Comparison]:
     return [each for each in found if len(each.differs) == 1]
 
 
-def _step(before: tuple[str, str], after: tuple[str, str]) -> list[str]:
+def _step(before: tuple[str, str], after: tuple[str, str]) -> list[Difference]:
     (mode, level), (other_mode, other_level) = before, after
     if mode == ASYNC and level == "local" and other_level in REMOTE_LEVELS:
         level = other_level  # where no replica is waited for, the levels that name one mean local

@@ -103,7 +103,7 @@ class ReadingUsers(OnACluster):
             for arm in self.measured
         }
         return [
-            f"arms: {each.arm} differs from {each.against} in {len(each.differs)} things ({'; '.join(each.differs)}), "
+            f"arms: {each.arm} differs from {each.against} in {len(each.differs)} things ({each.in_words}), "
             "so a difference could not be laid to one of them; name an arm between them too"
             for each in comparisons.of_reads(sides)
             if len(each.differs) > 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,14 @@ from labkit import paths
 from labkit.analysis.report import sentences, tables
 from labkit.analysis.statistics import compare
 from labkit.checkers.comparisons import CLOSED, OPEN, SELF, comparisons
-from labkit.errors import BadInput
+from labkit.errors import BadInput, RunUnreadable
 from labkit.experiments.catalogue import EXPERIMENTS, experiment
 from labkit.experiments.quorum_commit.parameters import QuorumCommit
 from labkit.experiments.read_scaling import findings
 from labkit.experiments.shared import ReadingUsers
 from labkit.lab.routing import Serving
 from labkit.lab.routing.arms import PRIMARY_ONLY, PRIMARY_ONLY_MORE, REPLICAS, REPLICAS_MORE
-from labkit.run.schema import Block, CostBlock, LoadBlock
+from labkit.run.schema import Block, CostBlock, Difference, LoadBlock
 from labkit.run.store import Run, RunStore, read_run
 
 MakeRun = Callable[..., Run]
@@ -98,7 +99,7 @@ LEVELS = {"concurrency-sweep": {"levels": "4,8,16,32"}}
 
 def test_pools_to_each_node_are_compared_in_two_steps(make_run: MakeRun) -> None:
     run = make_run(arms=(*ARMS, *MORE_ARMS), rounds=2, workloads=("get-user",))
-    assert [(pair.arm, pair.against, *pair.differs) for pair in compare.comparisons(run)] == [
+    assert [(pair.arm, pair.against, *map(str, pair.differs)) for pair in compare.comparisons(run)] == [
         ("replicas-round-robin", "primary-only", "nodes that serve reads: pg1 → pg2, pg3"),
         ("primary-only-more-connections", "primary-only", "connections: 4 → 8"),
         (
@@ -191,8 +192,30 @@ def test_what_run_json_says_is_not_derived_again(tmp_path: Path) -> None:
     run.note_block(a_load())
     run.note_block(a_load(block=1, arm="replicas-round-robin", nodes=["pg2"], connections={"pg2": 4}))
     (derived,) = compare.comparisons(run)
-    run.update(comparisons=[derived.changed(differs=["as it was noted"])])
-    assert compare.comparisons(read_run(run.path))[0].differs == ["as it was noted"]
+    noted = Difference(thing="mood", before="good", after="bad")
+    run.update(comparisons=[derived.changed(differs=[noted])])
+    assert compare.comparisons(read_run(run.path))[0].differs == [noted]
+
+
+def test_what_was_noted_as_one_text_is_read_in_its_parts(tmp_path: Path) -> None:
+    run = RunStore(tmp_path).create("read-scaling", {})
+    file = run.path / "run.json"
+    noted = json.loads(file.read_text(encoding="utf-8"))
+    pair = {"arm": "primary-only-more-connections", "against": "primary-only", "differs": ["connections: 1 → 2 or 4"]}
+    file.write_text(json.dumps(noted | {"comparisons": [pair]}), encoding="utf-8")
+    (found,) = compare.comparisons(read_run(run.path))
+    assert found.differs == [Difference(thing="connections", before="1", after="2 or 4")]
+    assert found.in_words == "connections: 1 → 2 or 4"
+    file.write_text(json.dumps(noted | {"comparisons": [pair | {"differs": ["fewer"]}]}), encoding="utf-8")
+    with pytest.raises(RunUnreadable, match=r"comparisons.0.differs.0.*'fewer' is not written"):
+        read_run(run.path)
+
+
+def test_the_parts_of_a_difference_are_fields_of_the_record_whatever_words_they_hold() -> None:
+    node, other = "pg: 1 → old", {"block": 1, "arm": "replicas-round-robin", "nodes": ["pg2"]}
+    (pair,) = comparisons("read-scaling", [a_load(nodes=[node]), a_load(**other)])
+    (found,) = pair.as_json()["differs"]
+    assert found == {"thing": "nodes that serve reads", "before": node, "after": "pg2"}
 
 
 def test_a_budget_is_compared_with_the_primary_alone_which_cannot_be_left_out() -> None:
@@ -206,7 +229,7 @@ def test_anything_else_that_differs_is_found() -> None:
 
     def differs(**facts: Any) -> list[str]:
         (pair,) = comparisons("read-scaling", [a_load(**base), a_load(**base | other | facts)])
-        return pair.differs[1:]
+        return [str(each) for each in pair.differs[1:]]
 
     figures = {"from_ns": 0, "warm_until_ns": 0, "to_ns": 1, "requests": 0}
     figures |= {"generator_cpu_percent": 1.0, "pool_busy_fraction": 0.5}
@@ -225,7 +248,7 @@ def test_the_levels_of_a_round_are_compared_with_the_same_levels() -> None:
             facts = {"block": len(blocks), "round": turn, "arm": arm, "vus": float(vus)}
             blocks.append(a_load(**facts, nodes=[node], connections={node: 4}))
     (pair,) = comparisons("concurrency-sweep", blocks[:-1])  # the last was cut off
-    assert pair.differs == ["nodes that serve reads: pg1 → pg2"]
+    assert [*map(str, pair.differs)] == ["nodes that serve reads: pg1 → pg2"]
 
 
 def test_a_stall_is_seen_by_users_and_by_a_rate_and_a_server_is_compared_with_itself() -> None:
@@ -233,7 +256,7 @@ def test_a_stall_is_seen_by_users_and_by_a_rate_and_a_server_is_compared_with_it
     blocks = [a_load(arm=CLOSED, **closed), a_load(block=1, arm=OPEN, **opened)]
     blocks += [a_load(block=2 + i, arm=arm, vus=16.0) for i, arm in enumerate(SELF)]
     first, second = comparisons("measuring-honestly", blocks)
-    assert first.differs == ["load: 1,500 requests/s, constant → 16 users who think 10 ms"]
+    assert [*map(str, first.differs)] == ["load: 1,500 requests/s, constant → 16 users who think 10 ms"]
     assert (second.arm, second.against, second.differs) == ("A again", "A", [])
 
 
@@ -246,4 +269,5 @@ def test_a_step_of_safety_from_off_to_a_replica_is_two_and_is_not_stated() -> No
     (local,) = [
         pair for pair in comparisons("quorum-commit", costs(QuorumCommit())) if pair.arm == "ANY 1/remote_write"
     ]
-    assert (local.against, local.differs) == ("async/local", ["replicas that commits wait for: async → ANY 1"])
+    assert local.against == "async/local"
+    assert local.in_words == "replicas that commits wait for: async → ANY 1"

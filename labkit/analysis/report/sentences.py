@@ -31,13 +31,11 @@ _METRICS = {
 def of_arms(run: Run, row: Any) -> str:
     """`difference` for a row of `compare.arms`; arms with nothing but other connections are named by how many."""
     for pair in compare.comparisons(run):
-        if (pair.arm, pair.against) == (row.arm, row.against) and len(pair.differs) == 1:
-            name, _, counts = pair.differs[0].partition(": ")
-            if name == CONNECTIONS:
-                before, after = counts.split(" → ")
-                base = arm_in_prose(row.against)
-                more = f"{after} connection{'s' * (after != '1')}"
-                return difference(row, other=f"{base} with {more}", against=f"{base} with {before}")
+        things = [what.thing for what in pair.differs]
+        if (pair.arm, pair.against) == (row.arm, row.against) and things == [CONNECTIONS]:
+            base, (found,) = arm_in_prose(row.against), pair.differs
+            more = f"{found.after} connection{'s' * (found.after != '1')}"
+            return difference(row, other=f"{base} with {more}", against=f"{base} with {found.before}")
     return difference(row)
 
 
@@ -48,7 +46,7 @@ def compared(run: Run) -> Sentences:
         return Sentences([f"{len(found)} comparisons, in each of which one thing differs: they are listed below."])
     return Sentences(
         f"Compared: {arm_in_prose(pair.against)} → {arm_in_prose(pair.arm)} "
-        f"({'; '.join(pair.differs) or 'nothing differs'})."
+        f"({pair.in_words or 'nothing differs'})."
         for pair in found
     )
 
@@ -57,7 +55,7 @@ def confounded(run: Run) -> list[str]:
     """One sentence for each comparison in which several things differ: runs before connections were shared out."""
     return [
         f"{len(pair.differs)} things differ between {arm_in_prose(pair.arm)} and {arm_in_prose(pair.against)} "
-        f"({'; '.join(pair.differs)}), so no difference between them can be laid to one of these."
+        f"({pair.in_words}), so no difference between them can be laid to one of these."
         for pair in compare.comparisons(run)
         if len(pair.differs) > 1
     ]

@@ -186,7 +186,7 @@ def more_nodes(run: Run, up_to: int) -> usl.Nodes | str:
 
     The reason, as text, where nothing is extrapolated: there are no such arms, or the law does not fit.
     """
-    pairs = [pair for pair in compare.comparisons(run) if [what.split(":")[0] for what in pair.differs] == [NODES]]
+    pairs = [pair for pair in compare.comparisons(run) if [what.thing for what in pair.differs] == [NODES]]
     if not pairs:
         return "no two arms differ in the number of their nodes alone"
     fitted, best = laws(run), {}

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypedDict, TypeVar, cast
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from labkit.run.schema.base import Record, ReplicationMode, Status
 from labkit.run.schema.blocks import BLOCKS, Block
@@ -130,12 +130,40 @@ class Demonstration(Record):
     on_primary: bool | None = None  # whether the row was there then
 
 
+class Difference(Record):
+    """One thing that two arms that are compared do not have in common: `connections: 32 → 64`."""
+
+    thing: str
+    before: str  # of the arm that is compared with
+    after: str  # of the other one
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, noted: Any) -> Any:
+        """As labkit noted it at first: the three in one text."""
+        if not isinstance(noted, str):
+            return noted
+        thing, colon, sides = noted.partition(": ")
+        before, arrow, after = sides.partition(" → ")
+        if not (colon and arrow):
+            raise ValueError(f"{noted!r} is not written `thing: before → after`")
+        return {"thing": thing, "before": before, "after": after}
+
+    def __str__(self) -> str:
+        return f"{self.thing}: {self.before} → {self.after}"
+
+
 class Comparison(Record):
     """Two arms that are compared, and what differs between them. Of several things none is known as the cause."""
 
     arm: str
     against: str
-    differs: list[str]  # each as `connections: 32 → 64`
+    differs: list[Difference]
+
+    @property
+    def in_words(self) -> str:
+        """All that differs, in one line; empty if nothing does."""
+        return "; ".join(map(str, self.differs))
 
 
 class RunRecord(Record, Generic[B]):
