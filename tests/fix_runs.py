@@ -53,7 +53,8 @@ class Recipe:
     offered_per_s: float | None = None  # the requests per second that an open workload asked for
     think_s: float = 0.0
     host_cpu: HostCpu | None = None  # what every block notes of it
-    changes: Mapping[Intervention, float] = field(default_factory=dict)  # of short rounds -> the rate, as a factor
+    # of short rounds -> the rate, as a factor, or one for each round
+    changes: Mapping[Intervention, float | tuple[float, ...]] = field(default_factory=dict)
     short_rounds: int = 4
     status: str = "complete"
     seed: int = 1
@@ -91,11 +92,12 @@ def build(root: Path, recipe: Recipe) -> Run:
 
 def _short_rounds(run: Run, recipe: Recipe, rng: np.random.Generator, blocks: list[LoadBlock], now: int) -> int:
     """After the measured rounds: in each, one of the changes or none, on the first arm of every workload."""
-    changes: dict[Intervention, float] = {"nothing": 1.0, **recipe.changes} if recipe.changes else {}
+    changes = {"nothing": 1.0, **recipe.changes} if recipe.changes else {}
     for workload in recipe.workloads:
         for turn in range(recipe.short_rounds):
             for change, factor in changes.items():
-                rate = factor * recipe.rates.get((workload, ARMS[0]), recipe.rate)
+                times = factor[turn] if isinstance(factor, tuple) else factor
+                rate = times * recipe.rates.get((workload, ARMS[0]), recipe.rate)
                 slower = replace(recipe, block_s=0.4, warmup_s=0.2, rates={(workload, ARMS[0]): rate})
                 block = _block(slower, len(blocks), workload, ARMS[0], turn, now)
                 block = block.changed(phase="intervention", intervention=change)

@@ -12,7 +12,8 @@ from labkit.analysis.report import tables
 from labkit.analysis.statistics.bottleneck import bottleneck, interventions
 from labkit.checkers import offered
 from labkit.experiments.read_scaling import findings
-from labkit.run.store import Run
+from labkit.run.schema import LoadBlock
+from labkit.run.store import Run, read_run
 
 MakeRun = Callable[..., Run]
 USED_UP = a_host_cpu(servers={"pg1": 1.3}, generator=0.6, lab=0.03, others=0.02, idle=0.05)
@@ -32,7 +33,8 @@ def test_waiting_for_a_connection_is_no_verdict_where_more_of_them_cost_throughp
     limit, reason = on_the_primary(run)
     assert limit == "host"
     assert "1.95 of 2 cores (servers 1.30, load generator 0.60, lab 0.03, other programs 0.02) were busy" in reason
-    assert "nothing that was tried raised throughput: twice the connections −2" in reason
+    assert ", and nothing that was tried gains 10 %: twice the connections −2" in reason
+    assert reason.endswith("; 95 % intervals, 4 short rounds")
     (said,) = (s for s in findings.verdicts(run) if s.startswith("What limited get-user on the primary alone"))
     assert said.startswith("What limited get-user on the primary alone: the CPU of the machine; 1.95 of 2")
 
@@ -98,7 +100,46 @@ def test_an_arm_that_was_not_tried_is_unknown(make_run: MakeRun) -> None:
 def test_two_short_rounds_are_too_few(make_run: MakeRun) -> None:
     limit, reason = on_the_primary(make_run(changes={"connections doubled": 1.5}, short_rounds=1))
     assert limit == "unknown"
-    assert reason.startswith("too few short rounds")
+    assert reason == "too few short rounds for an interval (twice the connections)"
+
+
+# In four rounds: +11 % and +7 % with intervals from below zero to far above 10 %.
+SCATTERED: dict[str, tuple[float, ...]] = {
+    "connections doubled": (0.98, 1.25, 1.05, 1.18),
+    "users halved": (1.15, 0.96, 1.14, 1.05),
+}
+
+
+def test_what_could_not_be_shown_to_help_is_not_said_not_to_help(make_run: MakeRun) -> None:
+    """Absence of evidence: an interval that reaches from a loss to a gain shows neither, however busy the machine."""
+    run = make_run(host_cpu=USED_UP, changes=SCATTERED)
+    tried = interventions(run)
+    assert (tried["low"] < 0).all()
+    assert (tried["high"] > 0.1).any()
+    limit, reason = on_the_primary(run)
+    assert limit == "unknown"
+    assert reason.startswith("1.95 of 2 cores (")
+    said = (
+        "were busy, and nothing that was tried could be shown to raise throughput, nor that it gains less than 10 %: "
+    )
+    assert said + "twice the connections +1" in reason
+    limit, reason = on_the_primary(make_run(host_cpu=a_host_cpu(), changes=SCATTERED))
+    assert limit == "unknown"
+    assert reason.startswith("only 1.50 of 2 cores")
+
+
+def test_a_round_that_lacks_a_change_is_left_out_of_all(make_run: MakeRun) -> None:
+    run = make_run(host_cpu=USED_UP, changes=CROWDED)
+    run.update(blocks=[b for b in run.blocks_of(LoadBlock) if (b.intervention, b.round) != ("users halved", 1)])
+    assert set(interventions(run)["n"]) == {3}
+    run.update(blocks=[b for b in run.blocks_of(LoadBlock) if b.intervention != "users halved"])
+    found = interventions(read_run(run.path))
+    assert dict(zip(found["intervention"], found["n"], strict=True)) == {
+        "connections doubled": 4,
+        "one load generator more": 4,
+    }
+    run.update(blocks=[b for b in run.blocks_of(LoadBlock) if b.intervention != "nothing"])
+    assert on_the_primary(read_run(run.path)) == ("unknown", "no round tried all that was to be tried")
 
 
 def test_a_rate_that_was_answered_is_its_own_limit(make_run: MakeRun) -> None:

@@ -45,8 +45,7 @@ def compared(run: Run) -> Sentences:
     if len(found) > _FEW and all(len(pair.differs) == 1 for pair in found):
         return Sentences([f"{len(found)} comparisons, in each of which one thing differs: they are listed below."])
     return Sentences(
-        f"Compared: {arm_in_prose(pair.against)} → {arm_in_prose(pair.arm)} "
-        f"({pair.in_words or 'nothing differs'})."
+        f"Compared: {arm_in_prose(pair.against)} → {arm_in_prose(pair.arm)} ({pair.in_words or 'nothing differs'})."
         for pair in found
     )
 

@@ -107,8 +107,7 @@ def comparisons(run: Run) -> pd.DataFrame:
     if not found:
         return Words({"": ["no arms are compared"]}, index=["comparisons"])
     rows = {
-        (arm_words(each.arm), arm_words(each.against)): {"what differs": each.in_words or "nothing"}
-        for each in found
+        (arm_words(each.arm), arm_words(each.against)): {"what differs": each.in_words or "nothing"} for each in found
     }
     return Words(pd.DataFrame.from_dict(rows, orient="index").rename_axis(["arm", "against"]))
 

@@ -1,4 +1,4 @@
-"""95 % intervals of few values: a share of trials, a count of coincidences, a mean, a ratio of two figures.
+"""95 % intervals of few values: a share of trials, a count of coincidences, a mean, ratios of figures.
 
 What was measured in rounds is judged by Student's t over one figure of each round: Student, "The probable error of a
 mean", Biometrika 6 (1908). Ratios are taken as logarithms, so that twice and half are equally far from no difference,
@@ -63,6 +63,33 @@ def ratio_of_pairs(before: npt.ArrayLike, after: npt.ArrayLike) -> Limits:
     round have in common cancels. NaN where a value is not above zero; limits also for fewer than `FEWEST` pairs.
     """
     return geometric_mean(np.exp(_logarithm(after) - _logarithm(before)))
+
+
+def ratios_to_first(values: npt.ArrayLike) -> Limits:
+    """Every other condition ÷ the first, in rounds that each measured all conditions once: (…, rounds, conditions).
+
+    Geometric means with intervals, (…, conditions − 1) of each, which hold all at once in 95 % of the cases. A
+    logarithm is taken to be its round's level, its condition's, and noise of one size in all conditions (randomised
+    blocks: R. A. Fisher, "The Design of Experiments", 1935). All of them together tell that size, so that few rounds
+    give (rounds − 1) · (conditions − 1) degrees of freedom for Student's t, whose 5 % the ratios share: O. J. Dunn,
+    "Multiple comparisons among means", Journal of the American Statistical Association 56 (1961). NaN where a value
+    is not above zero; limits also for fewer than `FEWEST` rounds.
+    """
+    logarithms = _logarithm(values)
+    rounds, conditions = logarithms.shape[-2:]
+    level = logarithms.mean(axis=-2)
+    middle = level[..., 1:] - level[..., :1]
+    if rounds < FEWEST:
+        return np.exp(middle), np.full_like(middle, np.nan), np.full_like(middle, np.nan)
+    noise = (
+        logarithms
+        - logarithms.mean(axis=-1, keepdims=True)
+        - (level - level.mean(axis=-1, keepdims=True))[..., np.newaxis, :]
+    )
+    freedom = (rounds - 1) * (conditions - 1)
+    error = np.sqrt(2 * (noise**2).sum(axis=(-2, -1)) / freedom / rounds)
+    half = special.stdtrit(freedom, 1 - (1 - _UPPER) / (conditions - 1)) * error[..., np.newaxis]
+    return np.exp(middle), np.exp(middle - half), np.exp(middle + half)
 
 
 def geometric_mean(values: npt.ArrayLike) -> Limits:

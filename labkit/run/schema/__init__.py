@@ -20,6 +20,7 @@ from labkit.run.schema.base import (
 )
 from labkit.run.schema.blocks import (
     BLOCKS,
+    SHARE_THAT_MATTERS,
     Asked,
     AttemptBlock,
     Block,
@@ -65,6 +66,7 @@ __all__ = [
     "LAB_KILLED",
     "OUTCOMES",
     "SCHEMA_VERSION",
+    "SHARE_THAT_MATTERS",
     "STATUSES",
     "VERDICT_WORDS",
     "WRITE_OUTCOMES",
