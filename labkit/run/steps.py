@@ -8,12 +8,12 @@ TrialSteps. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from labkit.lsn import lsn_text
-from labkit.replication import ASYNC
+from labkit.replication import ASYNC, Replication
 from labkit.run.schema import VERDICT_WORDS, Event, events
 from labkit.units import count
 
@@ -144,16 +144,33 @@ def _decide(event: events.Decide) -> str:
 
 
 def _preflight(event: events.Preflight) -> str:
+    if event.primary:
+        return f"nothing to look for: {event.primary} is a primary already"
     return "; ".join(event.problems) or "no problem found"
 
 
+def _preflight_label(event: events.Preflight) -> str:
+    return f"preflight: {_preflight(event)}" if event.primary else "preflight: no problem found"
+
+
 def _fence(event: events.Fence) -> str:
-    return "; ".join(event.unfenced) or "the old primary is ended, and its data marked as a replica's"
+    fenced = f"{event.replica} was fenced before, and runs as a replica" if event.replica else ""
+    done = fenced or "the old primary is ended, and its data marked as a replica's"
+    return "; ".join(event.unfenced) or done
 
 
 def _repair(event: events.Repair) -> str:
     changed = ", ".join(f"{name} = '{value}'" for name, value in event.settings.items())
-    return changed or "nothing to repair: commits wait for no replica"
+    return changed or f"nothing to repair{_waiting(event.found)}"
+
+
+def _waiting(settings: Mapping[str, str]) -> str:
+    """What commits wait for by these settings; nothing where they are not known."""
+    if not settings:
+        return ""
+    names, level = settings["synchronous_standby_names"], settings["synchronous_commit"]
+    waits = Replication.from_setting(names, level).promises
+    return f": commits wait for {names}, synchronous_commit = {level}" if waits else ": commits wait for no replica"
 
 
 def _repair_label(event: events.Repair) -> str:
@@ -224,7 +241,7 @@ DECIDE = Step(
 PREFLIGHT = Step(
     "preflight",
     "Look for what would make the promotion crash or be refused. Raises Refused if there is anything.",
-    (Moment("preflight", _preflight, "preflight: no problem found", event=events.Preflight),),
+    (Moment("preflight", _preflight, _preflight_label, event=events.Preflight),),
     needs=(SURVEY, DECIDE),
 )
 FENCE = Step(

@@ -18,6 +18,7 @@ from labkit.experiments.failover.step_summary import step_summary
 from labkit.experiments.failover.trial import TrialSteps
 from labkit.lab.failover import FailoverSteps
 from labkit.run import steps
+from labkit.run.kinds import event
 from labkit.run.steps import Moment, Step
 from labkit.run.store import Run, RunStore
 
@@ -130,3 +131,21 @@ def test_what_a_step_needs_is_said_by_name() -> None:
     assert steps.PROMOTE.missing({"survey", "fence"}) == ["decide", "preflight"]
     assert steps.SURVEY.missing(()) == []
     assert dataclasses.replace(steps.REPAIR, needs=()).missing(()) == []
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ({}, "nothing to repair"),
+        ({"synchronous_standby_names": "", "synchronous_commit": "on"}, ": commits wait for no replica"),
+        (
+            {"synchronous_standby_names": "ANY 1 (pg3, pg1)", "synchronous_commit": "on"},
+            ": commits wait for ANY 1 (pg3, pg1), synchronous_commit = on",
+        ),
+        ({"synchronous_standby_names": "ANY 1 (pg3)", "synchronous_commit": "local"}, ": commits wait for no replica"),
+    ],
+)
+def test_where_nothing_was_to_repair_it_says_what_the_server_is_set_to(found: dict[str, str], said: str) -> None:
+    """A failover that goes on where another was cut off finds what that one has set."""
+    repaired = event(steps.REPAIR.name, took_ms=1.0, settings={}, found=found)
+    assert steps.said(repaired) == (f"nothing to repair{said}" if found else said)

@@ -120,7 +120,7 @@ class FailoverSteps:
             self.decision = decision = self._as_begun(decision)
             if self._promoted is not None:
                 self.new = self._promoted
-                details["chosen"] = f"{self.new.name}, promoted before"
+                details["chosen"] = f"{self.new.name}, promoted before,"
                 return decision
             details |= {"table": decision.table(), "choices": decision.choices, "refusals": decision.refusals}
             if decision.impossible:
@@ -139,6 +139,7 @@ class FailoverSteps:
             if self._promoted is None and sql.role(self._session(new)) == "primary":
                 self._promoted = new  # an earlier failover had asked for it, and was cut off before it was done
             if self._promoted is not None:
+                details["primary"] = new.name
                 return []
             followers = [(s.name, s.has) for s in self._survivors if s.answers and s.name != new.name and s.has]
             details["problems"] = problems = [
@@ -155,7 +156,9 @@ class FailoverSteps:
         """
         with self._step(steps.FENCE) as details:
             unfenced: list[str] = []
-            if not (self._note_on_disk.fenced and self.cluster.roles()[self.old.name] == "replica"):
+            if self._note_on_disk.fenced and self.cluster.roles()[self.old.name] == "replica":
+                details["replica"] = self.old.name
+            else:
                 unfenced += self._fence(self.old)
             for survivor in self._survivors:
                 begun = survivor.name == self._note_on_disk.promoting
@@ -186,7 +189,7 @@ class FailoverSteps:
             changes = {name: value for name, value in wanted.items() if value != inherited[name]}
             if changes:
                 sql.configure(self._session(new), changes)
-            details["settings"] = changes
+            details |= {"settings": changes, "found": inherited}
         return changes
 
     def route(self, send: Callable[[Node], None]) -> None:

@@ -129,12 +129,14 @@ class Preflight(StepTaken):
     """What would make the promotion crash or be refused."""
 
     problems: list[str] = []
+    primary: str = ""  # the candidate, where it is a primary already: there is nothing to look for
 
 
 class Fence(StepTaken):
     """The old primary cannot come back as a second one."""
 
     unfenced: list[str] = []  # why a node is not, where that was overridden
+    replica: str = ""  # the old primary, where it runs as a replica already
 
 
 class PromoteCalled(OfTrial):
@@ -154,6 +156,7 @@ class Repair(StepTaken):
     """What the new primary had inherited is undone."""
 
     settings: dict[str, str | None]  # those that were changed; None: reset
+    found: dict[str, str] = {}  # what the server was set to before; empty in older runs, which did not note it
 
 
 class Route(StepTaken):
