@@ -55,14 +55,22 @@ def nodes_running(environment: dict[str, str]) -> list[bool]:
 
 
 def interrupted(
-    words: Sequence[str], environment: dict[str, str], so_far: Callable[[Run], bool], begin_s: float, end_s: float
+    words: Sequence[str],
+    environment: dict[str, str],
+    so_far: Callable[[Run], bool],
+    begin_s: float,
+    end_s: float,
+    send: Callable[[int], None] = lambda pid: os.kill(pid, signal.SIGINT),
 ) -> tuple[subprocess.CompletedProcess[str], Run]:
     """A command that drives a run, with a Ctrl-C as soon as its run has come `so_far`: how it ended, and the run.
 
-    `begin_s` and `end_s` are the deadlines of the one and of the other.
+    It leads a group of processes. `begin_s` and `end_s` are the deadlines of the one and of the other; `send` is what
+    interrupts it instead.
     """
     store = RunStore(Path(environment["LABKIT_DATA"]) / "runs")
-    process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
 
     def begun() -> Run | None:
         assert process.poll() is None, f"it ended before, with exit code {process.returncode}"
@@ -71,7 +79,7 @@ def interrupted(
     try:
         run = wait_until(begun, begin_s, "the run to come so far", interval_s=0.1)
         assert run is not None
-        process.send_signal(signal.SIGINT)
+        send(process.pid)
         stdout, stderr = process.communicate(timeout=end_s)
     finally:
         process.kill()

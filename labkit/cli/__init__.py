@@ -1,4 +1,7 @@
-"""The command line. Exit codes: 0 done and valid, 1 a verdict failed, 2 bad usage or could not run, 130 Ctrl-C."""
+"""The command line.
+
+Exit codes: 0 done and valid, 1 a verdict failed, 2 bad usage or could not run, 130 Ctrl-C, 143 SIGTERM.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,12 @@ from typing import Any
 import click
 import psutil
 
+from labkit import interrupts
 from labkit.cli import clusters, datasets, failovers, lab, nodes, wording
 from labkit.errors import LabkitError
 
 # What the machine refuses rather than labkit's own doing; any other OSError is a bug and keeps its traceback.
 _MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
-INTERRUPTED = 130
 
 
 class _Lab(click.Group):
@@ -34,7 +37,8 @@ class _Lab(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with interrupts.sigterm(then_end=False):
+                return super().invoke(ctx)
         except LabkitError as error:
             click.echo(f"Error: {wording.explain(error)}", err=True)
             ctx.exit(error.exit_code)
@@ -46,9 +50,9 @@ class _Lab(click.Group):
                 raise
             click.echo(f"Error: {error}; free or open it, or point LABKIT_DATA elsewhere", err=True)
             ctx.exit(2)
-        except KeyboardInterrupt:
-            click.echo("interrupted; `labkit status` shows what runs", err=True)
-            ctx.exit(INTERRUPTED)
+        except KeyboardInterrupt as error:
+            click.echo(f"{interrupts.reason(error)}; `labkit status` shows what runs", err=True)
+            ctx.exit(interrupts.exit_code(error))
 
 
 @click.group(cls=_Lab, context_settings={"help_option_names": ["-h", "--help"]})

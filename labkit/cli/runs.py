@@ -12,7 +12,7 @@ from typing import Any
 import click
 import pandas as pd
 
-from labkit import paths
+from labkit import interrupts, paths
 from labkit.analysis import words
 from labkit.analysis.report import sentences, tables
 from labkit.analysis.report.findings import records
@@ -47,16 +47,17 @@ def run(context: click.Context, experiment: str, pairs: tuple[str, ...], file: P
     """Run EXPERIMENT and write its report.
 
     Exit code 0: done and valid. 1: done, but the measurement is not valid: a wrong answer, more than 1 % of errors,
-    or an arm without a right answer. 2: bad parameters, or it could not run. 130: interrupted; what was measured is
-    kept.
+    or an arm without a right answer. 2: bad parameters, or it could not run. 130, 143: interrupted by Ctrl-C,
+    by SIGTERM; what was measured is kept.
     """
     kind, parameters = _checked(experiment, file, pairs)
     report = _report()
     try:
         executed = report.execute(kind.notebook_path, parameters.as_dict())
-    except KeyboardInterrupt:
-        click.echo("interrupted; what was measured is kept: `labkit runs` lists it as failed", err=True)
-        context.exit(130)
+    except KeyboardInterrupt as error:
+        kept = "what was measured is kept: `labkit runs` lists it as failed"
+        click.echo(f"{interrupts.reason(error)}; {kept}", err=True)
+        context.exit(interrupts.exit_code(error))
     assert executed.run is not None  # execute has no place for the copy of a notebook without a run, and says so
     _finish(context, kind, executed.run, report.publish(executed, executed.run, kind.findings), as_json)
 

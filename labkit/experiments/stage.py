@@ -1,6 +1,7 @@
 """What every drive does around its own part: the run directory, the servers, the data, the samples.
 
 on_cluster(p)        a new run, on a cluster that may be there already, and may stay
+held(p)              the same, for a drive that others go on with later
 fresh_clusters(p)    a new run, or one that goes on, with a cluster recreated for every trial
 sampled(…)           samples, and who follows whom before and after
 reading(p, …)        the users table, load generators, samples and blocks
@@ -14,7 +15,7 @@ import errno
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 
-from labkit import paths
+from labkit import interrupts, paths
 from labkit.checkers.comparisons import comparisons
 from labkit.checkers.host_cpu import GENERATOR, pooled
 from labkit.errors import BadInput, LabkitError, RunError
@@ -80,8 +81,8 @@ def _driving(run: Run) -> Iterator[Run]:
         try:
             yield run
         except BaseException as error:
-            problem = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
-            run.mark("failed", problem)
+            by_hand = isinstance(error, KeyboardInterrupt)
+            run.mark("failed", interrupts.reason(error) if by_hand else f"{type(error).__name__}: {error}")
             kept = f"What was measured is kept in {run.path} (status: failed)."
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 helps = advice("free some space and run again")
@@ -98,22 +99,38 @@ def _driving(run: Run) -> Iterator[Run]:
 def on_cluster(p: OnACluster) -> Iterator[tuple[Run, Cluster]]:
     """A new run, and the cluster, up; taken down afterwards if it was not running before and need not be kept.
 
-    The run ends as complete, or as failed with the reason. The servers' logs are kept in it.
+    The run ends as complete, or as failed with the reason. The servers' logs are kept in it. SIGTERM ends it as Ctrl-C
+    does, and this process afterwards.
     """
+    with interrupts.sigterm(), held(p) as both:
+        yield both
+
+
+@contextlib.contextmanager
+def held(p: OnACluster) -> Iterator[tuple[Run, Cluster]]:
+    """The same, where SIGTERM is seen to by those who open this."""
     provider = providers.provider(p.provider)
     with _driving(_new(p)) as run, alone_on(p.provider, p.cluster):
         before = provider.find(p.cluster)
         found_running = before is not None and any(node.control.running() for node in before.nodes)
-        cluster = provider.up(ClusterSpec(name=p.cluster, replicas=p.replicas))
+        stays = found_running or p.keep_cluster
+        try:
+            cluster = provider.up(ClusterSpec(name=p.cluster, replicas=p.replicas))
+        except KeyboardInterrupt:
+            with interrupts.shielded():
+                if not stays:
+                    provider.down(p.cluster)
+            raise
         try:
             _note_cluster(run, p, cluster)
             yield run, cluster
         finally:
-            try:
-                _keep_logs(run, cluster)
-            finally:
-                if not (found_running or p.keep_cluster):
-                    provider.down(p.cluster)
+            with interrupts.shielded():
+                try:
+                    _keep_logs(run, cluster)
+                finally:
+                    if not stays:
+                        provider.down(p.cluster)
 
 
 @contextlib.contextmanager
@@ -134,15 +151,16 @@ def fresh_clusters(p: OnServers, resumed: Run | None = None) -> Iterator[tuple[R
             _note_cluster(run, p, last[0])
         return last[0]
 
-    with _driving(run), alone_on(p.provider, p.cluster):
+    with interrupts.sigterm(), _driving(run), alone_on(p.provider, p.cluster):
         try:
             yield run, recreate
         finally:
-            try:
-                for cluster in last:
-                    _keep_logs(run, cluster)
-            finally:
-                provider.down(p.cluster, purge=True)
+            with interrupts.shielded():
+                try:
+                    for cluster in last:
+                        _keep_logs(run, cluster)
+                finally:
+                    provider.down(p.cluster, purge=True)
 
 
 def _note_cluster(run: Run, p: OnServers, cluster: Cluster) -> None:

@@ -121,12 +121,17 @@ def test_a_replica_that_was_being_added_when_killed_is_added_again(
     assert [row["application_name"] for row in again.replication()] == ["pg2", "pg3", "pg4"]
 
 
-@pytest.mark.parametrize("moment", ["initdb works", "base backups run"])
-def test_ctrl_c_while_a_cluster_is_made_removes_it_and_exits_with_130(labkit: Labkit, moment: str) -> None:
-    process = cut_off(labkit, moment, signal.SIGINT)
+@pytest.mark.parametrize(
+    ("moment", "number", "by", "code"),
+    [("initdb works", signal.SIGINT, "Ctrl-C", 130), ("base backups run", signal.SIGTERM, "SIGTERM", 143)],
+)
+def test_an_interrupt_while_a_cluster_is_made_removes_it(
+    labkit: Labkit, moment: str, number: signal.Signals, by: str, code: int
+) -> None:
+    process = cut_off(labkit, moment, number)
     _, error = process.communicate()
-    assert process.returncode == 130
-    assert "interrupted" in error
+    assert process.returncode == code
+    assert f"interrupted by {by}; " in error
     assert "Traceback" not in error
     assert not (paths.clusters() / "own").exists()
     assert programs() == []

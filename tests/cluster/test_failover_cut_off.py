@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 from fix_cli import on_own
 
 from labkit import paths
+from labkit.lab.cluster import sql
 from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.cluster.powers import Killable
 from labkit.lab.failover import FailoverSteps, Policy, faults, note
@@ -24,6 +26,8 @@ from labkit.lab.providers.embedded.provider import EmbeddedProvider
 from labkit.lab.providers.embedded.server import EmbeddedServer
 from labkit.lab.providers.protocol import ClusterSpec
 from labkit.replication import Replication
+from labkit.run import steps
+from labkit.run.kinds import event
 
 STEPS = ("survey", "decide", "preflight", "fence", "promote_called", "promote", "repair", "route", "repoint")
 PAUSED = "survey, one receiver stopped"  # only while the primary hangs
@@ -51,7 +55,7 @@ def end_inside(lab_data: Path) -> Iterator[EndInside]:
             assert forking.stdout is not None
             forking.stdin.write(f"{place}\t{by.name}\n")
             ended = int(forking.stdout.readline())
-            assert ended == (-signal.SIGKILL if by is signal.SIGKILL else 130), place
+            assert ended == (-signal.SIGKILL if by is signal.SIGKILL else 128 + by), place
 
         yield end
         forking.stdin.close()
@@ -100,23 +104,35 @@ def test_interrupted_between_any_two_steps_the_next_one_goes_on(own_cluster: Clu
             pytest.fail(f"it was not interrupted at {last}")
         assert "a failover from pg1" in problem()
         assert len([role for role in cluster.roles().values() if role == "primary"]) <= 1
-    with contextlib.closing(FailoverSteps(cluster, old)) as failover:
+    told: dict[str, str] = {}
+
+    def tell(kind: str, **details: object) -> None:
+        told[kind] = steps.said(event(kind, **details))
+
+    with contextlib.closing(FailoverSteps(cluster, old, log=tell)) as failover:
         new = failover.run()
     assert cluster.primary() is new
     assert problem() == LEFT_TO_DO
+    with new.session() as connection:
+        names = sql.settings(connection, ["synchronous_standby_names"])["synchronous_standby_names"]
+    assert names == "ANY 1 (pg3, pg1)"
+    assert told["decide"] == "pg2, promoted before, is chosen"
+    assert told["preflight"] == "nothing to look for: pg2 is a primary already"
+    assert told["repair"] == f"nothing to repair: commits wait for {names}, synchronous_commit = on"
 
 
 def test_ended_inside_every_step_it_is_described_and_the_next_one_goes_on(
     own_cluster: Cluster, end_inside: EndInside
 ) -> None:
-    """One failover, ended once at each place by Ctrl-C and by kill -9; the last attempt brings it to its end."""
+    """One failover, ended at each place by Ctrl-C or SIGTERM, in turn, and by kill -9; the last attempt ends it."""
     cluster, old = own_cluster, own_cluster.node("pg1")
     cluster.synchronous("ANY", 1, "on", deadline_s=20)
     faults.inject(old, "kill")
+    interrupts = itertools.cycle((signal.SIGINT, signal.SIGTERM))
     for place in failover_cut_off.PLACES:
         if place == PAUSED:
             continue
-        for by in (signal.SIGKILL,) if place == "promote, asked" else (signal.SIGINT, signal.SIGKILL):
+        for by in (signal.SIGKILL,) if place == "promote, asked" else (next(interrupts), signal.SIGKILL):
             end_inside(place, by)
             said = problem()
             assert (

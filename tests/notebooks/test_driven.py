@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from fix_driven import command, interrupted, nodes_running, with_parameters
 
@@ -47,15 +50,33 @@ def test_a_run_is_driven_reported_and_leaves_no_server_behind(environment: dict[
     assert nodes_running(environment) == [False, False, False]
 
 
-def test_ctrl_c_keeps_what_was_measured_and_stops_the_servers(driven: dict[str, str]) -> None:
+def everywhere_and_again(pid: int) -> None:
+    """SIGTERM as batch systems and `timeout` send it: to all that a command has started, and more than once."""
+    below = psutil.Process(pid).children(recursive=True)
+    assert len([each for each in below if "spawn_main" in " ".join(each.cmdline())]) == 1, "the load generator"
+    for each in [psutil.Process(pid), *(each for each in below if each.name() != "postgres")]:
+        each.terminate()
+    os.killpg(pid, signal.SIGTERM)
+
+
+def test_sigterm_keeps_what_was_measured_and_leaves_no_process(driven: dict[str, str], data: Path) -> None:
     words = command("run", "read-scaling", *with_parameters(*SMALL, "duration_s=600", "rounds=1000"))
-    done, run = interrupted(words, driven, lambda run: len(run.blocks) >= 2, BEGIN_S, END_S)
-    assert done.returncode == 130, done.stderr
-    assert "interrupted" in done.stderr
+    done, run = interrupted(words, driven, lambda run: len(run.blocks) >= 2, BEGIN_S, END_S, everywhere_and_again)
+    assert done.returncode == 143, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("interrupted by SIGTERM; what was measured is kept")
     assert "Traceback" not in done.stderr
-    assert run.status == "failed"
+    assert (run.status, run.problem) == ("failed", "interrupted by SIGTERM")
+    assert run.blocks[-1].interrupted, "the load generator has written what it had"
+    assert [each.pid for each in psutil.process_iter() if belongs_to(each, data)] == []
     assert frames.headline(run)["requests"].sum() > 0
     assert nodes_running(driven) == [False, False, False]
+
+
+def belongs_to(process: psutil.Process, data: Path) -> bool:
+    """Whether it works with that data folder."""
+    with contextlib.suppress(psutil.Error):
+        return str(data) in process.environ().get("LABKIT_DATA", "") or str(data) in " ".join(process.cmdline())
+    return False
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from labkit import interrupts
 from labkit.analysis.report import report
 from labkit.cli import wording
 from labkit.errors import LabkitError, RunError
@@ -19,7 +20,15 @@ error = ClusterError("it hangs", node="pg1", remedy=Remedy("rejoin", "helps", no
 error.add_note("What was measured is kept.")
 raise error
 """
-INTERRUPTED = "from labkit.lab.load.shards import LoadInterrupted\nraise LoadInterrupted([])"
+INTERRUPTED = """
+import os, signal
+from labkit.lab.load.shards import LoadInterrupted
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+except KeyboardInterrupt as interrupt:
+    os.kill(os.getpid(), signal.SIGTERM)  # a second one changes nothing
+    raise LoadInterrupted([]) from interrupt
+"""
 
 
 def notebook(folder: Path, source: str) -> Path:
@@ -55,8 +64,9 @@ def test_it_comes_back_with_its_fields_and_is_put_into_the_shell_s_words(tmp_pat
 
 def test_a_kernel_that_was_interrupted_ends_as_an_interrupted_command_does(tmp_path: Path) -> None:
     """Whoever sent the signal: what is told is one line, and no exception without a word of its own."""
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as caught:
         report.execute(notebook(tmp_path, INTERRUPTED), {}, output=tmp_path / "copy.ipynb")
+    assert interrupts.exit_code(caught.value) == 143
 
 
 def test_a_bug_keeps_its_traceback(tmp_path: Path) -> None:

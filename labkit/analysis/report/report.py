@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import re
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -26,7 +26,7 @@ from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
-from labkit import paths, progress
+from labkit import interrupts, paths, progress
 from labkit.analysis.report import in_kernel, sentences
 from labkit.analysis.report.findings import Findings, summary
 from labkit.analysis.words import NOT_VALID, SMALL_PT, SMALL_PX
@@ -54,8 +54,8 @@ def execute(notebook: Path, parameters: Mapping[str, Any], output: Path | None =
     """Run a notebook with parameters in a kernel of this interpreter, showing its progress here.
 
     The executed copy becomes `output`, else the notebook of the run that it displayed. Raises the LabkitError
-    that a cell raised, with its fields, and RunError for anything else that stopped it; KeyboardInterrupt after the
-    notebook was interrupted too and had its time to put things in order.
+    that a cell raised, with its fields, and RunError for anything else that stopped it; KeyboardInterrupt (Terminated
+    for SIGTERM) after the notebook was interrupted too and had its time to put things in order.
     """
     known = set(RunStore(paths.runs()).paths())
     with tempfile.TemporaryDirectory(prefix="labkit-") as folder:
@@ -67,8 +67,10 @@ def execute(notebook: Path, parameters: Mapping[str, Any], output: Path | None =
         except PapermillExecutionError as error:
             failed = _read(copy)
             kept = _keep(copy, _displayed(failed) or _begun(known), output)
-            if any(in_kernel.INTERRUPTED_MIME in output.get("data", {}) for output in _outputs(failed)):
-                raise KeyboardInterrupt from None  # its kernel alone was told to stop
+            for shown in _outputs(failed):
+                if by := shown.get("data", {}).get(in_kernel.INTERRUPTED_MIME):
+                    # Its kernel alone was told to stop.
+                    raise (interrupts.Terminated if by["signal"] == "SIGTERM" else KeyboardInterrupt) from None
             raise _explained(error, failed, notebook, kept) from None
         except DeadKernelError as error:
             helps = advice("see whether there is enough memory")
@@ -125,12 +127,13 @@ class _Kernel:
     def before_cell(self, **_: Any) -> None:
         """A signal between two cells would be lost: no further cell may begin."""
         if self._stopping:
+            self._end_idle()
             # Not KeyboardInterrupt, which would tear the event loop down and leave the kernel no time to close.
             raise RunError("interrupted between two cells")
         self._cell_began = time.monotonic()
 
     def interruptible(self, work: Callable[[], nbformat.NotebookNode]) -> nbformat.NotebookNode:
-        """The result of `work`, done in a thread: nbclient would take the main thread's Ctrl-C and kill the kernel."""
+        """The result of `work`, done in a thread: nbclient would take the main thread's signals and kill the kernel."""
         done: list[nbformat.NotebookNode] = []
         failed: list[BaseException] = []
         # Not Thread.join: interrupted, it takes a running thread for ended (Python 3.11).
@@ -148,29 +151,40 @@ class _Kernel:
         thread.start()
         try:
             ended.wait()
-        except KeyboardInterrupt:
-            self._stop(ended)
+        except KeyboardInterrupt as error:
+            self._stop(ended, interrupts.sent(error))
             raise
         if failed:
             raise failed[0]
         return done[0]
 
-    def _stop(self, ended: threading.Event) -> None:
+    def _stop(self, ended: threading.Event, number: signal.Signals) -> None:
         self._stopping = True
         with contextlib.suppress(KeyboardInterrupt):  # a second Ctrl-C means now
-            # A kernel that has been sent a cell and has not begun it yet would ignore the signal.
+            # A kernel that has been sent a cell and has not begun it yet would ignore Ctrl-C.
             ended.wait(max(0.0, self._cell_began + _BEGINNING_S - time.monotonic()))
-            self._signal(signal.SIGINT)
+            self._signal(number)
             ended.wait(_GRACE_S)
         if not ended.is_set():
             self.killed = True
             self._signal(signal.SIGKILL)
             ended.wait()
 
+    def _end_idle(self) -> None:
+        """Have a kernel end that executes no cell, with time for what is left open from one cell to the next."""
+        self._signal(signal.SIGTERM)
+        if (process := self._process) is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_GRACE_S)
+
     def _signal(self, number: signal.Signals) -> None:
-        pid = getattr(self._manager.provisioner, "pid", None) if self._manager else None
-        if pid:
-            os.kill(pid, number)
+        if (process := self._process) is not None:
+            process.send_signal(number)  # nothing if it has ended
+
+    @property
+    def _process(self) -> subprocess.Popen[bytes] | None:
+        """None before it is started, and once its manager has seen it end."""
+        return getattr(self._manager.provisioner, "process", None) if self._manager else None
 
 
 def _displayed(document: nbformat.NotebookNode) -> Run | None:

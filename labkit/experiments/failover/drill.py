@@ -5,18 +5,17 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
-import os
-import signal
 import threading
 from collections.abc import Callable
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, Self
 
+from labkit import interrupts
 from labkit.errors import ClusterError, LabkitError, RunError
 from labkit.experiments.failover.parameters import Failover
 from labkit.experiments.failover.step_summary import StepSummary, step_summary
 from labkit.experiments.failover.trial import Trial, TrialSteps
-from labkit.experiments.stage import on_cluster, recorded, replication_restored, sampled
+from labkit.experiments.stage import held, recorded, replication_restored, sampled
 from labkit.lab import providers
 from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.failover import Policy, note
@@ -62,9 +61,11 @@ class FailoverDrill:
     `run` is the run directory, `cluster` its servers (None for a recorded run). Out of order, a verb raises
     ClusterError and does nothing. After a step of the failover that failed or was refused, nothing is torn down: look
     at it, repair it, and go on with `survey`, or with `decide(accept_data_loss=True)`. A drill that is left before
-    `close`, by the end of Python or by another drill of the same cluster, closes as failed. Raises LabkitError.
+    `close`, by the end of Python (SIGTERM is one too) or by another drill of the same cluster, closes as failed.
+    Raises LabkitError.
     """
 
+    @interrupts.sigterm()
     def __init__(self, parameters: Failover) -> None:
         self.parameters = parameters
         self.cluster: Cluster | None = None
@@ -82,7 +83,7 @@ class FailoverDrill:
             reason = f"cluster {parameters.cluster} is not whole: {cut_off.reason}"
             raise ClusterError(reason, remedy=cut_off.remedies)
         with contextlib.ExitStack() as stack:
-            self.run, self.cluster = stack.enter_context(on_cluster(parameters))
+            self.run, self.cluster = stack.enter_context(held(parameters))
             generators = stack.enter_context(Generators())
             stack.enter_context(replication_restored(self.cluster))
             replication = parameters.replication
@@ -120,12 +121,16 @@ class FailoverDrill:
             if self._steps is not None and step not in self._taken:
                 self._take(step)
 
-    def leave(self) -> None:
-        """Close a drill before its end: the run is marked failed and says how far it came. Nothing if it is closed."""
+    def leave(self, why: str = "") -> None:
+        """Close a drill before its end: the run is marked failed and says how far it came, and `why`, if no step did.
+
+        Nothing if it is closed.
+        """
         if self._steps is None:
             return
         last = f"after {self._taken[-1]}()" if self._taken else "before its first step"
-        left = RunError(f"the drill was left {last}, before its end" + (f"; {self._trouble}" if self._trouble else ""))
+        because = self._trouble or why
+        left = RunError(f"the drill was left {last}, before its end" + (f"; {because}" if because else ""))
         if steps.LOSE_PRIMARY in self._taken and steps.REJOIN not in self._taken:
             assert self.cluster is not None
             helps = self.cluster.remedy("down", "clears it away", purge=True)
@@ -159,6 +164,7 @@ class FailoverDrill:
             raise ClusterError(reason, remedy=advice("begin another"))
         return step_summary(self.run, step)
 
+    @interrupts.sigterm()
     def _take(self, step: Step, **how: Any) -> None:
         assert self._steps is not None
         missing = [earlier for earlier in steps.TRIAL[: steps.TRIAL.index(step)] if earlier not in self._taken]
@@ -167,7 +173,9 @@ class FailoverDrill:
         try:
             self._steps.take(step, **how)
         except BaseException as error:
-            self._trouble = f"{step}() ended with {type(error).__name__}{f': {error}' if str(error) else ''}"
+            by_hand = isinstance(error, KeyboardInterrupt)
+            how_so = f"ended with {type(error).__name__}{f': {error}' if str(error) else ''}"
+            self._trouble = f"{step}() was {interrupts.reason(error)}" if by_hand else f"{step}() {how_so}"
             if step in steps.FAILOVER:
                 # What was read of the survivors need not hold any more.
                 self._taken = [taken for taken in self._taken if taken not in steps.FAILOVER]
@@ -183,10 +191,11 @@ class FailoverDrill:
         stack, self._stack = self._stack, contextlib.ExitStack()
         if _left_open.get(self.parameters.cluster) is self:
             del _left_open[self.parameters.cluster]
-        if error is None:
-            stack.close()
-        else:
-            stack.__exit__(type(error), error, error.__traceback__)
+        with interrupts.shielded():
+            if error is None:
+                stack.close()
+            else:
+                stack.__exit__(type(error), error, error.__traceback__)
 
 
 def _trial(p: Failover) -> Trial:
@@ -209,18 +218,9 @@ _left_open: dict[str, FailoverDrill] = {}
 """Cluster -> the drill that is under way there."""
 
 
-def _leave_all() -> None:
+def _leave_all(why: str = "") -> None:
     for drill in list(_left_open.values()):
-        drill.leave()
-
-
-def _on_sigterm(number: int, frame: FrameType | None) -> None:
-    """A notebook server sends this to a kernel that does not end at once, and load generators keep it from that."""
-    del frame
-    signal.signal(number, signal.SIG_IGN)  # it may be sent again while the servers stop
-    _leave_all()
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
+        drill.leave(why)
 
 
 @functools.cache
@@ -229,5 +229,5 @@ def _see_to_the_end() -> None:
     # Functions of atexit are called after the load generators were waited for, who would go on writing. Those that are
     # registered here are called in reverse order, so this one must come after the generators' own.
     getattr(threading, "_register_atexit", atexit.register)(_leave_all)
-    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _on_sigterm)
+    # A notebook server sends SIGTERM to a kernel that does not end at once.
+    interrupts.before_the_end(_leave_all)

@@ -41,7 +41,7 @@ _CONNECT_NS = 4_000_000  # and to open one connection, where several shards do s
 
 
 class LoadInterrupted(KeyboardInterrupt):
-    """Ctrl-C under a load. `results` tell what was measured until then."""
+    """Ctrl-C or SIGTERM under a load. `results` tell what was measured until then."""
 
     def __init__(self, results: Sequence[LoadResult]) -> None:
         self.results = list(results)
@@ -54,8 +54,9 @@ class Generators:
     `processes` are started on this machine. With an `executor`, that many shards go to its workers instead, their
     records come back as bytes, and their times are translated to this machine's clock; the executor stays open.
 
-    Ctrl-C reaches this process alone: it tells the generators to stop through the specs' stop file, and what they had
-    measured is kept. Workers on other machines do not see that file: theirs is kept if they end within ten seconds.
+    Ctrl-C and SIGTERM are for this process alone, even where every process is sent them: it tells the generators to
+    stop through the specs' stop file, and what they had measured is kept. Workers on other machines do not see that
+    file: theirs is kept if they end within ten seconds.
     """
 
     def __init__(self, processes: int = 1, executor: Executor | None = None) -> None:
@@ -103,8 +104,8 @@ class Generators:
     def run(self, specs: Sequence[LoadSpec], while_waiting: Callable[[], None] = lambda: None) -> list[LoadResult]:
         """Run all specs at the same time; `while_waiting` is called about four times a second.
 
-        Raises LoadError if a node cannot be reached or a generator dies, LoadInterrupted on Ctrl-C, after the
-        generators have finished early and written what they have.
+        Raises LoadError if a node cannot be reached or a generator dies, LoadInterrupted on Ctrl-C or
+        SIGTERM, after the generators have finished early and written what they have.
         """
         futures: list[Future[Any]]
         if self.own:
@@ -118,9 +119,10 @@ class Generators:
             _raise_the_reason(futures)
             return [_kept(future.result(), spec) for future, spec in zip(futures, specs, strict=True)]
         except (BrokenExecutor, concurrent.futures.CancelledError) as error:
+            self.kill()
             reason = "a load generator process died; its last requests are lost"
             raise LoadError(reason, remedy=advice("see whether there is enough memory")) from error
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             for stop_file in {spec.stop_file for spec in specs}:
                 if stop_file is not None:
                     stop_file.touch()
@@ -130,7 +132,7 @@ class Generators:
                 for future, spec in zip(futures, specs, strict=True)
                 if future in done and not future.cancelled() and future.exception() is None
             ]
-            raise LoadInterrupted([_kept(future.result(), spec) for future, spec in whole]) from None
+            raise LoadInterrupted([_kept(future.result(), spec) for future, spec in whole]) from interrupt
         finally:
             if self._together.broken:
                 self._together.reset()
@@ -145,7 +147,7 @@ class Generators:
         """End the workers of this object in the middle of what they do; their loads then raise LoadError."""
         for pid in self.pids:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
+                os.kill(pid, signal.SIGKILL)
 
     def close(self) -> None:
         """End what still runs in the background, and the workers that belong to this object."""
@@ -153,6 +155,10 @@ class Generators:
             if not future.done() and spec.stop_file is not None:
                 spec.stop_file.touch()
         if self.own:
+            try:
+                self._executor.submit(os.getpid)
+            except BrokenExecutor:
+                self.kill()  # where one has died, the executor ends the others by SIGTERM, and they ignore it
             self._executor.shutdown(wait=True, cancel_futures=True)
 
     def __enter__(self) -> Self:
@@ -230,7 +236,8 @@ def _begin(barrier: Barrier, start: Synchronized[int]) -> None:
     """Interrupts are the parent's, and its end is the end of this process."""
     global _together, _start
     _together, _start = barrier, start
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, name="labkit-parent", daemon=True).start()
 
 
