@@ -32,7 +32,7 @@ def limit(blocks: Sequence[LoadBlock]) -> str | None:
         asked = sum(rates) / len(rates)
         if any(block.dropped for block in blocks) or not met(answered, asked, seconds):
             return None
-        return f"all of the {asked:,.0f} requests/s that were asked for were answered"
+        return f"{asked:,.0f} requests/s were asked for, {answered / seconds:,.0f} were answered"
     users = [block.vus for block in blocks if block.vus is not None]
     think_s = min(block.think_s for block in blocks)
     if len(users) < len(blocks) or not think_s:

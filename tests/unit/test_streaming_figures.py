@@ -112,7 +112,7 @@ def test_text_table_and_figure_of_own_writes_say_the_same(run: Run) -> None:
         assert (x[0], y[0]) == (0.0, pytest.approx(row.visible_share))
         assert (np.diff(x) >= 0).all()
         assert y[-1] == 1.0
-        shown = f"{100 * row.visible_share:.1f} %"
+        shown = f"{round(40 * row.visible_share)} of 40"
         name = row.node + (" (synchronous)" if row.synchronous else "")
         assert table.loc[(row.level, name), "own write found at once"] == shown
         assert any(f"= {row.level} " in one and f"on {row.node} " in one and f"found {shown}" in one for one in said)
@@ -131,7 +131,28 @@ def test_a_row_that_no_later_read_missed_was_found_at_once_however_late_its_firs
     assert row.answered_p50_ms > 0
     line = figures.visible(made).axes[0].lines[0]
     assert set(line.get_ydata()) == {1.0}
-    assert findings.table(made).iloc[0]["own write found at once"] == "100.0 %"
+    assert findings.table(made).iloc[0]["own write found at once"] == "40 of 40"
+
+
+@pytest.mark.parametrize(
+    ("commits", "missed", "found", "how_long"),
+    [
+        (2000, [7.0], "1,999 of 2,000 rows at once", "the row that was missed longest was missed for 7 ms"),
+        (50, [7.0] * 2, "48 of 50 rows at once", "the row that was missed longest was missed for 7 ms"),
+        (200, [7.0] * 4, "196 of 200 rows at once", "one row in a hundred was missed for 7 ms or longer"),
+        (50, [7.0] * 50, "0 of 50 rows at once", "half of all rows were missed for 7 ms or longer, the row that was"),
+    ],
+)
+def test_one_row_that_was_missed_is_not_rounded_away_nor_one_of_fifty_called_one_in_a_hundred(
+    tmp_path: Path, commits: int, missed: list[float], found: str, how_long: str
+) -> None:
+    made = RunStore(tmp_path).create("streaming-replication", StreamingReplication().as_dict(), versions={}, git=None)
+    made.note(Commits(level="on", synchronous="pg2", latency_ms=[1.0] * commits, seconds=2.0))
+    seen = [*missed, *[-1.0] * (commits - len(missed))]
+    made.note(Visibility(level="on", node="pg2", stale_ms=seen, missed_ms=seen, resolution_ms=0.3))
+    (row,) = findings.differences(made).itertuples()
+    assert f"{findings._at_once(row)} rows at once" == found
+    assert findings._missed(row).startswith(how_long)
 
 
 def test_three_sentences_lead_and_all_are_among_the_conclusions(run: Run) -> None:

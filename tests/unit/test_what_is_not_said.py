@@ -124,5 +124,5 @@ def test_what_noise_hides_is_half_of_an_interval() -> None:
     same = pd.DataFrame({"relative_low": [-0.02, -0.04, -0.03], "relative_high": [0.02, 0.04, 0.05], "n": 5})
     assert honestly.noise(same) == (
         "Half of the intervals reached further than ±4.0 % from their middle: with 5 pairs a comparison, a difference "
-        "of less than that is not seen here."
+        "of that size would be found about every second time here, a smaller one less often."
     )

@@ -112,7 +112,7 @@ def validity(run: Run) -> list[str]:
         if not row.requests_per_s:
             found.append(f"{where}: not one right answer was measured")
         elif (share := row.errors / row.requests) > ERROR_LIMIT:
-            found.append(f"{where}: {share:.1%} of the requests were errors, more than {ERROR_LIMIT:.0%}")
+            found.append(f"{where}: {100 * share:.1f} % of the requests were errors, more than {100 * ERROR_LIMIT:g} %")
     return found
 
 

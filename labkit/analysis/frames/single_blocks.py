@@ -38,7 +38,7 @@ def blocks(run: Run) -> pd.DataFrame:
 def generator_busy(run: Run) -> list[str]:
     """What was asked where a load generator used more than 90 % of its core, as words; empty if it never did."""
     found = [
-        f"{row.arm} at {count(row.vus, 'user')}"
+        f"{row.arm} at {count(round(row.vus), 'user')}"
         if not np.isnan(row.vus)
         else f"{row.arm} at {row.offered_per_s:,.0f}/s"
         for row in each(blocks(run))

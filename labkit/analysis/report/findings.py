@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import pandas as pd
 
-from labkit.analysis.words import Sentences
+from labkit.analysis.words import Sentences, not_valid
 from labkit.run.schema import Summary
 from labkit.run.store import Run
 
@@ -27,7 +27,8 @@ class Findings(Protocol):
         ...
 
     def lead(self, run: Run, /) -> Sentences:
-        """The few of the verdicts that come first."""
+        """The few of the verdicts that come first: what casts doubt on all others, then the answer. What makes the run
+        worthless is not among them: `head` puts it before them."""
         ...
 
     def validity(self, run: Run, /) -> list[str]:
@@ -42,6 +43,11 @@ class Compares(Protocol):
     def differences(self, run: Run, /) -> pd.DataFrame:
         """What each arm changed against the first, with intervals."""
         ...
+
+
+def head(run: Run, findings: Findings) -> Sentences:
+    """What a report begins with: what makes the run worthless, before anything that is concluded from it."""
+    return Sentences([*not_valid(findings.validity(run)), *findings.lead(run)])
 
 
 def summary(run: Run, findings: Findings) -> Summary:

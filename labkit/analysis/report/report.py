@@ -28,7 +28,7 @@ from traitlets.config import Config
 
 from labkit import interrupts, paths, progress
 from labkit.analysis.report import in_kernel, sentences
-from labkit.analysis.report.findings import Findings, summary
+from labkit.analysis.report.findings import Findings, head, summary
 from labkit.analysis.words import NOT_VALID, SMALL_PT, SMALL_PX
 from labkit.errors import LabkitError, RunError
 from labkit.remedies import advice
@@ -302,4 +302,4 @@ def publish(executed: Executed, run: Run, findings: Findings) -> Path:
     """Write the report and the summary of a run; returns the report's path."""
     run.keep_summary(summary(run, findings))
     footer = f"labkit run {run.id}, status {run.status}"
-    return export(executed.path, run.page, findings.lead(run), footer, sentences.compared(run))
+    return export(executed.path, run.page, head(run, findings), footer, sentences.compared(run))

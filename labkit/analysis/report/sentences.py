@@ -86,9 +86,7 @@ def _said(row: Any, other: str, against: str, what: str, unit: str) -> str:
     n = f"{count(row.n, unit)}{' a side' * (unit == 'run')}"
     limits = f"95 % interval {interval(row.relative_low, row.relative_high)}, {n}"
     if row.relative_low <= 0 <= row.relative_high:
-        return _capital(
-            f"no difference in {what} could be shown between {other} and {against} ({percent(row.relative)}, {limits})."
-        )
+        return f"In {what}, {other} and {against} cannot be told apart ({percent(row.relative)}, {limits})."
     size = percent(abs(row.relative), signed=False)
     if row.metric == "requests_per_s":
         more = "more" if row.relative > 0 else "fewer"

@@ -90,7 +90,7 @@ def verdicts(run: Run) -> Sentences:
     most = max(round(block.vus or 0) for block in run.blocks_of(LoadBlock))
     found += [limit(row, f" with {count(most, 'user')}") for row in each(bottleneck(run))]
     found += generator_busy(run)
-    return Sentences([*found, *not_valid(frames.validity_problems(run))])
+    return Sentences([*found, *not_valid(validity(run))])
 
 
 def _best(row: Any) -> str:
@@ -112,8 +112,8 @@ def _of_law(row: Any) -> str:
     if not row.fits:
         return (
             f"{arm_words(row.arm)}: the law misses what was measured at {count(row.missed_at, 'user')} by "
-            f"{percent(row.missed)}, more than {usl.FAR:.0%} and than the rounds' scatter explains "
-            f"(±{percent(row.scatter, signed=False)}, but no more than {usl.TOO_FAR:.0%})."
+            f"{percent(row.missed)}, more than {percent(usl.FAR, signed=False)} and than the rounds' scatter explains "
+            f"(±{percent(row.scatter, signed=False)}, but no more than {percent(usl.TOO_FAR, signed=False)})."
         )
     sigma, kappa = (
         _shown(100 * row.sigma, 100 * row.sigma_low, 100 * row.sigma_high, ".1f"),
@@ -127,7 +127,7 @@ def _of_law(row: Any) -> str:
 
 
 def lead(run: Run) -> Sentences:
-    """What was measured at best on each arm, and what spoils the run."""
+    """What casts doubt on the rest, and what was measured at best on each arm."""
     best = (_best(row) for row in each(scalability(run)))
     return Sentences([*frames.disturbances(run), *best])
 

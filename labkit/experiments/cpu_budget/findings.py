@@ -95,7 +95,7 @@ def verdicts(run: Run) -> Sentences:
             found.append(_answered(row))
     found += _original(run)
     found += map(limit, each(bottleneck(run)))
-    return Sentences([*found, *not_valid(frames.validity(run))])
+    return Sentences([*found, *not_valid(validity(run))])
 
 
 def _answered(row: Any) -> str:
@@ -103,10 +103,10 @@ def _answered(row: Any) -> str:
     who = f"{row.workload}: {words(row.arm, row.nodes)}"
     if np.isnan(row.low):
         return f"{who} against the primary alone: {no_interval(row.rounds)}."
-    who += f" answered {row.ratio:.2f} times what the primary alone did"
     limits = f"95 % interval {row.low:.2f} … {row.high:.2f}, {count(row.rounds, 'round')}"
-    meaning = "no difference could be shown" if row.low <= 1 <= row.high else "more" if row.low > 1 else "less"
-    return f"{who} ({limits}): {meaning}."
+    if row.low <= 1 <= row.high:
+        return f"{who} and the primary alone cannot be told apart ({row.ratio:.2f} times as many answers; {limits})."
+    return f"{who} answered {row.ratio:.2f} times what the primary alone did ({limits})."
 
 
 def _original(run: Run) -> list[str]:
@@ -116,16 +116,10 @@ def _original(run: Run) -> list[str]:
     saw = " and ".join(percent(value) for value in original_rates(run))
     if not len(shared) or not saw:
         return []
-    if (shared["low"] > 1).any():
-        return [
-            f"With CPU shared replicas did add throughput here, unlike in the original report ({saw}, with a pool of "
-            "its own for every node)."
-        ]
-    return [
-        "With CPU shared no number of nodes could be shown to answer more than the primary alone. The original report "
-        f"shared one machine's CPU too, gave every node a pool of its own, and saw {saw}: that needs no mutex to "
-        "explain it."
-    ]
+    original = f"The original report, on one machine too but with a pool of its own for every node, saw {saw}."
+    if more := [words(row.arm, row.nodes) for row in each(shared[shared["low"] > 1])]:
+        return [f"With CPU shared {' and '.join(more)} answered more than the primary alone here. {original}"]
+    return [f"With CPU shared no number of nodes could be shown to answer more than the primary alone. {original}"]
 
 
 def original_rates(run: Run | None = None) -> list[float]:
@@ -135,7 +129,7 @@ def original_rates(run: Run | None = None) -> list[float]:
 
 
 def lead(run: Run) -> Sentences:
-    """The answer in short: the widest arm of every budget."""
+    """What casts doubt on the answer, and the answer in short: the arm with most nodes of every budget."""
     widest = speedup(run).groupby("workload", sort=False).tail(1)
     said = (_answered(row) for row in each(widest) if row.nodes > 1)
-    return Sentences([*frames.disturbances(run), *not_valid(frames.validity(run)), *said])
+    return Sentences([*frames.disturbances(run), *said])

@@ -11,7 +11,7 @@ import pandas as pd
 from labkit.analysis.frames.rows import each
 from labkit.analysis.frames.trials import trials
 from labkit.analysis.statistics.intervals import share_at_most
-from labkit.analysis.words import Sentences, Words, number, percent
+from labkit.analysis.words import UNKNOWN, Sentences, Words, not_valid, number, percent
 from labkit.names import APPEND_ROWS
 from labkit.percentiles import percentile
 from labkit.replication import Replication
@@ -23,14 +23,14 @@ _TAIL = 30
 
 
 def cells(run: Run) -> pd.DataFrame:
-    """One row per mode, level and fault: trials, losing (trials that lost a row), lost_p50, lost_min and lost_max
-    (rows, over the losing trials), bound (95 % upper bound of the rate of losing trials: exact, near 3/n where none
-    lost), rto_p50_ms, rto_p99_ms (NaN with fewer than 30 trials), rto_max_ms, commit_p50_ms, rate_per_s,
-    acknowledged (rows)."""
+    """One row per mode, level and fault: trials, judged (those with a verdict), losing (those of them that lost a row),
+    lost_p50, lost_min and lost_max (rows, over the losing trials), bound (95 % upper bound of the rate of losing
+    trials: exact, near 3/n where none lost), rto_p50_ms, rto_p99_ms (NaN with fewer than 30 trials), rto_max_ms,
+    commit_p50_ms, rate_per_s, acknowledged (rows of the judged)."""
     rows = []
     for (mode, level, fault), group in trials(run).groupby(["mode", "level", "fault"], sort=False):
-        losing = group[group["lost"] > 0]
-        unknown = int((group["verdict"] == "unknown").sum())
+        judged = group[group["verdict"] != "unknown"]
+        losing = judged[judged["lost"] > 0]
         rto = group["rto_ms"].dropna().astype(float)
         rows.append(
             {
@@ -38,18 +38,19 @@ def cells(run: Run) -> pd.DataFrame:
                 "level": level,
                 "fault": fault,
                 "trials": len(group),
+                "judged": len(judged),
                 "losing": len(losing),
                 "lost_p50": float(losing["lost"].median()) if len(losing) else 0.0,
                 "lost_min": int(losing["lost"].min()) if len(losing) else 0,
-                "lost_max": int(group["lost"].max()),
-                "bound": share_at_most(len(losing), len(group) - unknown),
-                "unknown": unknown,
+                "lost_max": int(losing["lost"].max()) if len(losing) else 0,
+                "bound": share_at_most(len(losing), len(judged)),
+                "unknown": len(group) - len(judged),
                 "rto_p50_ms": percentile(rto, 50),
                 "rto_p99_ms": percentile(rto, 99) if len(rto) >= _TAIL else np.nan,
                 "rto_max_ms": float(rto.max()) if len(rto) else np.nan,
                 "commit_p50_ms": float(group["commit_p50_ms"].median()),
                 "rate_per_s": float(group["rate_per_s"].median()),
-                "acknowledged": int((group["kept"] + group["lost"]).sum()),
+                "acknowledged": int((judged["kept"] + judged["lost"]).sum()),
             }
         )
     return pd.DataFrame(rows)
@@ -61,11 +62,11 @@ def table(run: Run) -> pd.DataFrame:
     for row in each(cells(run)):
         rows[f"{row.mode}/{row.level}", row.fault] = {
             "trials": f"{row.trials}",
-            "that lost": f"{row.losing}",
+            "that lost": f"{row.losing}" if row.judged else UNKNOWN,
             "rate at most, %": f"{100 * row.bound:.1f}",
-            "rows lost, median": amount(row.lost_p50),
-            "most": f"{row.lost_max:,}",
-            "of rows": f"{row.acknowledged:,}",
+            "rows lost, median": amount(row.lost_p50) if row.judged else UNKNOWN,
+            "most": f"{row.lost_max:,}" if row.judged else UNKNOWN,
+            "of rows": f"{row.acknowledged:,}" if row.judged else UNKNOWN,
             "RTO p50, ms": number(row.rto_p50_ms),
             "longest, ms": number(row.rto_max_ms),
             "commit p50, ms": number(row.commit_p50_ms),
@@ -88,15 +89,16 @@ def verdicts(run: Run) -> Sentences:
     for row in each(every):
         if row.losing:
             found.append(
-                f"{row.mode}/{row.level} lost acknowledged rows in {row.losing} of {count(row.trials, 'trial')} of "
+                f"{row.mode}/{row.level} lost acknowledged rows in {row.losing} of {count(row.judged, 'trial')} of "
                 f"{row.fault}: {amount(row.lost_p50)} in the median of these, {amount(row.lost_max)} at most."
             )
-    safe = [row for row in each(every) if not row.losing]
+    safe = [row for row in each(every) if row.judged and not row.losing]
     if safe:
         weakest = min(safe, key=_tried)
         found.append(
-            f"{len(safe)} of {count(len(every), 'cell')} lost nothing; with {count(weakest.trials, 'trial')} of one, a "
-            f"rate of losing trials of up to {percent(weakest.bound, signed=False)} would still look like that."
+            f"In {len(safe)} of {count(len(every), 'cell')} no trial lost anything; with "
+            f"{count(weakest.judged, 'trial')} of one, a rate of losing trials of up to "
+            f"{percent(weakest.bound, signed=False)} would still look like that."
         )
     found += [outage for fault in dict.fromkeys(every["fault"]) for outage in _outages(run, str(fault))]
     held = "hold_writes" in run.parameters and run.parameter("hold_writes", bool)
@@ -108,12 +110,14 @@ def verdicts(run: Run) -> Sentences:
     took_s = trials(run)["took_s"].dropna()
     if len(took_s):
         found.append(
-            f"A trial took {number(took_s.median())} s in the median, from its new cluster to its verdict; the longest "
-            f"{number(took_s.max())} s."
+            f"From its new cluster to its verdict a trial took {number(took_s.median())} s in the median of "
+            f"{count(len(took_s), 'trial')}, {number(took_s.max())} s at most."
         )
-    seen = ": remote_write looks as safe as on here, and is not" if "remote_write" in set(every["level"]) else ""
+    weaker = every[(every["level"] == "remote_write") & _waits(every) & (every["judged"] > 0)]
+    looks_safe = len(weaker) and not weaker["losing"].any()
+    seen = ": remote_write lost nothing here, and does not promise that" if looks_safe else ""
     found.append(f"Killing processes cannot show what an operating system's crash would lose{seen}.")
-    return found
+    return Sentences([*found, *not_valid(validity(run))])
 
 
 def _waits(rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
@@ -128,7 +132,9 @@ def _outages(run: Run, fault: str) -> list[str]:
     found = []
     for group, who in ((of_fault[waits], "waited for a replica"), (of_fault[~waits], "waited for none")):
         rto = group["rto_ms"].to_numpy(dtype=float)
-        if len(rto):
+        if len(rto) == 1:
+            found.append(f"RTO of the one trial of {fault} in which commits {who}: {number(float(rto[0]))} ms.")
+        elif len(rto):
             tail = f"p99 {number(percentile(rto, 99))} ms, " if len(rto) >= _TAIL else ""
             found.append(
                 f"RTO over {count(len(rto), 'trial')} of {fault} in which commits {who}: "
@@ -144,7 +150,7 @@ def _outages(run: Run, fault: str) -> list[str]:
 
 
 def _tried(row: Any) -> int:
-    return int(row.trials)
+    return int(row.judged)
 
 
 def lead(run: Run) -> Sentences:
@@ -156,20 +162,22 @@ def lead(run: Run) -> Sentences:
         if not len(group):
             continue
         which = ", ".join(dict.fromkeys(f"{row.mode}/{row.level}" for row in each(group)))
-        tried, unknown, losing, rows = (
-            int(group[name].sum()) for name in ("trials", "unknown", "losing", "acknowledged")
+        judged, unknown, losing, rows = (
+            int(group[name].sum()) for name in ("judged", "unknown", "losing", "acknowledged")
         )
         if losing:
-            by_fault = group.groupby("fault", sort=False)[["losing", "trials"]].sum()
+            by_fault = group.groupby("fault", sort=False)[["losing", "judged"]].sum()
             said = ", ".join(
-                f"in {row.losing} of {count(row.trials, 'trial')} of {row.fault}"
+                f"in {row.losing} of {count(row.judged, 'trial')} of {row.fault}"
                 for row in each(by_fault.reset_index())
             )
-            came = f"were lost {said}; {count(int(group['lost_max'].max()), 'row')} at most"
+            came = f"were lost {said}; {count(int(group['lost_max'].max()), 'row')} in a trial at most"
+        elif judged:
+            bound = percent(share_at_most(0, judged), signed=False)
+            survived = f"{count(rows, 'row')} in {count(judged, 'trial')}"
+            came = f"all survived, {survived}: on average over such trials at most {bound} lose any (95 %)"
         else:
-            bound = percent(share_at_most(0, tried - unknown), signed=False)
-            survived = f"{count(rows, 'row')} in {count(tried - unknown, 'trial')}"
-            came = f"all survived, {survived}: at most {bound} of trials lose any (95 %)"
+            came = "cannot be judged"
         came += f"; {_no_verdict(unknown)}" if unknown else ""
         found.append(f"Acknowledged commits that {who} ({which}) {came}.")
     return found

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from labkit.analysis.words import UNKNOWN, Sentences, Words, number, whole
+from labkit.analysis.words import UNKNOWN, Sentences, Words, not_valid, number, whole
 from labkit.checkers import audit
 from labkit.errors import RunUnreadable
 from labkit.lsn import lsn_text
@@ -231,12 +231,11 @@ def verdicts(run: Run) -> Sentences:
     """What the run shows, in sentences."""
     found, block = lead(run), facts(run)
     judged = audits(run)
-    if "other" in judged:
+    if "other" in judged and judged["other"].verdict != "unknown":
         lost_there = len(judged["other"].lost)
-        found.append(
-            "Promoting the other replica would have lost "
-            + (f"{count(lost_there, 'acknowledged row')}." if lost_there else "nothing either.")
-        )
+        none = "no acknowledged row" + " either" * (judged["promoted"].verdict == "true")
+        would_lose = count(lost_there, "acknowledged row") if lost_there else none
+        found.append(f"Promoting the other replica would have lost {would_lose}.")
     unknown = len(judged["promoted"].recovered) + len(judged["promoted"].gone)
     if unknown:
         found.append(
@@ -255,17 +254,17 @@ def verdicts(run: Run) -> Sentences:
             f"{count(block.ghosts, 'row')} existed on the old primary alone; {block.rejoined} took that back when it "
             "rejoined as a replica."
         )
-    agree = {name for name in block.choices.values() if name}
-    if len(agree) == 1:
-        found.append(f"All four rules, labkit's and those of three managers, would promote {block.new}.")
-    else:
+    if len(set(block.choices.values())) == 1 and None not in block.choices.values():
+        (agreed,) = set(block.choices.values())
+        found.append(f"All {len(block.choices)} rules, labkit's and those of managers, would promote {agreed}.")
+    elif block.choices:
         said = ", ".join(f"{manager} {name or 'would refuse'}" for manager, name in block.choices.items())
         found.append(f"The rules differ: {said}.")
     if open_ended := audit.left_open(run):
         found.append(
             f"{count(open_ended, 'transaction has', 'transactions have')} no outcome: the load generator was killed."
         )
-    return found
+    return Sentences([*found, *not_valid(validity(run))])
 
 
 def lead(run: Run) -> Sentences:

@@ -18,31 +18,58 @@ from labkit.units import count
 
 def verdicts(run: Run) -> Sentences:
     """What a search for the highest rate found, and what it hit."""
+    found = [*frames.disturbances(run), _found(run), *_beyond(run), *generator_busy(run)]
+    return Sentences([*found, *not_valid(validity(run))])
+
+
+def lead(run: Run) -> Sentences:
+    """What was found, after what casts doubt on it."""
+    return Sentences([*frames.disturbances(run), _found(run)])
+
+
+def _found(run: Run) -> str:
+    """The rate, and in how many of its trials it held."""
     rate, every = run.record.found_per_s, blocks(run)
     where = f"{run.parameter('workload', str)} on {arm_words(run.parameter('arm', str))}"
     limit = f"a p99 latency of at most {run.parameter('p99_limit_ms', float):g} ms"
-    found = Sentences(frames.disturbances(run))
     if rate is None and run.status not in ("measured", "complete"):
         held = every.loc[every["holds"], "offered_per_s"]
         highest = f"{held.max():,.0f} requests per second; nothing confirmed it" if len(held) else ""
         so_far = f"the highest rate that held {limit} was {highest}" if highest else f"none held {limit}"
-        found.append(f"The search for {where} was cut off: of the {count(len(every), 'trial')} until then, {so_far}.")
-    elif rate is None:
-        found.append(f"Not even {run.parameter('rate_low', float):,.0f} requests per second held {limit} for {where}.")
-    else:
-        again = every[(every["phase"] == "confirmation") & (every["offered_per_s"] == rate)]
-        found.append(
-            f"{where} held {limit} up to {rate:,.0f} requests per second; "
-            f"{int(again['holds'].sum())} of {count(len(again), 'repetition')} held too."
-        )
-        failed = every[~every["holds"] & (every["offered_per_s"] > rate)]
-        if len(failed):
-            lowest = next(each(failed.sort_values("offered_per_s")))
-            found.append(f"The lowest higher rate that failed was {lowest.offered_per_s:,.0f}/s: {lowest.reasons}.")
-        else:
-            found.append("No higher rate was tried: raise `rate_high`.")
-    found += generator_busy(run)
-    return Sentences([*found, *not_valid(frames.validity_problems(run))])
+        return f"The search for {where} was cut off: of the {count(len(every), 'trial')} until then, {so_far}."
+    if rate is None:
+        lowest = run.parameter("rate_low", float)
+        if not every.loc[every["offered_per_s"] == lowest, "holds"].any():
+            return f"Not even {lowest:,.0f} requests per second held {limit} for {where}."
+        return f"No rate from {lowest:,.0f} requests per second on held {limit} for {where} in most of its trials."
+    same = every[every["offered_per_s"] == rate]
+    return (
+        f"{where} held {limit} at {rate:,.0f} requests per second in {int(same['holds'].sum())} of "
+        f"{count(len(same), 'trial')} of {_seconds(run)} s."
+    )
+
+
+def _seconds(run: Run) -> str:
+    return number(run.parameter("trial_s", float))
+
+
+def _beyond(run: Run) -> list[str]:
+    """What was tried above the rate that was found; empty if none was."""
+    rate, every = run.record.found_per_s, blocks(run)
+    if rate is None:
+        return []
+    higher = every[every["offered_per_s"] > rate]
+    if not len(higher):
+        return ["No higher rate was tried: raise `rate_high`."]
+    next_one = higher[higher["offered_per_s"] == higher["offered_per_s"].min()]
+    failed = next_one[~next_one["holds"]]
+    if not len(failed):
+        return []
+    first = next(each(failed))
+    return [
+        f"The next higher rate that was tried, {first.offered_per_s:,.0f}/s, failed in {len(failed)} of "
+        f"{count(len(next_one), 'trial')}: {first.reasons}."
+    ]
 
 
 def validity(run: Run) -> list[str]:
@@ -51,10 +78,6 @@ def validity(run: Run) -> list[str]:
     if run.record.found_per_s is None and run.status != "failed":
         found.append("no rate held, so there is no result: raise p99_limit_ms or lower rate_low")
     return found
-
-
-def lead(run: Run) -> Sentences:
-    return Sentences(verdicts(run)[: len(frames.disturbances(run)) + 1])
 
 
 def headline(run: Run) -> pd.DataFrame:

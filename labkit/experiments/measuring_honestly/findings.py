@@ -71,44 +71,61 @@ def averaged_table(run: Run) -> pd.DataFrame:
 
 def verdicts(run: Run) -> Sentences:
     """What a closed loop did not see, and how often a comparison of equals found a difference."""
+    found = [*frames.disturbances(run), _stalled(run), _service(run), _averaging(run), *_accounted(run), *_equals(run)]
+    return Sentences([*found, *not_valid(validity(run))])
+
+
+def lead(run: Run) -> Sentences:
+    """What the stall showed, after what casts doubt on it."""
+    return Sentences([*frames.disturbances(run), _stalled(run)])
+
+
+def _stalled(run: Run) -> str:
+    """What each workload shows of a stall."""
+    stalls = {arm: stall(run, arm) for arm in (OPEN, CLOSED)}
+    if missing := [arm for arm, when in stalls.items() if when is None]:
+        return f"No stall fell into the measured part of {' and '.join(missing)}, so nothing can be said of one."
+    lasted = [1e3 * (end - begin) for begin, end in filter(None, stalls.values())]
     head = {row.arm: row for row in each(frames.headline(run))}
     closed, opened = head[CLOSED], head[OPEN]
-    found = Sentences(frames.disturbances(run))
-    stall_ms = 1e3 * run.parameter("stall_s", float)
+    slow_ms = min(lasted) / 10
     slow = {
-        arm: sum(int((rows.right("latency") > stall_ms / 10).sum()) for rows in _block(run, arm).rows())
-        for arm in (OPEN, CLOSED)
+        arm: sum(int((rows.right("latency") > slow_ms).sum()) for rows in _block(run, arm).rows()) for arm in stalls
     }
-    found.append(
-        f"The server stood still for {stall_ms:.0f} ms. The open workload's p99 was {number(opened.p99_ms)} ms, "
-        f"the closed loop's {number(closed.p99_ms)} ms: users who wait for an answer stop asking, so "
-        f"{slow[CLOSED]:,} of the loop's {closed.requests:,} requests took longer than {number(stall_ms / 10)} ms, and "
-        f"{slow[OPEN]:,} of the open workload's {opened.requests:,}."
+    return (
+        f"The server stood still once under each workload, for {' and '.join(map(number, lasted))} ms. The open "
+        f"workload's p99 was {number(opened.p99_ms)} ms, the closed loop's {number(closed.p99_ms)} ms: "
+        f"{slow[OPEN]:,} of the open workload's {opened.requests:,} requests took longer than {number(slow_ms)} ms, "
+        f"and {slow[CLOSED]:,} of the loop's {closed.requests:,}, whose users ask for nothing while they wait."
     )
-    found.append(
-        f"The service time alone would have hidden it in the open workload too: p99 {number(opened.service_p99_ms)} ms."
+
+
+def _service(run: Run) -> str:
+    """What is left of it without the wait for a connection."""
+    (opened,) = (row for row in each(frames.headline(run)) if row.arm == OPEN)
+    return (
+        f"The open workload's p99 was {number(opened.p99_ms)} ms of latency and {number(opened.service_p99_ms)} ms of "
+        "service time, which counts from when a request was sent."
     )
-    spans = each(averaged(run, OPEN))
-    worst = max(spans, key=lambda row: abs(math.log(row.averaged_ms / row.pooled_ms)))
-    found.append(
+
+
+def _averaging(run: Run) -> str:
+    worst = max(each(averaged(run, OPEN)), key=lambda row: abs(math.log(row.averaged_ms / row.pooled_ms)))
+    return (
         f"Averaging the p99 of {worst.span_s:g} s spans would have said {number(worst.averaged_ms)} ms "
         f"instead of {number(worst.pooled_ms)} ms."
     )
-    off = frames.littles_law(run)
-    off = off[off["arm"].str.fullmatch(r"[0-9,]+ users?")]
-    found.append(
-        f"Little's law held within {percent(float(off['deviation_percent'].abs().max()) / 100, signed=False)} "
-        f"for {_listed(off['vus'])}."
-    )
-    same = self_comparisons(run)
-    wrong = int(same["differs"].sum())
-    found.append(
-        f"Of {count(len(same), 'comparison')} of the server with itself {wrong} found a difference "
-        f"({percent(wrong / len(same), signed=False)}); 5 % are expected, "
-        f"and up to {most_by_chance(len(same))} of {len(same)} are no surprise."
-    )
-    found.append(noise(same))
-    return Sentences([*found, *not_valid(frames.validity_problems(run))])
+
+
+def _accounted(run: Run) -> list[str]:
+    """Whether users = throughput × time, for the blocks with few users and with many."""
+    found = frames.littles_law(run)
+    found = found[found["arm"].str.fullmatch(r"[0-9,]+ users?")]
+    if found.empty:
+        return []
+    most = percent(float(found["deviation_percent"].abs().max()) / 100, signed=False)
+    held = f"held within {most}" if found["ok"].all() else f"did not hold: it was off by up to {most}"
+    return [f"Little's law {held} for {_listed(found['vus'])}."]
 
 
 def _listed(users: pd.Series[float]) -> str:
@@ -116,17 +133,32 @@ def _listed(users: pd.Series[float]) -> str:
     return ", ".join([*map(number, others), count(last, "user")])
 
 
+def _equals(run: Run) -> list[str]:
+    """How often a server differed from itself, and what that noise hides."""
+    same = self_comparisons(run)
+    if same.empty:
+        return ["No comparison of the server with itself was finished."]
+    wrong, likely = int(same["differs"].sum()), most_by_chance(len(same))
+    usual = (
+        f"and up to {likely} of {len(same)} are no surprise"
+        if wrong <= likely
+        else f"and more than {likely} of {len(same)} are no chance: these intervals promise too much here"
+    )
+    return [
+        f"Of {count(len(same), 'comparison')} of the server with itself {wrong} found a difference "
+        f"({percent(wrong / len(same), signed=False)}); 5 % are expected, {usual}.",
+        noise(same),
+    ]
+
+
 def noise(same: pd.DataFrame) -> str:
-    """How small a difference cannot be seen, from comparisons of equals: half of the width of their intervals."""
+    """How small a difference is missed, from comparisons of equals: half of the width of their intervals."""
     half = float((same["relative_high"] - same["relative_low"]).median()) / 2
     return (
         f"Half of the intervals reached further than ±{percent(half, signed=False)} from their middle: with "
-        f"{count(int(same['n'].iloc[0]), 'pair')} a comparison, a difference of less than that is not seen here."
+        f"{count(int(same['n'].iloc[0]), 'pair')} a comparison, a difference of that size would be found about every "
+        "second time here, a smaller one less often."
     )
-
-
-def lead(run: Run) -> Sentences:
-    return Sentences(verdicts(run)[: len(frames.disturbances(run)) + 1])
 
 
 COLD = "cold start"
@@ -170,9 +202,9 @@ def averaged(run: Run, arm: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def stall(run: Run) -> tuple[float, float] | None:
-    """When the server stood still in the open block, in seconds of its measured part; None if it did not."""
-    facts = _block(run, OPEN).facts
+def stall(run: Run, arm: str = OPEN) -> tuple[float, float] | None:
+    """When the server stood still in a block, in seconds of its measured part; None if it did not."""
+    facts = _block(run, arm).facts
     for event in run.events_of(Stall):
         if facts.warm_until_ns <= event.from_ns < facts.to_ns:
             begin, end = ((at - facts.warm_until_ns) / 1e9 for at in (event.from_ns, event.to_ns))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from labkit.analysis.words import UNKNOWN, Sentences, Words
+from labkit.analysis.words import UNKNOWN, Sentences, Words, count, not_valid
 from labkit.run.schema import AttemptBlock, Cause
 from labkit.run.store import Run
 
@@ -75,28 +75,35 @@ def headline(run: Run) -> pd.DataFrame:
 
 def verdicts(run: Run) -> Sentences:
     """What the run shows, in sentences."""
-    found = Sentences()
     tried = _tried(run)
-    crashed = [block for block in tried if block.crashed]
-    same = [block for block in crashed if ORIGINAL in block.client]
-    found.append(
-        f"{len(crashed)} of {len(tried)} set-ups make pg_promote() crash, {_of(len(same), len(crashed))} with the "
-        "message that the original report could not explain: the server cannot delete standby.signal at the end of "
-        "recovery."
-    )
+    found = [_crashes(run)]
     found += [
         f"Refused, and it stays a replica: {MEANING[block.cause]}."
         for block in tried
         if not block.promoted and block.survived
     ]
     found += [f"Promoted all the same: {MEANING[block.cause]}." for block in tried if block.promoted]
-    failing = [block for block in tried if not block.promoted]
-    warned = sum(1 for block in failing if block.preflight)
-    found.append(f"The preflight foresees {_of(warned, len(failing))} that fail.")
-    repaired = sum(1 for block in tried if block.repaired == "primary")
-    found.append(f"Put right, {_of(repaired, len(failing))} were promoted after all.")
+    if failing := [block for block in tried if not block.promoted]:
+        warned = sum(1 for block in failing if block.preflight)
+        found.append(f"The preflight foresees {_of(warned, len(failing))} that fail.")
+        repaired = sum(1 for block in failing if block.repaired == "primary")
+        found.append(f"Put right, {_of(repaired, len(failing))} were promoted after all.")
     found += [f"Not tried, {MEANING[b.cause]}: {b.reason}." for b in run.blocks_of(AttemptBlock) if not b.tried]
-    return found
+    return Sentences([*found, *not_valid(validity(run))])
+
+
+def _crashes(run: Run) -> str:
+    """How many set-ups crash, and whether with the original's message."""
+    tried = _tried(run)
+    crashed = [block for block in tried if block.crashed]
+    if not crashed:
+        return f"pg_promote() crashed in none of {count(len(tried), 'set-up')}."
+    same = sum(1 for block in crashed if ORIGINAL in block.client)
+    with_it = "none" if not same else _of(same, len(crashed))
+    return (
+        f"pg_promote() crashed in {len(crashed)} of {count(len(tried), 'set-up')}, {with_it} with the message that the "
+        "original report could not explain: the server cannot delete standby.signal at the end of recovery."
+    )
 
 
 def _of(some: int, every: int) -> str:
@@ -105,7 +112,7 @@ def _of(some: int, every: int) -> str:
 
 def lead(run: Run) -> Sentences:
     """The cause."""
-    return Sentences(verdicts(run)[:1])
+    return Sentences([_crashes(run)])
 
 
 def validity(run: Run) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ import pandas as pd
 from labkit.analysis.frames.rows import each
 from labkit.analysis.report.sentences import no_interval
 from labkit.analysis.statistics import compare, intervals
-from labkit.analysis.words import Sentences, Words, count, number, span
+from labkit.analysis.words import Sentences, Words, count, not_valid, number, span
 from labkit.errors import RunUnreadable
 from labkit.names import APPEND_ROWS
 from labkit.replication import ASYNC, Level
@@ -79,12 +80,16 @@ def steps(run: Run) -> pd.DataFrame:
 
 
 def _ratios(run: Run, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    wide = rounds(run).pivot_table(index="round", columns="label", values="commit_p50_ms", sort=False).dropna()
-    rows = []
+    wide, rows = _paired(run), []
     for before, after in pairs:
         ratio, low, high = map(float, intervals.ratio_of_pairs(wide[before], wide[after]))
         rows.append({"before": before, "after": after, "ratio": ratio if low > 0 else np.nan, "low": low, "high": high})
     return pd.DataFrame(rows, columns=["before", "after", "ratio", "low", "high"])
+
+
+def _paired(run: Run) -> pd.DataFrame:
+    """The rounds that measured every mode and level: their median commits, ms, a column for each."""
+    return rounds(run).pivot_table(index="round", columns="label", values="commit_p50_ms", sort=False).dropna()
 
 
 def step_table(run: Run) -> pd.DataFrame:
@@ -100,10 +105,14 @@ def step_table(run: Run) -> pd.DataFrame:
     return Words(pd.DataFrame.from_dict(rows, orient="index").rename_axis(["from", "to"]))
 
 
+_TOLD = ("yes", "cannot be told apart", "no, faster")
+
+
 def _slower(low: float, high: float) -> str:
     if np.isnan(low):
         return "too few rounds to tell"
-    return "yes" if low > 1 else "no, faster" if high < 1 else "cannot be told apart"
+    slower, alike, faster = _TOLD
+    return slower if low > 1 else faster if high < 1 else alike
 
 
 def table(run: Run) -> pd.DataFrame:
@@ -169,13 +178,16 @@ def verdicts(run: Run) -> Sentences:
     """What the run shows, in sentences."""
     found = lead(run)
     every = [row for row in each(steps(run)) if not np.isnan(row.low)]  # too few rounds cannot tell
-    slower = [row for row in every if row.low > 1]
+    slower, same, faster = (
+        "; ".join(_step(row) for row in every if _slower(row.low, row.high) == told) for told in _TOLD
+    )
     if every:
-        said = "; ".join(f"{row.before} → {row.after} × {number(row.ratio)}" for row in slower) or "none"
-        found.append(f"Steps that cost latency, in {count(rounds(run)['round'].nunique(), 'paired round')}: {said}.")
-    if same := [row for row in every if row.low <= 1 <= row.high]:
-        said = "; ".join(f"{row.before} → {row.after}" for row in same)
-        found.append(f"Steps that cannot be told apart (the 95 % interval of their ratio holds 1): {said}.")
+        pairs = count(len(_paired(run)), "paired round")
+        found.append(f"Steps shown to cost latency, times (95 % interval), in {pairs}: {slower or 'none'}.")
+    if same:
+        found.append(f"Steps that cannot be told apart, as their interval holds 1: {same}.")
+    if faster:
+        found.append(f"Steps shown to save latency: {faster}.")
     for shown in run.record.demonstrations:
         if shown.commit_ms is None:
             found.append(
@@ -186,7 +198,11 @@ def verdicts(run: Run) -> Sentences:
         found.append(
             "Cancelling that wait does not undo the commit: the server warns and acknowledges a row that is local."
         )
-    return found
+    return Sentences([*found, *not_valid(validity(run))])
+
+
+def _step(row: Any) -> str:
+    return f"{row.before} → {row.after} × {number(row.ratio)} ({span(row.low, row.high)})"
 
 
 def _latency(row: object) -> float:
@@ -196,27 +212,33 @@ def _latency(row: object) -> float:
 def lead(run: Run) -> Sentences:
     """What waiting costs, beside a commit that is on the primary's disk only."""
     every = sorted(each(costs(run)), key=_latency)
-    low, high = every[0], every[-1]
-    if np.isnan(low.commit_p50_ms_low):
-        return Sentences([f"What a commit costs at each level: {no_interval(low.rounds)}."])
-    found = Sentences(
-        [
-            f"A commit takes from {number(low.commit_p50_ms)} ms ({low.label}) to {number(high.commit_p50_ms)} ms "
-            f"({high.label}): means of the medians of {count(low.rounds, 'round')}."
-        ]
+    if few := [row for row in every if np.isnan(row.commit_p50_ms_low)]:
+        return Sentences([f"What a commit costs at each level: {no_interval(min(row.rounds for row in few))}."])
+    took = (
+        f"{number(row.commit_p50_ms)} ms ({row.label}; 95 % interval "
+        f"{span(row.commit_p50_ms_low, row.commit_p50_ms_high)})"
+        for row in (every[0], every[-1])
     )
+    rounds_of = count(min(row.rounds for row in every), "round")
+    found = Sentences([f"A commit takes from {' to '.join(took)}: means of the medians of {rounds_of}."])
     waiting = [row.label for row in every if row.mode != ASYNC]
     alone = [row.label for row in every if (row.mode, row.level) == (ASYNC, "local")]
     if waiting and alone:
         ends = dict.fromkeys((waiting[0], waiting[-1]))
-        said = [
-            f"{number(row.ratio)} times ({row.after}; 95 % interval {span(row.low, row.high)})"
-            for row in each(_ratios(run, [(alone[0], label) for label in ends]))
-        ]
-        found.append(
-            f"Waiting for a replica makes it {' to '.join(said)} as long as on the primary's disk alone (async/local)."
-        )
+        found.append(_waiting([*each(_ratios(run, [(alone[0], label) for label in ends]))], len(_paired(run))))
     return found
+
+
+def _waiting(ratios: Sequence[Any], pairs: int) -> str:
+    """What waiting for a replica costs where it costs least and where most, as far as that is shown."""
+    if any(np.isnan(row.low) for row in ratios):
+        return f"What waiting for a replica costs: {no_interval(pairs)}."
+    said = [
+        f"{number(row.ratio)} times ({row.after}; 95 % interval {span(row.low, row.high)})"
+        + " – which cannot be told apart –" * bool(row.low <= 1 <= row.high)
+        for row in ratios
+    ]
+    return f"Waiting for a replica makes it {' to '.join(said)} as long as on the primary's disk alone (async/local)."
 
 
 def validity(run: Run) -> list[str]:

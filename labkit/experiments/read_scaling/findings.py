@@ -32,7 +32,7 @@ def verdicts(run: Run) -> Sentences:
         same = matching(original, workload=row.workload, arm=row.arm, metric=row.metric)
         found += [_beside(row, value, alike=(row.arm, row.against) in several) for value in same["relative"].dropna()]
     if len(found) == len(frames.disturbances(run)):
-        found.append("Only one arm was measured, so there is nothing to compare: name two in `arms`.")
+        found.append(_nothing_to_compare(run))
     found += confounded(run)
     found += map(limit, each(bottleneck(run)))
     for row in each(frames.littles_law(run)):
@@ -42,19 +42,26 @@ def verdicts(run: Run) -> Sentences:
                 f"{arm_in_prose(row.arm)}: {count(round(row.vus), 'user')}, but {number(row.in_flight)} requests under "
                 "way."
             )
-    found += not_valid(frames.validity(run))
+    found += not_valid(validity(run))
     return found
 
 
+def _nothing_to_compare(run: Run) -> str:
+    if len(frames.headline(run)["arm"].unique()) == 1:
+        return "Only one arm was measured, so there is nothing to compare: name two in `arms`."
+    return "No round was measured on two arms, so there is nothing to compare."
+
+
 def lead(run: Run) -> Sentences:
-    """The answer in short: of each load what replicas changed and what connections did, and what spoils the run."""
+    """What casts doubt on the answer, and the answer in short: of each load what replicas changed and what connections
+    did."""
     rates = compare.arms(run, _telling(run, "requests_per_s"))
-    found = Sentences(frames.disturbances(run))
+    found = Sentences([*frames.disturbances(run), *confounded(run)])
     rates = rates[rates["against"] == (rates["against"].iloc[0] if len(rates) else "")]
     for _, rows in rates.groupby("workload", sort=False):
         first, *others = (of_arms(run, row).removesuffix(".") for row in each(rows))
         found.append("; ".join([first, *(other[0].lower() + other[1:] for other in others)]) + ".")
-    return Sentences([*found, *confounded(run), *not_valid(frames.validity(run))])
+    return found
 
 
 def _telling(run: Run, *metrics: str) -> list[str]:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from labkit.analysis.frames.rows import each
-from labkit.analysis.words import UNKNOWN, Sentences, Words, not_valid, number, percent
+from labkit.analysis.words import UNKNOWN, Sentences, Words, not_valid, number
 from labkit.errors import RunUnreadable
 from labkit.percentiles import percentile, percentiles
 from labkit.run.schema import Event
@@ -27,6 +27,7 @@ from labkit.run.schema.events import (
 from labkit.run.store import Run
 from labkit.units import MIB
 
+_HUNDRED = 100
 E = TypeVar("E", bound=Event)
 _STATUS = {
     "reserved": "within max_wal_size",
@@ -96,7 +97,7 @@ def table(run: Run) -> pd.DataFrame:
     rows = {
         (row.level, f"{row.node}{' (synchronous)' if row.synchronous else ''}"): {
             "commit, p50 ms": number(cost[row.level]),
-            "own write found at once": percent(row.visible_share, signed=False),
+            "own write found at once": _at_once(row),
             "still missed after, p50 ms": number(row.p50_ms),
             "p95 ms": number(row.p95_ms),
             "p99 ms": number(row.p99_ms),
@@ -167,22 +168,24 @@ def verdicts(run: Run) -> Sentences:
         kind = "synchronous" if row.synchronous else "asynchronous"
         found.append(
             f"synchronous_commit = {row.level} ({number(cost[row.level])} ms a commit), on {row.node} ({kind}): "
-            f"reading its own write, a client would have found {percent(row.visible_share, signed=False)} of the "
-            f"rows at once; {_missed(row)}."
+            f"reading its own write, a client would have found {_at_once(row)} rows at once; {_missed(row)}."
         )
     return Sentences([*found, *_conflict_and_slot(run), *not_valid(validity(run))])
 
 
+def _at_once(row: Any) -> str:
+    """How many of its own writes a client found: counted, as a share would round 1,999 of 2,000 to all of them."""
+    return f"{round(row.visible_share * row.commits):,} of {row.commits:,}"
+
+
 def _missed(row: Any) -> str:
-    """How long reads missed rows, in words."""
+    """How long reads missed rows, in words; of fewer than a hundred rows the longest, in place of one in a hundred."""
     if not row.max_ms:
         return "no read that was sent after a commit missed its row"
-    if not row.p99_ms:
-        return f"the row that was missed longest was missed for {number(row.max_ms)} ms"
-    if not row.p50_ms:
-        return f"one row in a hundred was missed for {number(row.p99_ms)} ms or longer"
-    half, most = number(row.p50_ms), number(row.p99_ms)
-    return f"half of all rows were missed for {half} ms or longer, one in a hundred for {most} ms"
+    longest = f"the row that was missed longest was missed for {number(row.max_ms)} ms"
+    tail = f"one row in a hundred was missed for {number(row.p99_ms)} ms or longer"
+    last = tail if row.p99_ms and row.commits >= _HUNDRED else longest
+    return f"half of all rows were missed for {number(row.p50_ms)} ms or longer, {last}" if row.p50_ms else last
 
 
 def _conflict_and_slot(run: Run) -> list[str]:
@@ -212,9 +215,6 @@ def validity(run: Run) -> list[str]:
 def lead(run: Run) -> Sentences:
     """Own writes where fewest and where most of them are found, the read that was cancelled, and the lost slot."""
     rows = sorted(each(differences(run)), key=lambda row: (row.visible_share, row.synchronous))
-    fewest, most = (
-        f"{percent(row.visible_share, signed=False)} (synchronous_commit = {row.level}, on {row.node})"
-        for row in (rows[0], rows[-1])
-    )
-    found = f"A client that reads its own write on a replica found at once {fewest} to {most} of its rows."
-    return Sentences([*not_valid(validity(run)), found, *_conflict_and_slot(run)])
+    fewest, most = (f"{_at_once(row)} (synchronous_commit = {row.level}, on {row.node})" for row in (rows[0], rows[-1]))
+    found = f"A client that reads its own write on a replica found at once from {fewest} to {most} rows."
+    return Sentences([found, *_conflict_and_slot(run)])
