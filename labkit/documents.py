@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
 from labkit.errors import BadInput
 
+_TRUTH = "tag:yaml.org,2002:bool"
+
 
 class _Loader(yaml.SafeLoader):
-    """A key that is given twice in one mapping is a mistake; YAML's own loader would take the last one."""
+    """A key that is given twice in one mapping is a mistake; YAML's own loader would take the last one.
+
+    `on`, `off`, `yes` and `no` are words, as in YAML 1.2: PostgreSQL has settings of these names. Where a truth value
+    is wanted, the parameter reads them as one.
+    """
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [(tag, pattern) for tag, pattern in known if tag != _TRUTH or first in "tTfF"]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         lines: dict[Hashable, int] = {}

@@ -101,7 +101,7 @@ def status(name: str | None, provider_name: str, as_json: bool) -> None:
 def down(name: str | None, every: bool, purge: bool, provider_name: str, as_json: bool) -> None:
     """Stop a cluster's servers. Their data stays for the next `labkit up`, unless purged.
 
-    What an experiment uses is not purged.
+    What an experiment uses is left alone: the message names its process.
     """
     if every and name is not None:
         raise BadInput("give --name or --all, not both")

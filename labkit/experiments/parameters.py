@@ -201,7 +201,10 @@ def _sentences(fields: Mapping[str, FieldInfo], error: ErrorDetails, values: Map
         return [f"{name}: {problem}" for problem in own.args]
     field, value = (_item(fields[name]), error["input"]) if place else (fields[name], values[name])
     if choices := _choices(fields[name]):
-        return [f"{name}: {value!r} is not among {', '.join(choices)}"]
+        # papermill's files are read by YAML 1.1, labkit's own are not.
+        quote = "; YAML takes on and off for truth values: quote them" if {"on", "off"} & {*choices} else ""
+        is_truth = str(value) in ("True", "False")
+        return [f"{name}: {value!r} is not among {', '.join(choices)}{quote if is_truth else ''}"]
     if error["type"] in ("greater_than_equal", "less_than_equal"):
         low, high = _bounds(field)
         bounds = f"at least {low:g}" if high is None else f"between {low:g} and {high:g}"

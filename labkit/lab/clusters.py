@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 
 from labkit.lab import providers
@@ -30,8 +29,8 @@ def up(
 def down(name: str = "lab", *, provider: str = "embedded", purge: bool = False) -> None:
     """Stop a cluster; with `purge` delete its data too. No error if there is none.
 
-    Raises ClusterError if its data is to be deleted while an experiment uses it.
+    Raises ClusterError while an experiment uses it.
     """
     source = providers.provider(provider)
-    with alone_on(source.declared.name, name) if purge else contextlib.nullcontext():
+    with alone_on(source.declared.name, name):
         source.down(name, purge=purge)

@@ -1,10 +1,10 @@
-"""One user of a cluster at a time: an experiment while it drives the servers, or whoever deletes them."""
+"""One user of a cluster at a time: an experiment while it drives the servers, or whoever stops or deletes them."""
 
 from __future__ import annotations
 
 import contextlib
 
-from labkit import files, paths
+from labkit import files
 from labkit.errors import BadInput, ClusterError
 from labkit.lab.providers import names
 from labkit.lab.providers.declared import DECLARED, ProviderName
@@ -16,7 +16,8 @@ def alone_on(provider: ProviderName, cluster: str) -> contextlib.AbstractContext
 
     Attached servers are not the lab's to reserve.
     """
-    if not DECLARED[provider].owns:
+    declared = DECLARED[provider]
+    if not declared.owns:
         return contextlib.nullcontext()
     if problems := names.problems(cluster):  # the lock would lie elsewhere
         raise BadInput(problems, subject="cluster's name")
@@ -27,4 +28,4 @@ def alone_on(provider: ProviderName, cluster: str) -> contextlib.AbstractContext
             remedy=[advice("wait for its end"), advice("take a cluster of another name")],
         )
 
-    return files.locked(paths.clusters() / f".{cluster}.{provider}.experiment.lock", busy)
+    return files.locked(declared.root() / f".{cluster}.experiment.lock", busy)

@@ -75,9 +75,11 @@ def test_a_matrix_under_way_is_neither_resumed_nor_joined_by_another_on_its_clus
             with pytest.raises(LabkitError) as error:
                 failover.durability_matrix(DurabilityMatrix.build(asked))
             refused.append(str(error.value))
-        with pytest.raises(ClusterError) as in_use:
-            labkit.down("matrix-test", purge=True)
-        refused.extend([str(in_use.value), invoke("down", "--name", "matrix-test", "--purge").stderr])
+        for purge in (True, False):
+            with pytest.raises(ClusterError) as in_use:
+                labkit.down("matrix-test", purge=purge)
+            words = ["down", "--name", "matrix-test", *(["--purge"] if purge else [])]
+            refused.extend([str(in_use.value), invoke(*words).stderr])
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

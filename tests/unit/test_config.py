@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 from labkit import paths
 from labkit.errors import BadInput
 from labkit.experiments.catalogue import EXPERIMENTS, experiment
+from labkit.experiments.failover.parameters import Failover
 from labkit.experiments.parameters import Parameters, assignments
+from labkit.experiments.quorum_commit.parameters import QuorumCommit
 from labkit.experiments.read_scaling.parameters import ReadScaling
 from labkit.experiments.shared import SPARE_CONNECTIONS, max_connections
+from labkit.replication import Replication
 
 
 def test_every_problem_is_named_in_one_error() -> None:
@@ -122,6 +125,19 @@ def test_overrides_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) 
     file.write_text("vus: 7\nusers: 5000\n", encoding="utf-8")
     loaded = ReadScaling.load(file, assignments(("vus=9",)))
     assert (loaded.vus, loaded.users, loaded.seed) == (9, 5000, ReadScaling().seed)
+
+
+def test_words_that_older_yaml_takes_for_truth_values_are_words_and_parameters_read_what_they_want(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text("level: on\nmode: off\nby_hand: yes\nrejoin: off\nkeep_cluster: true\n", encoding="utf-8")
+    p = Failover.load(file)
+    assert (p.replication, p.by_hand, p.rejoin, p.keep_cluster) == (Replication("off", level="on"), True, False, True)
+    file.write_text("levels: [on, off, local]\n", encoding="utf-8")
+    assert QuorumCommit.load(file).levels == ("on", "off", "local")
+    with pytest.raises(BadInput, match=r"level: True is not among off, .*; YAML takes on and off .*: quote them"):
+        Failover.build({"level": True})
 
 
 @pytest.mark.parametrize("content", ["- 1\n- 2\n", "vus: [1", "just words", "\x00"])
