@@ -66,7 +66,7 @@ def test_every_step_by_hand(drill: FailoverDrill) -> None:
     assert "pg1 is lost: kill" in str(taken(drill, "lose_primary", 15))
     with pytest.raises(ClusterError, match=r"survey\(\) comes first"):
         drill.promote()
-    with pytest.raises(RunUnreadable):
+    with pytest.raises(RunUnreadable, match=r"is not that far yet: decide\(\) comes first"):
         recovery.decision(drill.run)
     assert len(taken(drill, "survey", 10).lines) == 2
     taken(drill, "decide", 5)

@@ -6,14 +6,17 @@ import ast
 import dataclasses
 import inspect
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import labkit
 from labkit import paths
+from labkit.errors import RunUnreadable
 from labkit.experiments.failover import figures, findings
 from labkit.experiments.failover.drill import FailoverDrill
+from labkit.experiments.failover.parameters import Failover
 from labkit.experiments.failover.step_summary import step_summary
 from labkit.experiments.failover.trial import TrialSteps
 from labkit.lab.failover import FailoverSteps
@@ -149,3 +152,28 @@ def test_where_nothing_was_to_repair_it_says_what_the_server_is_set_to(found: di
     """A failover that goes on where another was cut off finds what that one has set."""
     repaired = event(steps.REPAIR.name, took_ms=1.0, settings={}, found=found)
     assert steps.said(repaired) == (f"nothing to repair{said}" if found else said)
+
+
+@pytest.mark.parametrize(
+    ("table", "first"),
+    [
+        *((getattr(findings, name), "read_back") for name in ("written", "table", "lost", "acknowledged", "headline")),
+        *((getattr(findings, name), "read_back") for name in ("lead", "verdicts", "validity")),
+        *((getattr(findings, name), "lose_primary") for name in ("steps", "timeline")),
+        (findings.decision, "decide"),
+        (findings.ghosts, "rejoin"),
+    ],
+    ids=lambda each: getattr(each, "__name__", each),
+)
+def test_a_table_asked_too_early_says_which_step_comes_first(
+    tmp_path: Path, table: Callable[[Run], object], first: str
+) -> None:
+    run = RunStore(tmp_path).create("failover", Failover().as_dict())
+    with pytest.raises(RunUnreadable, match=rf"is not that far yet: {first}\(\) comes first"):
+        table(run)
+    run.mark("failed", "the disk is full")
+    if table is findings.ghosts:  # as after a run without its rejoin: none was found
+        assert len(findings.ghosts(run)) == 0
+        return
+    with pytest.raises(RunUnreadable, match="ended before its failover did: the disk is full"):
+        table(run)

@@ -16,7 +16,18 @@ from labkit.run import ledger
 from labkit.run.layout import View
 from labkit.run.schema import CANNOT_CONNECT, VERDICT_WORDS, Event, Standing, TrialBlock
 from labkit.run.schema import events as happened
-from labkit.run.steps import DECIDE, DETECTED, Moment, at_ns, label, moments
+from labkit.run.steps import (
+    DECIDE,
+    DETECTED,
+    LOSE_PRIMARY,
+    READ_BACK,
+    REJOIN,
+    Moment,
+    Step,
+    at_ns,
+    label,
+    moments,
+)
 from labkit.run.store import Run
 from labkit.units import count
 
@@ -40,11 +51,23 @@ ORIGINAL = {"successful_tx_count": 355_766, "failed_tx_count": 350_209}
 
 
 def facts(run: Run) -> TrialBlock:
-    """The one trial of a failover run. Raises RunUnreadable if it was cut off before its end."""
+    """The one trial of a failover run. Raises RunUnreadable if it is not read back yet, or was cut off before that."""
     trials = run.blocks_of(TrialBlock)
     if not trials:
-        raise RunUnreadable(f"{run.id} ended before its failover did: {run.problem or 'it was cut off'}")
+        raise _too_early(run, READ_BACK)
     return trials[0]
+
+
+def _under_way(run: Run) -> bool:
+    """Whether further steps may be taken."""
+    return run.status == "started" and not run.abandoned
+
+
+def _too_early(run: Run, step: Step) -> RunUnreadable:
+    """Not raised: what was asked for is there once `step` is taken."""
+    if _under_way(run):
+        return RunUnreadable(f"{run.id} is not that far yet: {step}() comes first")
+    return RunUnreadable(f"{run.id} ended before its failover did: {run.problem or 'it was cut off'}")
 
 
 def steps(run: Run) -> pd.DataFrame:
@@ -75,7 +98,9 @@ def _noted(moment: Moment, noted: Sequence[Event], trial: TrialBlock | None) -> 
 def _lost_ns(run: Run) -> int:
     """When the primary was lost, before the rows are read back. Raises RunUnreadable if it is not lost yet."""
     lost = run.events_of(happened.Fault)
-    return lost[-1].at_ns if lost else facts(run).fault_ns
+    if not lost:
+        raise _too_early(run, LOSE_PRIMARY)
+    return lost[-1].at_ns
 
 
 def timeline(run: Run) -> pd.DataFrame:
@@ -112,12 +137,14 @@ def _decided(run: Run) -> list[Standing]:
     """The table of a failover that is under way; a refused one rests on a table too."""
     made = [event for event in run.events_of(happened.OfTrial) if event.kind in (DECIDE.name, DECIDE.failed)]
     tables = [event.table for event in made if isinstance(event, happened.Decide | happened.StepFailed) and event.table]
-    return tables[-1] if tables else facts(run).decision
+    if not tables:
+        raise _too_early(run, DECIDE)
+    return tables[-1]
 
 
 def written(run: Run) -> pd.DataFrame:
     """Transactions and rows by how they ended for the writer, beside what the original report counted."""
-    writes = ledger.written(run)
+    block, writes = facts(run), ledger.written(run)
     by = writes.groupby("outcome", observed=False)["rows"].agg(["size", "sum"])
     names = {
         "ok": "acknowledged",
@@ -129,9 +156,9 @@ def written(run: Run) -> pd.DataFrame:
         words: {"transactions": whole(by["size"].get(name, 0)), "rows": whole(by["sum"].get(name, 0))}
         for name, words in names.items()
     }
-    turned_away = facts(run).sqlstates.get(CANNOT_CONNECT, 0)
+    turned_away = block.sqlstates.get(CANNOT_CONNECT, 0)
     rows["not sent: no connection"] = {"transactions": whole(turned_away), "rows": UNKNOWN}
-    rows["acknowledged rows per second before the fault"] = {"transactions": "", "rows": number(facts(run).rate_per_s)}
+    rows["acknowledged rows per second before the fault"] = {"transactions": "", "rows": number(block.rate_per_s)}
     rows["original: successful_tx_count"] = {"transactions": whole(ORIGINAL["successful_tx_count"]), "rows": ""}
     rows["original: failed_tx_count"] = {"transactions": whole(ORIGINAL["failed_tx_count"]), "rows": ""}
     return Words(pd.DataFrame.from_dict(rows, orient="index"))
@@ -173,8 +200,13 @@ def lost(run: Run, most: int = 20) -> pd.DataFrame:
 
 
 def ghosts(run: Run) -> pd.DataFrame:
-    """One row per transaction that only the old primary has: xid, commit_lsn, commit_utc, rows, first and last key."""
+    """One row per transaction that only the old primary has: xid, commit_lsn, commit_utc, rows, first and last key.
+
+    Raises RunUnreadable if the old primary is still to be read.
+    """
     if not run.has("ghosts"):
+        if _under_way(run) and run.parameters.get(REJOIN.name):
+            raise _too_early(run, REJOIN)
         return pd.DataFrame(columns=["commit LSN", "committed", "rows", "first key", "last key"])
     found = run.table("ghosts")
     grouped = found.groupby("xid", sort=True)
