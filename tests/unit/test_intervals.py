@@ -109,3 +109,24 @@ def test_equal_values_give_a_point_and_what_is_not_above_zero_gives_nothing() ->
     middle, low, high = intervals.mean([0.0, 0.0, 0.0])
     assert middle == 0.0
     assert np.isnan([low, high]).all()
+
+
+def test_ratios_of_several_conditions_are_those_of_two_way_analysis_of_variance() -> None:
+    """Against the textbook's sums of squares; one block that is missing changes its own ratio the most."""
+    rng = np.random.default_rng(3)
+    logs = rng.normal(0, 0.05, (4, 3)) + np.array([0.0, 0.1, -0.2]) + rng.normal(0, 0.3, (4, 1))
+    middle, low, high = intervals.ratios_to_first(np.exp(logs))
+    level = logs.mean(axis=0)
+    residual = logs - level - logs.mean(axis=1, keepdims=True) + logs.mean()
+    half = special.stdtrit(6, 1 - 0.025 / 2) * np.sqrt(2 * (residual**2).sum() / 6 / 4)
+    assert np.log(middle) == pytest.approx(level[1:] - level[0])
+    assert np.log(high) - np.log(low) == pytest.approx([2 * half] * 2)
+    logs[1, 2] = np.nan
+    fewer, narrow, wide = intervals.ratios_to_first(np.exp(logs))
+    assert fewer[0] == pytest.approx(middle[0], rel=0.05)
+    assert wide[1] / narrow[1] > wide[0] / narrow[0]
+    logs[2, 2] = np.nan
+    found = intervals.ratios_to_first(np.exp(logs))
+    assert [np.isnan(each).tolist() for each in found] == [[False, True]] * 3
+    assert np.isnan(intervals.ratios_to_first(np.ones((2, 3)))[1]).all()
+    assert np.isnan(intervals.ratios_to_first([[1.0, 2.0], [1.0, 0.0], [1.0, 2.0]])[1]).all()

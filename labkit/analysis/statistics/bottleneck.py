@@ -71,33 +71,33 @@ def interventions(run: Run) -> pd.DataFrame:
     workload, arm, intervention: str. before_per_s, after_per_s: float, right answers a second with nothing and with
     that one thing changed. relative, low, high: float, shares, the change with its interval: those of a workload and
     arm hold at once in 95 % of the cases, see `intervals.ratios_to_first`; NaN for fewer than three rounds, or where a
-    block answered nothing. n: int, rounds that tried every change.
+    block answered nothing. n: int, rounds that have both.
     """
     rows = []
     for (workload, arm), blocks in _by_cell(short_rounds(run)).items():
         by_change: dict[str, dict[int, Block]] = {}
         for block in blocks:
             by_change.setdefault(str(block.facts.intervention), {})[block.facts.round] = block
-        changes = sorted(by_change, key=_ORDER.index)
-        whole = [number for number in by_change[changes[0]] if all(number in by_change[name] for name in changes)]
-        if changes[0] != "nothing" or len(changes) < 2 or not whole:
+        names = sorted(by_change, key=_ORDER.index)
+        if names[0] != "nothing" or len(names) < 2:
             continue
-        sides = [[by_change[name][number] for number in whole] for name in changes]
-        before_per_s, *after_per_s = map(_per_s, sides)
-        rates = [[_per_s([block]) for block in side] for side in sides]
-        ratios = zip(*intervals.ratios_to_first(np.transpose(rates)), strict=True)
-        for change, after, limits in zip(changes[1:], after_per_s, ratios, strict=True):
+        numbers = sorted(set().union(*by_change.values()))
+        rates = [[_per_s(by_change[name].get(number)) for name in names] for number in numbers]
+        for change, *limits in zip(names[1:], *intervals.ratios_to_first(rates), strict=True):
+            unchanged, changed = by_change["nothing"], by_change[change]
             relative, low, high = (float(limit) - 1 for limit in limits)
             rows.append(
                 {"workload": workload, "arm": arm, "intervention": change}
-                | {"before_per_s": before_per_s, "after_per_s": after}
-                | {"relative": np.nan if np.isnan(low) else relative, "low": low, "high": high, "n": len(whole)}
+                | {"before_per_s": _per_s(*unchanged.values()), "after_per_s": _per_s(*changed.values())}
+                | {"relative": relative, "low": low, "high": high, "n": len(unchanged.keys() & changed.keys())}
             )
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 
-def _per_s(blocks: Sequence[Block]) -> float:
-    return sum(block.right for block in blocks) / sum(block.measured_s for block in blocks)
+def _per_s(*blocks: Block | None) -> float:
+    """Right answers a second; NaN for a block that is missing."""
+    known = [block for block in blocks if block is not None]
+    return sum(block.right for block in known) / sum(block.measured_s for block in known) if known else np.nan
 
 
 def bottleneck(run: Run) -> pd.DataFrame:
@@ -149,26 +149,24 @@ def _limit(
     if not short:
         return UNKNOWN, _not_tried(run)
     if not changes:
-        return UNKNOWN, _no_whole_round(short)
-    n = changes[0].n
-    if any(np.isnan(row.low) for row in changes):
-        why = (
-            "too few short rounds for an interval"
-            if n < intervals.FEWEST
-            else "in some short round nothing was answered"
-        )
-        return UNKNOWN, f"{why} ({', '.join(map(_change, changes))})"
+        return UNKNOWN, "nothing could be changed, or what was is not to be compared with anything"
     if raised := sorted((row for row in changes if shows(row.low, row.high) == "gain"), key=lambda row: -row.low):
         busy = "" if account is None else f", with {_busy(account)} busy"
         return LIMITS[raised[0].intervention], f"{_all(map(_raised, raised))} raised throughput{busy}"
-    gain = percent(GAIN_THAT_MATTERS, signed=False).replace(".0", "")
+    if any(np.isnan(row.low) for row in changes):
+        few = [row for row in changes if row.n < intervals.FEWEST]
+        why = "too few short rounds for an interval" if few else "in some short round nothing was answered"
+        return UNKNOWN, f"{why} ({', '.join(map(_change, few or changes))})"
+    gain = f"{100 * GAIN_THAT_MATTERS:.0f} %"
     open_question = any(shows(row.low, row.high) == "nothing" for row in changes)
     said = (
         f"nothing that was tried could be shown to raise throughput, nor that it gains less than {gain}"
         if open_question
         else f"nothing that was tried gains {gain}"
     )
-    said += f": {', '.join(map(_change, changes))}; 95 % intervals, {count(n, 'short round')}"
+    said += (
+        f": {', '.join(map(_change, changes))}; 95 % intervals, {count(min(row.n for row in changes), 'short round')}"
+    )
     if account is None:
         return UNKNOWN, f"who used this machine's CPU is not known, and {said}"
     if not account.used_up:
@@ -180,11 +178,6 @@ def _limit(
 def shows(low: float, high: float) -> Literal["gain", "no gain", "nothing"]:
     """What the interval of a change shows: that it raised throughput; that it gained less than matters; neither."""
     return "gain" if low > 0 else "no gain" if high < GAIN_THAT_MATTERS else "nothing"
-
-
-def _no_whole_round(short: Sequence[LoadBlock]) -> str:
-    tried = {block.intervention for block in short} - {"nothing"}
-    return "no round tried all that was to be tried" if tried else "nothing could be changed"
 
 
 def _not_tried(run: Run) -> str:

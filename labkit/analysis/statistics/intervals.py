@@ -66,29 +66,32 @@ def ratio_of_pairs(before: npt.ArrayLike, after: npt.ArrayLike) -> Limits:
 
 
 def ratios_to_first(values: npt.ArrayLike) -> Limits:
-    """Every other condition ÷ the first, in rounds that each measured all conditions once: (…, rounds, conditions).
+    """Every other condition ÷ the first, measured once in each round: (…, rounds, conditions); NaN: not measured.
 
     Geometric means with intervals, (…, conditions − 1) of each, which hold all at once in 95 % of the cases. A
     logarithm is taken to be its round's level, its condition's, and noise of one size in all conditions (randomised
-    blocks: R. A. Fisher, "The Design of Experiments", 1935). All of them together tell that size, so that few rounds
-    give (rounds − 1) · (conditions − 1) degrees of freedom for Student's t, whose 5 % the ratios share: O. J. Dunn,
-    "Multiple comparisons among means", Journal of the American Statistical Association 56 (1961). NaN where a value
-    is not above zero; limits also for fewer than `FEWEST` rounds.
+    blocks: R. A. Fisher, "The Design of Experiments", 1935), fitted by least squares. All blocks together tell the size
+    of the noise, so that few rounds give (rounds − 1) · (conditions − 1) degrees of freedom for Student's t, whose 5 %
+    the ratios share: O. J. Dunn, "Multiple comparisons among means", Journal of the American Statistical Association
+    56 (1961). NaN where a value is not above zero; limits also for a condition that fewer than `FEWEST` rounds measured
+    beside the first. What was not measured must be the same along the leading axes.
     """
-    logarithms = _logarithm(values)
-    rounds, conditions = logarithms.shape[-2:]
-    level = logarithms.mean(axis=-2)
-    middle = level[..., 1:] - level[..., :1]
-    if rounds < FEWEST:
-        return np.exp(middle), np.full_like(middle, np.nan), np.full_like(middle, np.nan)
-    noise = (
-        logarithms
-        - logarithms.mean(axis=-1, keepdims=True)
-        - (level - level.mean(axis=-1, keepdims=True))[..., np.newaxis, :]
+    table = np.asarray(values, dtype=np.float64)
+    measured = np.asarray(~np.isnan(table).all(axis=tuple(range(table.ndim - 2))))
+    logarithms, (rounds, conditions) = _logarithm(table)[..., measured], np.nonzero(measured)
+    by_round, by_condition = (
+        rounds[:, None] == np.arange(len(measured)),
+        conditions[:, None] == np.arange(measured.shape[1]),
     )
-    freedom = (rounds - 1) * (conditions - 1)
-    error = np.sqrt(2 * (noise**2).sum(axis=(-2, -1)) / freedom / rounds)
-    half = special.stdtrit(freedom, 1 - (1 - _UPPER) / (conditions - 1)) * error[..., np.newaxis]
+    design = np.hstack([by_round, by_condition[:, 1:]]).astype(np.float64)
+    solved = np.linalg.pinv(design)
+    levels = logarithms @ solved.T
+    noise = logarithms - levels @ design.T
+    freedom = len(design) - int(np.linalg.matrix_rank(design))
+    enough = (measured[:, 1:] & measured[:, :1]).sum(axis=0) >= FEWEST
+    middle = np.where(enough, levels[..., len(measured) :], np.nan)
+    error = np.sqrt((noise**2).sum(axis=-1, keepdims=True) / max(freedom, 1) * (solved**2).sum(axis=1)[len(measured) :])
+    half = special.stdtrit(max(freedom, 1), 1 - (1 - _UPPER) / len(enough)) * error
     return np.exp(middle), np.exp(middle - half), np.exp(middle + half)
 
 
