@@ -8,7 +8,8 @@
     ├── LoadError         the load could not be started or had to be abandoned
     └── RunError          a run directory
         ├── RunNotFound
-        └── RunUnreadable     damaged, cut off before it was measured, or written by a newer labkit
+        └── RunUnreadable     cut off before it was measured, or written by a newer labkit
+            └── RunDamaged    a part of a table is not what was recorded
 
 Each holds fields; text is made where it is shown: wording.py for Python and notebooks, cli/wording.py for a shell.
 What is wrong with a cluster, and what helps, is also told without being raised: then it is one of these as a value.
@@ -86,6 +87,7 @@ class LabkitError(Exception):
             "remedies": [remedy.as_dict() for remedy in self.remedies],
             "log_tail": self.log_tail,
             "notes": self.notes,
+            "exit_code": self.exit_code,
         }
 
     @staticmethod
@@ -93,6 +95,7 @@ class LabkitError(Exception):
         """The error of these fields. It is a LabkitError, whatever it was: its class says nothing more to a reader."""
         remedies = [Remedy.from_dict(each) for each in plain["remedies"]]
         made = LabkitError(plain["reason"], node=plain["node"], remedy=remedies, log_tail=plain["log_tail"])
+        made.exit_code = plain["exit_code"]
         for note in plain["notes"]:
             made.add_note(note)
         return made
@@ -145,3 +148,9 @@ class RunNotFound(RunError):
 
 class RunUnreadable(RunError):
     """The directory is there but holds no readable measurement: says which file and why."""
+
+
+class RunDamaged(RunUnreadable):
+    """A part of a table is not what was recorded: nothing is concluded from it. Says which file."""
+
+    exit_code = 1

@@ -13,7 +13,8 @@ An acknowledgement that came with the server's warning "canceling wait for synch
 acknowledged. Besides: DUPLICATED rows are there more than once, UNEXPECTED ones were never attempted.
 
 A verdict is `true` (the audit passed), `false` (it failed), or `unknown`: nothing was read back, the rows were read
-before the last of them was acknowledged, or nothing was ever acknowledged. Nothing read back is never "0 lost".
+before the last of them was acknowledged, nothing was ever acknowledged, or the ledger itself is wrong: it holds a key
+twice, and writers never use one twice. Nothing read back is never "0 lost".
 """
 
 from __future__ import annotations
@@ -71,11 +72,11 @@ def judge(writes: pd.DataFrame, present: Keys | None, read_ns: int | None = None
     `read_ns` is when they were read, on the ledger's clock; a row acknowledged later makes the verdict unknown.
     """
     ok = writes["outcome"] == "ok"
-    acknowledged = _spread(writes[ok])
-    failed = _spread(writes[writes["outcome"] == "fail"])
-    unknown = _spread(writes[~ok & (writes["outcome"] != "fail")])
+    acknowledged = keys_of(writes[ok])
+    failed = keys_of(writes[writes["outcome"] == "fail"])
+    unknown = keys_of(writes[~ok & (writes["outcome"] != "fail")])
     there, copies = np.unique(present if present is not None else _none(), return_counts=True)
-    attempted = np.concatenate([acknowledged, failed, unknown])
+    attempted, entries = np.unique(_spread(writes), return_counts=True)
     classes: dict[str, Any] = {
         "kept": np.intersect1d(acknowledged, there),
         "lost": np.setdiff1d(acknowledged, there),
@@ -88,7 +89,10 @@ def judge(writes: pd.DataFrame, present: Keys | None, read_ns: int | None = None
     }
     late = int((writes.loc[ok, "done_ns"] > read_ns).sum()) if read_ns is not None else 0
     if present is None:
-        return unread(f"nothing was read back, of {count(len(acknowledged), 'acknowledged row')}")
+        return unread(f"nothing was read back, of {count(int(writes.loc[ok, 'rows'].sum()), 'acknowledged row')}")
+    if len(twice := attempted[entries > 1]):
+        held = count(len(twice), "key")
+        return Audit("unknown", f"the ledger is wrong: it holds {held} more than once, as {twice[0]}", **classes)
     if late:
         return Audit(
             "unknown", f"{count(late, 'row was', 'rows were')} acknowledged after the rows were read back", **classes
@@ -153,7 +157,7 @@ def lost_rows(run: Run, found: Audit, block: int | None = None) -> pd.DataFrame:
             "acknowledged_ms": np.repeat(writes["done_ns"].to_numpy() / 1e6, writes["rows"]),
         }
     )
-    lost = rows[rows["key"].isin(found.lost)]
+    lost = rows[rows["key"].isin(found.lost)].drop_duplicates("key")
     if run.has("ghosts", block):
         ghosts = run.table("ghosts", block=block)
         lost = lost.merge(ghosts.drop(columns="block"), on="key", how="left")
@@ -164,6 +168,11 @@ def allowed(judged: Audit, replication: Replication) -> bool:
     """Whether all that is wrong is lost rows, and the replication did not promise them: a finding, no failure."""
     wrong = [name for name in WRONG if len(getattr(judged, name))]
     return judged.verdict == "false" and wrong == ["lost"] and not replication.promises
+
+
+def keys_of(writes: pd.DataFrame) -> Keys:
+    """The keys of a ledger's transactions, ascending, each once."""
+    return np.unique(_spread(writes))
 
 
 def _spread(writes: pd.DataFrame) -> Keys:

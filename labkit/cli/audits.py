@@ -8,7 +8,7 @@ import json
 import click
 
 from labkit.analysis.words import whole
-from labkit.checkers import audit
+from labkit.checkers import audit, evidence
 from labkit.cli import wording
 from labkit.cli.options import as_json_option
 from labkit.errors import BadInput, RunUnreadable
@@ -30,18 +30,21 @@ def audit_command(context: click.Context, run_name: str, block: int | None, as_j
     Of a durability matrix every trial is judged, one line per trial. Rows lost where commits waited for no
     replica (async, or a level of off or local) are a finding, and no failure.
 
-    Exit code 0: the audit passed. 1: it did not, or its verdict is unknown. 2: there is nothing to judge; what run.json
-    says of the verdicts of that time is shown all the same.
+    Exit code 0: the audit passed. 1: it did not, or its verdict is unknown, or a file of the run is damaged. 2: there
+    is nothing to judge; what run.json says of the verdicts of that time is shown all the same.
     """
     run = open_run(run_name)
     every = [b for b in run.blocks if isinstance(b, TrialBlock)]
     facts = {b.block: b for b in every if block is None or b.block == block}
     if block is not None and not facts:
         raise BadInput(f"--block: {run.id} has no trial {block}; there are {_span([b.block for b in every])}")
+    damaged = run.tables.damaged()
     if not ledger.is_kept(run):
+        if damaged:
+            raise damaged[0]
         _tell_recorded(run, list(facts.values()), as_json)
         raise RunUnreadable(f"{run.id} keeps no ledger of writes, so there is nothing to judge again")
-    found = {number: _judged(run, number) for number in facts} or {0: audit.of_run(run)}
+    found = {number: _judged(run, number) for number in facts} or {0: _judged(run)}
     findings = {n for n, b in facts.items() if audit.allowed(found[n], b.replication)}
     if as_json:
         content = [{"block": n, "verdict": a.verdict, "reason": a.reason, "counts": a.counts} for n, a in found.items()]
@@ -63,12 +66,19 @@ def audit_command(context: click.Context, run_name: str, block: int | None, as_j
                 f"{counted(open_ended, 'transaction has', 'transactions have')} no outcome: the lab was killed "
                 "meanwhile. Had the whole machine crashed, up to a second of intents could be missing too"
             )
-    if any(judged.verdict != "true" for number, judged in found.items() if number not in findings):
+    for error in damaged:
+        click.echo(f"damaged: {wording.explain(error)}", err=True)
+    if evidence.carries_none(run):
+        click.echo(f"{run.id} carries no checksums: whether its files are what was recorded cannot be said", err=True)
+    if damaged or any(judged.verdict != "true" for number, judged in found.items() if number not in findings):
         context.exit(1)
 
 
-def _judged(run: Run, number: int) -> audit.Audit:
-    """One trial; what cannot be read of it is a verdict too, and keeps no other trial from its own."""
+def _judged(run: Run, number: int | None = None) -> audit.Audit:
+    """One trial, or a run that was cut off before it had one.
+
+    What cannot be read of it is a verdict too, and keeps no other trial from its own.
+    """
     try:
         return audit.of_run(run, number)
     except RunUnreadable as error:
@@ -83,7 +93,7 @@ def _cell(run: Run, facts: TrialBlock | None) -> str:
     """Of a matrix: the cell that the trial belongs to."""
     if run.experiment != "durability-matrix" or facts is None:
         return ""
-    return f" {facts.mode}/{facts.level} {facts.fault}"
+    return f" {facts.cell}"
 
 
 def _tell_recorded(run: Run, judged: list[TrialBlock], as_json: bool) -> None:

@@ -18,6 +18,7 @@ from labkit.analysis.report import sentences, tables
 from labkit.analysis.report.findings import records
 from labkit.analysis.report.findings import summary as summary_of
 from labkit.analysis.statistics import compare
+from labkit.checkers import evidence
 from labkit.cli import wording
 from labkit.cli.options import as_json_option
 from labkit.errors import BadInput, LabkitError, RunUnreadable
@@ -119,7 +120,8 @@ def _fitting(table: pd.DataFrame) -> str:
 def report_command(context: click.Context, run_name: str, output: Path | None, as_json: bool) -> None:
     """Draw the report of a recorded RUN again: its id, a part of it, its directory, or `latest`.
 
-    Exit code 1 says that the run is not valid, as for `labkit run`.
+    Exit code 1 says that the run is not valid, as for `labkit run`, that it was cut off or is still under way (then the
+    page begins with what is missing), or that a file of it is damaged. 2: no block was finished, so there is no page.
     """
     recorded = _measured(open_run(run_name))
     kind, page = catalogue.experiment(recorded.experiment), catalogue.report(recorded)
@@ -132,7 +134,7 @@ def report_command(context: click.Context, run_name: str, output: Path | None, a
 def _measured(recorded: Run) -> Run:
     """The run, if there is something in it to draw. Raises RunUnreadable."""
     if not recorded.blocks:
-        reason = recorded.problem or "it was cut off"
+        reason = "it is running" if recorded.state == "running" else evidence.why_no_end(recorded)
         raise RunUnreadable(f"{recorded.id} holds no finished block ({reason}); there is nothing to report")
     return recorded
 
@@ -141,7 +143,10 @@ def _measured(recorded: Run) -> Run:
 @click.option("-n", "--last", default=20, show_default=True, help="How many beside the samples, the newest last.")
 @as_json_option
 def runs_command(last: int, as_json: bool) -> None:
-    """List recorded runs: id, status, key parameters, headline. First the samples that come with labkit, marked."""
+    """List recorded runs: id, what has become of them, key parameters, headline.
+
+    First the samples that come with labkit, marked.
+    """
     rows = [_listed(path, sample=True) for path in RunStore(paths.sample_runs()).paths()]
     own = [_listed(path) for path in list(RunStore(paths.runs()).paths())[-last:]]
     rows += own
@@ -150,7 +155,7 @@ def runs_command(last: int, as_json: bool) -> None:
         return
     for row in rows:
         words = " ".join(f"{name}={value}" for name, value in row["parameters"].items())
-        click.echo(f"{row['id']}  {row['status']}{' (sample)' if row['sample'] else ''}  {words}")
+        click.echo(f"{row['id']}  {row['state']}{' (sample)' if row['sample'] else ''}  {words}")
         for line in row["headline"]:
             click.echo(f"    {line['workload']:<14}{line['arm']:<22}{_loaded(line)}".rstrip())
         if row["problem"]:
@@ -172,6 +177,7 @@ def _listed(path: Path, *, sample: bool = False) -> dict[str, Any]:
     row: dict[str, Any] = {
         "id": f"{path.parent.name}/{path.name}",
         "status": "unreadable",
+        "state": "unreadable",
         "when": None,
         "sample": sample,
     }
@@ -179,9 +185,8 @@ def _listed(path: Path, *, sample: bool = False) -> dict[str, Any]:
     try:
         recorded = read_run(path)
         kind = catalogue.experiment(recorded.experiment)
-        row |= {"status": recorded.status, "when": recorded.record.epoch.utc}
-        killed = "the lab was killed while it drove this run" if recorded.abandoned else None
-        row |= {"problem": recorded.problem or killed}
+        row |= {"status": recorded.status, "state": recorded.state, "when": recorded.record.epoch.utc}
+        row |= {"problem": evidence.why_no_end(recorded) if recorded.state in ("cut off", "failed") else None}
         row["parameters"] = {name: recorded.parameters.get(name) for name in kind.key_parameters}
         if recorded.status in _MEASURED:
             row["headline"] = _headline(recorded, kind)

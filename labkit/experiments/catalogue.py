@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labkit import paths
+from labkit.analysis.report import findings as in_short
 from labkit.analysis.report.findings import Findings
-from labkit.errors import BadInput
+from labkit.errors import BadInput, LabkitError, RunDamaged
 from labkit.experiments.concurrency_sweep import findings as concurrency_sweep
 from labkit.experiments.concurrency_sweep.parameters import ConcurrencySweep
 from labkit.experiments.cpu_budget import findings as cpu_budget
@@ -105,11 +106,17 @@ def experiment(name: str) -> Experiment:
 def report(run: Run) -> Path:
     """Draw a recorded run with the original notebook of its experiment, as one HTML page; returns the page's path.
 
-    The page lies in the run's `derived/`, beside the executed notebook. Raises LabkitError, as the notebook does.
+    The page lies in the run's `derived/`, beside the executed notebook. Raises LabkitError, as the notebook does; where
+    a part is damaged that the page rests on, the run's summary says then that all is unknown.
     """
     # papermill and nbconvert take seconds to load: the lists of experiments do without.
     from labkit.analysis.report import report as pages
 
     kind = experiment(run.experiment)
-    executed = pages.execute(kind.notebook_path, {"run_id": str(run.path)})
-    return pages.publish(executed, run, kind.findings)
+    try:
+        executed = pages.execute(kind.notebook_path, {"run_id": str(run.path)})
+        return pages.publish(executed, run, kind.findings)
+    except LabkitError as error:
+        if error.exit_code == RunDamaged.exit_code:
+            run.keep_summary(in_short.unknown(run, error.reason))
+        raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from labkit.experiments.shared import InRounds
@@ -43,6 +44,7 @@ def measure(reads: Reads, plan: Sequence[Planned], p: InRounds) -> None:
     A turn that was disturbed is driven again on all of its arms, as a round of its own, which stands in its place if it
     was left alone. Raises LoadError, LoadInterrupted.
     """
+    reads.run.update(planned=Counter(planned.cell.name for planned in plan))
     turns: dict[tuple[str, int, Arrivals], list[tuple[Planned, int]]] = {}
     for planned in plan:
         turns.setdefault(planned.turn, []).append((planned, drive(reads, planned).block))

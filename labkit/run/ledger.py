@@ -24,6 +24,7 @@ from labkit.run import layout
 from labkit.run.schema import LAB_KILLED, WRITE_OUTCOMES
 from labkit.run.store import Run
 
+Keys = np.ndarray[Any, np.dtype[np.int64]]
 OK, WARNED, FAIL, UNKNOWN = range(len(WRITE_OUTCOMES))
 SYNC_EVERY_S = 1.0
 
@@ -72,14 +73,17 @@ class Ledger:
 def read(path: Path) -> tuple[dict[str, Any], int]:
     """A ledger as the columns of `writes` without `block`, and how many transactions have no outcome.
 
-    A record that was cut off in the middle is left out. Raises RunUnreadable.
+    An ending belongs to the first intent of its key that has none yet. One that has no intent is a row all the same,
+    as a defect for the audit to find. A record that was cut off in the middle is left out. Raises RunUnreadable.
     """
     records, nodes = _records(path)
-    intents = records[records["kind"] == _INTENT]
     endings = records[records["kind"] != _INTENT]
     by_key = np.argsort(endings["key"], kind="stable")
     endings = endings[by_key]
-    place = np.searchsorted(endings["key"], intents["key"])
+    intents = records[records["kind"] == _INTENT]
+    surplus = endings[_occurrence(endings["key"]) >= _times(intents["key"], endings["key"])]
+    intents = np.concatenate([intents, surplus])
+    place = np.searchsorted(endings["key"], intents["key"]) + _occurrence(intents["key"])
     known = np.zeros(len(intents), dtype=bool)
     inside = place < len(endings)
     known[inside] = endings["key"][place[inside]] == intents["key"][inside]
@@ -100,6 +104,22 @@ def read(path: Path) -> tuple[dict[str, Any], int]:
         "sqlstate": (codes.astype(np.int32), [word.decode() for word in words]),
     }
     return columns, int((~known).sum())
+
+
+def _occurrence(keys: Keys) -> Keys:
+    """Of each key how many equal ones come before it."""
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    before = np.empty(len(keys), dtype=np.int64)
+    before[order] = np.arange(len(keys)) - np.searchsorted(ordered, ordered)
+    return before
+
+
+def _times(keys: Keys, wanted: Keys) -> Keys:
+    """How often each wanted key is among some keys."""
+    ordered = np.sort(keys)
+    times: Keys = np.searchsorted(ordered, wanted, side="right") - np.searchsorted(ordered, wanted)
+    return times
 
 
 def noted(path: Path) -> int:

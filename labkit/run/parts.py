@@ -1,7 +1,13 @@
-"""Tables of a run as Parquet parts: written once, row group by row group. The only module that knows Parquet."""
+"""Tables of a run as Parquet parts: written once, row group by row group. The only module that knows Parquet.
+
+Every page of a part has a checksum, which is compared when it is read. A whole part has a digest, noted in run.json
+once its block has ended: a part that is another one by then is damaged, and nothing is concluded from it.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +18,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from labkit.errors import RunUnreadable
+from labkit.errors import RunDamaged, RunUnreadable
+from labkit.remedies import advice
 from labkit.run import layout
 from labkit.run.layout import Table, View
 
@@ -77,11 +84,21 @@ class Place:
     group: int
 
 
-class Tables:
-    """The tables of a run directory, each a folder of parts. A block has parts of its own, so it can be read alone."""
+_DIGEST = "sha256"  # the fastest of hashlib where the processor helps, and `sha256sum` prints the same
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+
+class Tables:
+    """The tables of a run directory, each a folder of parts. A block has parts of its own, so it can be read alone.
+
+    `digests` are those that the run has noted: part -> digest, as `sealed` gives them; None if it carries none. Each is
+    compared once, before anything of its part is read.
+    """
+
+    def __init__(
+        self, folder: Path, digests: Mapping[str, str] | None = None, compared: set[str] | None = None
+    ) -> None:
+        self._folder, self._digests = folder, digests or {}
+        self._compared = set() if compared is None else compared  # parts that are what was recorded
 
     def new(self, table: Table, part: int | str | None = None, view: View | None = None) -> Path:
         """The path of a part that is not written yet: of a block and a view, or of that name, or the next number.
@@ -105,23 +122,20 @@ class Tables:
     ) -> pd.DataFrame:
         """All parts of a table, or of one block of it, as one frame; text columns are categories.
 
-        Raises RunUnreadable if there are none.
+        Raises RunUnreadable if there are none, RunDamaged if one of them is not what was recorded.
         """
         read = []
         for part in self._parts(table, block, view):
-            try:
-                with pq.ParquetFile(part) as file:
-                    _check_columns(part, table, file)
-                    read.append(file.read(columns=list(columns) if columns else None))
-            except (pa.ArrowException, OSError) as error:
-                raise RunUnreadable(f"{part} cannot be read: {error}") from error
+            with _opened(part) as file:
+                _check_columns(part, table, file)
+                read.append(file.read(columns=list(columns) if columns else None))
         frame: pd.DataFrame = pa.concat_tables(read).unify_dictionaries().to_pandas()
         return frame
 
     def batches(self, table: Table, columns: Sequence[str], block: int | None = None) -> Iterator[pd.DataFrame]:
         """A table, or one block of it, piece by piece, as it was written: memory stays that of one row group.
 
-        Raises RunUnreadable if there is nothing of it.
+        Raises RunUnreadable if there is nothing of it, RunDamaged if a part is not what was recorded.
         """
         return (rows for _, rows in self.pieces(table, columns, block))
 
@@ -130,33 +144,88 @@ class Tables:
     ) -> Iterator[tuple[Place, pd.DataFrame]]:
         """As `batches`, each with its place, where `piece` finds it again."""
         for part in self._parts(table, block):
-            try:
-                with pq.ParquetFile(part) as file:
-                    _check_columns(part, table, file)
-                    for group in range(file.num_row_groups):
-                        yield Place(part, group), file.read_row_group(group, columns=list(columns)).to_pandas()
-            except (pa.ArrowException, OSError) as error:
-                raise RunUnreadable(f"{part} cannot be read: {error}") from error
+            with _opened(part) as file:
+                _check_columns(part, table, file)
+                for group in range(file.num_row_groups):
+                    yield Place(part, group), file.read_row_group(group, columns=list(columns)).to_pandas()
 
     def piece(self, place: Place, columns: Sequence[str]) -> pd.DataFrame:
-        """The rows in that place. Raises RunUnreadable."""
-        try:
-            with pq.ParquetFile(place.part) as file:
-                frame: pd.DataFrame = file.read_row_group(place.group, columns=list(columns)).to_pandas()
-        except (pa.ArrowException, OSError) as error:
-            raise RunUnreadable(f"{place.part} cannot be read: {error}") from error
+        """The rows in that place, whose part `pieces` has compared with its digest. Raises RunDamaged."""
+        with _opened(place.part) as file:
+            frame: pd.DataFrame = file.read_row_group(place.group, columns=list(columns)).to_pandas()
         return frame
 
+    def sealed(self) -> dict[str, str]:
+        """The digests that are noted, and those of the parts that have become whole since: part -> digest."""
+        known = dict(self._digests)
+        for part in (part for table in SCHEMAS for part in layout.parts(self._folder, table)):
+            name = part.relative_to(self._folder).as_posix()
+            if name not in known:
+                known[name] = _digest(part)
+                self._compared.add(name)
+        return known
+
+    def damaged(self) -> list[RunDamaged]:
+        """What is wrong with parts whose digests are noted, one error each, not raised; empty if nothing is."""
+        found = []
+        for name in self._digests:
+            try:
+                self._compare(name)
+            except RunDamaged as error:
+                found.append(error)
+        return found
+
     def _parts(self, table: Table, block: int | None, view: View | None = None) -> list[Path]:
-        parts = layout.parts(self._folder, table, layout.beginning(block, view))
+        begins = layout.beginning(block, view)
+        noted = [name for name in self._digests if name.startswith(f"{table}/{begins}")]
+        for name in noted:
+            self._compare(name)
+        parts = layout.parts(self._folder, table, begins)
         if not parts:
-            name = f"{self._folder.parent.name}/{self._folder.name}"
-            raise RunUnreadable(f"{name} holds no {table}: it was cut off before anything was measured")
+            why = "they are not kept" if noted else "it was cut off before anything was measured"
+            raise RunUnreadable(f"{self._folder.parent.name}/{self._folder.name} holds no {table}: {why}")
         return parts
+
+    def _compare(self, name: str) -> None:
+        """Raises RunDamaged if a part is not the one whose digest is noted."""
+        part = self._folder / name
+        if not part.exists():
+            if part.parent.exists():
+                raise _damaged(part, "is missing")
+            return  # a table that was taken away as a whole, to save space, is not kept: no damage
+        if name in self._compared:
+            return
+        if _digest(part) != self._digests[name]:
+            raise _damaged(part, f"is not what was recorded, by its {_DIGEST}")
+        self._compared.add(name)
+
+
+@contextlib.contextmanager
+def _opened(part: Path) -> Iterator[pq.ParquetFile]:
+    """A part, for reading. Raises RunDamaged if it cannot be read, or a page is not what its checksum says."""
+    try:
+        with pq.ParquetFile(part, page_checksum_verification=True) as file:
+            yield file
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(part, f"cannot be read: {error}") from error
+
+
+def _digest(part: Path) -> str:
+    """Of a file, read piece by piece. Raises RunDamaged."""
+    try:
+        with part.open("rb") as file:
+            return f"{_DIGEST}:{hashlib.file_digest(file, _DIGEST).hexdigest()}"
+    except OSError as error:
+        raise _damaged(part, f"cannot be read: {error.strerror}") from error
+
+
+def _damaged(part: Path, how: str) -> RunDamaged:
+    helps = advice("bring it back from a copy of the run")
+    return RunDamaged(f"{part} {how}; what rests on it is unknown", remedy=helps)
 
 
 def _check_columns(part: Path, table: Table, file: pq.ParquetFile) -> None:
-    """Raises RunUnreadable if a part lacks a column of its table, or has one of another type."""
+    """Raises RunDamaged if a part lacks a column of its table, or has one of another type."""
     there = {column.name: _held(column.type) for column in file.schema_arrow}
     problems = [
         f"column {column.name} is {there[column.name]}, not {_held(column.type)}"
@@ -166,7 +235,7 @@ def _check_columns(part: Path, table: Table, file: pq.ParquetFile) -> None:
         if there.get(column.name) != _held(column.type)
     ]
     if problems:
-        raise RunUnreadable(f"{part} cannot be read as a part of {table}: {'; '.join(problems)}")
+        raise _damaged(part, f"cannot be read as a part of {table}: {'; '.join(problems)}")
 
 
 def _held(kind: pa.DataType) -> pa.DataType:
@@ -192,6 +261,7 @@ class PartWriter:
             use_dictionary=[f.name for f in self._schema if f.type == _TEXT],
             column_encoding=dict.fromkeys(integers, "DELTA_BINARY_PACKED"),
             write_statistics=False,
+            write_page_checksum=True,
         )
         self.rows = 0
         self._broken: OSError | None = None

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, from_json
 
+from labkit import files
 from labkit.errors import RunUnreadable
 from labkit.remedies import Remedy, advice
 from labkit.run.kinds import event_of
@@ -47,10 +48,37 @@ def parameter(file: Path, known: RunRecord[Any], name: str, kind: type[P]) -> P:
 
 
 def events(file: Path) -> list[Event]:
-    """The events in events.jsonl, in order; none if there is no such file. Raises RunUnreadable."""
-    if not file.exists():
-        return []
-    return [_event(line, f"{file}, line {number}") for number, line in enumerate(_content(file).splitlines(), start=1)]
+    """The events in events.jsonl, in order; none if there is no such file. Raises RunUnreadable.
+
+    A last line that was cut off is left out: that is what a crash leaves, and `is_torn` says so.
+    """
+    lines, _ = _lines(file)
+    return [_event(line, f"{file}, line {number}") for number, line in enumerate(lines, start=1)]
+
+
+def is_torn(file: Path) -> bool:
+    """Whether the last line of events.jsonl was cut off. Raises RunUnreadable."""
+    return bool(_lines(file)[1])
+
+
+def mend(file: Path) -> None:
+    """Remove what is left of a last line, so that the next event begins a line of its own. Raises RunUnreadable."""
+    lines, _ = _lines(file)
+    whole = b"".join(line + b"\n" for line in lines)
+    if file.exists() and whole != _content(file):
+        files.replace(file, whole)
+
+
+def _lines(file: Path) -> tuple[list[bytes], bytes]:
+    """The whole lines of a file, none if there is no such file; and what is left of a last one that was cut off."""
+    content = _content(file) if file.exists() else b""
+    whole, newline, rest = content.rpartition(b"\n")
+    lines = (whole + newline).splitlines()
+    try:
+        from_json(rest)
+    except ValueError:
+        return lines, rest
+    return [*lines, rest], b""  # only its newline is missing: an object of JSON that was cut off ends nowhere
 
 
 def summary(file: Path) -> Summary | None:

@@ -35,6 +35,7 @@ from labkit.run.schema import (
     Facts,
     RunRecord,
     Scalar,
+    State,
     Status,
     Summary,
     record_of,
@@ -56,6 +57,7 @@ class Run:
 
     def __init__(self, path: Path, record: RunRecord[Any]) -> None:
         self.path, self.record = path, record
+        self._compared: set[str] = set()  # parts of tables that are what their digests say
 
     @property
     def id(self) -> str:
@@ -134,7 +136,7 @@ class Run:
             self.record.blocks.append(block)
         else:
             self.record.blocks[place] = block
-        self._write()
+        self._seal()
 
     def mark(self, status: Status, problem: str | None = None) -> None:
         """Move to `status`; `problem` says why a run failed."""
@@ -143,6 +145,12 @@ class Run:
         if status in ("complete", "failed"):
             (self.path / layout.RESERVE).unlink(missing_ok=True)
         self.record.status, self.record.problem = status, problem
+        self._seal()
+
+    def _seal(self) -> None:
+        """Write run.json with the digests of the parts that are whole by now: between two loads, as it reads them."""
+        if self.record.digests is not None:
+            self.record.digests = self.tables.sealed()
         self._write()
 
     def _write(self) -> None:
@@ -156,15 +164,17 @@ class Run:
         busy = RunError(f"{self.id} is under way in another process", remedy=helps)
         with files.locked(self.path / layout.DRIVEN, lambda _: busy):
             try:
+                reading.mend(self.path / layout.EVENTS)
                 yield
             finally:
                 (self.path / layout.DRIVEN).unlink(missing_ok=True)
 
     @property
-    def abandoned(self) -> bool:
-        """Whether the process that drove it was killed: it has not ended, and no process drives it."""
-        driven = self.path / layout.DRIVEN
-        return self.status not in ("complete", "failed") and driven.exists() and not files.is_locked(driven)
+    def state(self) -> State:
+        """What has become of it: without an end it is running as long as a process drives it, else it was cut off."""
+        if self.status == "complete" or self.status == "failed":
+            return self.status
+        return "running" if files.is_locked(self.path / layout.DRIVEN) else "cut off"
 
     def note(self, event: Event) -> None:
         """Append an event to events.jsonl, stamped with the run's clock."""
@@ -185,6 +195,11 @@ class Run:
             return pd.DataFrame({"t_ns": pd.Series(dtype="int64"), "kind": pd.Series(dtype="str")})
         return pd.DataFrame([event.as_json() for event in found])
 
+    @property
+    def events_are_torn(self) -> bool:
+        """Whether the last event was cut off while it was written: it is left out of all that is read."""
+        return reading.is_torn(self.path / layout.EVENTS)
+
     def _events(self) -> list[Event]:
         return reading.events(self.path / layout.EVENTS)
 
@@ -193,7 +208,7 @@ class Run:
     @property
     def tables(self) -> Tables:
         """What was recorded in bulk, as Parquet."""
-        return Tables(self.path)
+        return Tables(self.path, self.record.digests, self._compared)
 
     def writer(self, table: Table, part: int | str | None = None, view: View | None = None) -> PartWriter:
         """A writer for one new part of `table`: of a block and a view, or of that name, or the next by number."""
@@ -219,9 +234,13 @@ class Run:
         Raises RunUnreadable if a block that it holds lacks its part of `writes`.
         """
         finished = {block.block for block in self.blocks}
-        for file in layout.blocks_in(self.path):
-            if layout.block_of(file) not in finished:
-                file.unlink()
+        unfinished = [file for file in layout.blocks_in(self.path) if layout.block_of(file) not in finished]
+        if self.record.digests is not None:
+            kept = self.record.digests.keys() - {file.relative_to(self.path).as_posix() for file in unfinished}
+            self.record.digests = {name: self.record.digests[name] for name in sorted(kept)}
+            self._write()  # first: a part that is gone and has a digest would be damage
+        for file in unfinished:
+            file.unlink()
         if any(not self.has("writes", number) for number in finished):
             raise RunUnreadable(f"{self.id} lacks the ledger of a finished trial; it cannot be resumed")
 
@@ -258,11 +277,7 @@ class Run:
         return path.with_suffix(layout.NOTEBOOK_SUFFIX), path.with_suffix(layout.PAGE_SUFFIX)
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        text = f"run {self.id}: {self.status}"
-        return {
-            "text/plain": text,
-            RUN_MIME: {"id": self.id, "path": str(self.path)},
-        }
+        return {"text/plain": f"run {self.id}: {self.state}", RUN_MIME: {"id": self.id, "path": str(self.path)}}
 
 
 class RunStore:
@@ -288,6 +303,7 @@ class RunStore:
             epoch=epoch,
             parameters={name: _plain(value) for name, value in parameters.items()},
             blocks=[],
+            digests={},
         )
         run = Run(path, record)
         run.update(**facts)

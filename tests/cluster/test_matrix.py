@@ -70,7 +70,7 @@ def test_a_matrix_under_way_is_neither_resumed_nor_joined_by_another_on_its_clus
     def another(trial, *rest):  # type: ignore[no-untyped-def]
         del trial, rest
         under_way = RunStore(paths.runs()).latest("durability-matrix")
-        assert not under_way.abandoned
+        assert under_way.state == "running"
         for asked in ({"resume": str(under_way.path)}, SMALL):
             with pytest.raises(LabkitError) as error:
                 failover.durability_matrix(DurabilityMatrix.build(asked))

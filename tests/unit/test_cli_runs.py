@@ -99,6 +99,8 @@ def test_no_damaged_or_empty_run_keeps_the_others_from_being_listed(run: Run, ro
     file = twice.path / "run.json"
     file.write_text(file.read_text(encoding="utf-8").replace('"block": 1', '"block": 0'), encoding="utf-8")
     other = build(root, Recipe(rounds=2))
+    other.record.digests = None  # as runs of before, of which only the columns can show it
+    other.mark("complete")
     part = next((other.path / "ops").iterdir())
     pd.DataFrame({"block": [0]}).to_parquet(part)
     rows = json.loads(invoke("runs", "--json").output)
@@ -200,8 +202,8 @@ def test_a_damaged_table_is_named(run: Run) -> None:
     part.write_bytes(part.read_bytes()[:100])
     other = build(run.path.parents[1], Recipe(rounds=1))
     done = invoke("compare", run.id, other.id)
-    assert done.exit_code == 2
-    assert str(part) in done.output
+    assert done.exit_code == 1
+    assert f"{part} is not what was recorded, by its sha256; what rests on it is unknown" in done.output
 
 
 def test_a_run_is_not_compared_with_itself(run: Run) -> None:

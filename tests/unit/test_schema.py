@@ -295,7 +295,7 @@ def test_every_experiment_has_a_type_of_block() -> None:
 
 
 def test_what_may_be_noted_is_what_a_record_holds() -> None:
-    given = {"schema_version", "experiment", "status", "problem", "epoch", "parameters"}
+    given = {"schema_version", "experiment", "status", "problem", "epoch", "parameters", "digests"}
     assert RunRecord.model_fields.keys() - given == Facts.__annotations__.keys()
 
 

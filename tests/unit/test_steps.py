@@ -169,7 +169,7 @@ def test_a_table_asked_too_early_says_which_step_comes_first(
     tmp_path: Path, table: Callable[[Run], object], first: str
 ) -> None:
     run = RunStore(tmp_path).create("failover", Failover().as_dict())
-    with pytest.raises(RunUnreadable, match=rf"is not that far yet: {first}\(\) comes first"):
+    with run.driven(), pytest.raises(RunUnreadable, match=rf"is not that far yet: {first}\(\) comes first"):
         table(run)
     run.mark("failed", "the disk is full")
     if table is findings.ghosts:  # as after a run without its rejoin: none was found

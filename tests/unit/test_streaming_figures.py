@@ -53,6 +53,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     made.note(SlotStep(node="pg3", wal_status="reserved", safe_wal_bytes=1 << 20, retained_bytes=28 << 20))
     made.note(SlotStep(node="pg3", wal_status="lost", safe_wal_bytes=None, retained_bytes=None))
     made.note(Rebuilt(node="pg3", seconds=1.0))
+    made.mark("complete")
     return made
 
 

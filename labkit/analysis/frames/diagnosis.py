@@ -13,6 +13,7 @@ from labkit.analysis.frames.recorded import Block, groups
 from labkit.analysis.frames.requests import errors, headline
 from labkit.analysis.frames.rows import each
 from labkit.analysis.frames.samples import resources
+from labkit.checkers import evidence
 from labkit.run.schema import WRONG_ANSWER, LoadBlock
 from labkit.run.store import Run
 from labkit.units import count
@@ -117,10 +118,8 @@ def validity(run: Run) -> list[str]:
 
 
 def validity_problems(run: Run) -> list[str]:
-    """What spoils a run of any kind, one sentence each: a wrong answer, or an end that did not come."""
-    found = []
-    if run.status == "failed":
-        found.append(f"the run did not come to its end: {run.problem or 'no reason was recorded'}")
+    """What spoils a run of any kind, one sentence each: what is missing of it or damaged, or a wrong answer."""
+    found = evidence.problems(run)
     went_wrong = errors(run)
     for row in each(went_wrong[went_wrong["sqlstate"] == WRONG_ANSWER]):
         found.append(f"{row.workload}, {row.arm}: {count(row.requests, 'answer was wrong', 'answers were wrong')}")

@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import pandas as pd
 
 from labkit.analysis.words import Sentences, not_valid
+from labkit.checkers import evidence
 from labkit.run.schema import Summary
 from labkit.run.store import Run
 
@@ -45,23 +46,42 @@ class Compares(Protocol):
         ...
 
 
+def problems(run: Run, findings: Findings) -> list[str]:
+    """What makes the run worthless, each once: what is missing of it or damaged comes first."""
+    return list(dict.fromkeys([*evidence.problems(run), *findings.validity(run)]))
+
+
 def head(run: Run, findings: Findings) -> Sentences:
     """What a report begins with: what makes the run worthless, before anything that is concluded from it."""
-    return Sentences([*not_valid(findings.validity(run)), *findings.lead(run)])
+    return Sentences([*not_valid(problems(run, findings)), *findings.lead(run)])
 
 
 def summary(run: Run, findings: Findings) -> Summary:
     """What a script wants to know of a run."""
-    problems = findings.validity(run)
+    found = problems(run, findings)
     return Summary(
         id=run.id,
         path=str(run.path),
         status=run.status,
-        valid=not problems,
-        problems=problems,
+        valid=not found,
+        problems=found,
         headline=records(findings.headline(run)),
         differences=records(findings.differences(run)) if isinstance(findings, Compares) else [],
         verdicts=list(findings.verdicts(run)),
+    )
+
+
+def unknown(run: Run, reason: str) -> Summary:
+    """The same where a part is damaged that the findings rest on: nothing is known but what is wrong."""
+    return Summary(
+        id=run.id,
+        path=str(run.path),
+        status=run.status,
+        valid=False,
+        problems=list(dict.fromkeys([reason, *evidence.problems(run)])),
+        headline=[],
+        differences=[],
+        verdicts=[f"What the run shows is unknown: {reason}."],
     )
 
 

@@ -301,5 +301,5 @@ def title(document: nbformat.NotebookNode) -> str:
 def publish(executed: Executed, run: Run, findings: Findings) -> Path:
     """Write the report and the summary of a run; returns the report's path."""
     run.keep_summary(summary(run, findings))
-    footer = f"labkit run {run.id}, status {run.status}"
+    footer = f"labkit run {run.id}, {run.state}"
     return export(executed.path, run.page, head(run, findings), footer, sentences.compared(run))

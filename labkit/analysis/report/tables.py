@@ -17,6 +17,7 @@ from labkit.analysis.statistics.bottleneck import WORDS, interventions
 from labkit.analysis.statistics.bottleneck import bottleneck as find_bottleneck
 from labkit.analysis.statistics.compare import Side
 from labkit.analysis.words import UNKNOWN, Words, arm_words, cores, interval, number, percent
+from labkit.checkers import evidence
 from labkit.run.store import Run
 from labkit.units import MIB, count, gib
 
@@ -260,12 +261,15 @@ def _conditions(run: Run) -> dict[str, str]:
     servers = ", ".join(f"{node.name} ({node.role})" if node.role else node.name for node in record.nodes)
     facts: dict[str, object] = {
         "run": run.id,
-        "status": run.status,
+        "status": run.state,
         "when": record.epoch.utc,
         "host": host and f"{count(host.cores, 'core')} ({host.cpu}), {gib(host.memory_bytes)}, {host.os}",
         "PostgreSQL": record.postgresql and record.postgresql.version,
         "labkit": f"{version}, commit {git.commit[:10]}{' + changes' * git.dirty}" if git else version,
         "servers": f"{servers}, {record.provider}",
+        "checksums": "none: it was recorded before there were any"
+        if evidence.carries_none(run)
+        else f"of {count(len(record.digests or {}), 'file')}",
         "sampling cost": record.sampler and f"{number(100 * record.sampler.cost_fraction)} % of a core",
     }
     facts |= {name: value for name, value in run.parameters.items() if name != "run_id"}

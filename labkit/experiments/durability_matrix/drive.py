@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import Counter
 
 from labkit.errors import BadInput
 from labkit.experiments.durability_matrix.parameters import DurabilityMatrix
@@ -36,6 +37,7 @@ def durability_matrix(parameters: DurabilityMatrix) -> Run:
         Progress("trials", len(plan), "trials") as bar,
     ):
         run.drop_unfinished()
+        run.update(planned=Counter(f"{replication}/{replication.level} {fault}" for _, replication, fault in plan))
         done = {block.block for block in run.blocks}
         for number, replication, fault in plan:
             if number not in done:

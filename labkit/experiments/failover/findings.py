@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from labkit.analysis.words import UNKNOWN, Sentences, Words, not_valid, number, whole
-from labkit.checkers import audit
+from labkit.checkers import audit, evidence
 from labkit.errors import RunUnreadable
 from labkit.lsn import lsn_text
 from labkit.names import APPEND_ROWS
@@ -58,16 +58,11 @@ def facts(run: Run) -> TrialBlock:
     return trials[0]
 
 
-def _under_way(run: Run) -> bool:
-    """Whether further steps may be taken."""
-    return run.status == "started" and not run.abandoned
-
-
 def _too_early(run: Run, step: Step) -> RunUnreadable:
     """Not raised: what was asked for is there once `step` is taken."""
-    if _under_way(run):
+    if run.state == "running":
         return RunUnreadable(f"{run.id} is not that far yet: {step}() comes first")
-    return RunUnreadable(f"{run.id} ended before its failover did: {run.problem or 'it was cut off'}")
+    return RunUnreadable(f"{run.id} ended before its failover did: {evidence.why_no_end(run)}")
 
 
 def steps(run: Run) -> pd.DataFrame:
@@ -145,17 +140,16 @@ def _decided(run: Run) -> list[Standing]:
 def written(run: Run) -> pd.DataFrame:
     """Transactions and rows by how they ended for the writer, beside what the original report counted."""
     block, writes = facts(run), ledger.written(run)
-    by = writes.groupby("outcome", observed=False)["rows"].agg(["size", "sum"])
     names = {
         "ok": "acknowledged",
         "ok-with-warning": "acknowledged with a warning: local only",
         "fail": "refused",
         "unknown": "unknown: the connection ended first",
     }
-    rows = {
-        words: {"transactions": whole(by["size"].get(name, 0)), "rows": whole(by["sum"].get(name, 0))}
-        for name, words in names.items()
-    }
+    rows = {}
+    for name, words in names.items():
+        ended = writes[writes["outcome"] == name]
+        rows[words] = {"transactions": whole(len(ended)), "rows": whole(len(audit.keys_of(ended)))}
     turned_away = block.sqlstates.get(CANNOT_CONNECT, 0)
     rows["not sent: no connection"] = {"transactions": whole(turned_away), "rows": UNKNOWN}
     rows["acknowledged rows per second before the fault"] = {"transactions": "", "rows": number(block.rate_per_s)}
@@ -205,7 +199,7 @@ def ghosts(run: Run) -> pd.DataFrame:
     Raises RunUnreadable if the old primary is still to be read.
     """
     if not run.has("ghosts"):
-        if _under_way(run) and run.parameters.get(REJOIN.name):
+        if run.state == "running" and run.parameters.get(REJOIN.name):
             raise _too_early(run, REJOIN)
         return pd.DataFrame(columns=["commit LSN", "committed", "rows", "first key", "last key"])
     found = run.table("ghosts")
@@ -246,7 +240,7 @@ def headline(run: Run) -> pd.DataFrame:
     judged = audit.of_run(run, block.block)
     row = {
         "workload": APPEND_ROWS,
-        "arm": f"{block.mode}/{block.level} {block.fault}",
+        "arm": block.cell,
         "requests_per_s": block.rate_per_s,
         "p99_ms": block.commit_p99_ms,
         "rto_ms": block.rto_ms,

@@ -75,7 +75,7 @@ def _beyond(run: Run) -> list[str]:
 def validity(run: Run) -> list[str]:
     """What makes a search worthless, one sentence each."""
     found = frames.validity_problems(run)
-    if run.record.found_per_s is None and run.status != "failed":
+    if run.record.found_per_s is None and run.state == "complete":
         found.append("no rate held, so there is no result: raise p99_limit_ms or lower rate_low")
     return found
 

@@ -35,6 +35,9 @@ def measuring_honestly(parameters: MeasuringHonestly) -> Run:
         return recorded(p)
     seconds = (3 + len(p.little_levels) / 2) * p.block_s + p.comparisons * p.pairs * 2 * (p.pair_block_s + 0.1)
     with on_cluster(p) as (run, cluster), reading(p, run, cluster, [PRIMARY_ONLY], seconds) as reads:
+        once = ("cold start", CLOSED, OPEN, *(count(users, "user") for users in p.little_levels))
+        blocks_of = dict.fromkeys(once, 1) | dict.fromkeys(SELF, p.comparisons * p.pairs)
+        run.update(planned={_cell(p, arm, 0).name: blocks for arm, blocks in blocks_of.items()})
         load, primary = workload(p.workload, reads.data), cluster.primary()
         alone = reads.serving[PRIMARY_ONLY]
         paced = Open(p.rate, "constant")

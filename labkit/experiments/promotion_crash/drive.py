@@ -48,6 +48,7 @@ def promotion_crash(parameters: PromotionCrash) -> Run:
     if p.run_id:
         return recorded(p)
     with fresh_clusters(p) as (run, recreate):
+        run.update(planned=dict.fromkeys(p.causes, 1))
         for number, cause in enumerate(p.causes):
             run.note_block(_try(number, cause, recreate(1)))
     return run

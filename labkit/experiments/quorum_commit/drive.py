@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 
 from psycopg import pq
 
@@ -40,6 +41,7 @@ def quorum_commit(parameters: QuorumCommit) -> Run:
         Generators() as generators,
     ):
         plan = [(r, arm) for r in range(p.rounds) for arm in (p.arms if r % 2 == 0 else p.arms[::-1])]
+        run.update(planned=Counter(f"{replication}/{replication.level}" for _, replication in plan))
         with Progress("measuring", len(plan), "blocks") as bar:
             for number, (r, replication) in enumerate(plan):
                 run.note_block(_measure(p, cluster, run, generators, number, r, replication))

@@ -56,6 +56,7 @@ def streaming_replication(parameters: StreamingReplication) -> Run:
     if p.run_id:
         return recorded(p)
     with on_cluster(p) as (run, cluster):
+        run.update(planned=dict.fromkeys(p.levels, 1))
         with cluster.primary().session() as connection:
             connection.execute("DROP TABLE IF EXISTS replication_lesson")
             connection.execute("CREATE TABLE replication_lesson (id bigint PRIMARY KEY, filling text NOT NULL)")

@@ -10,6 +10,7 @@ import pandas as pd
 
 from labkit.analysis.frames.rows import each
 from labkit.analysis.words import UNKNOWN, Sentences, Words, not_valid, number
+from labkit.checkers import evidence
 from labkit.errors import RunUnreadable
 from labkit.percentiles import percentile, percentiles
 from labkit.run.schema import Event
@@ -206,8 +207,8 @@ def _conflict_and_slot(run: Run) -> list[str]:
 
 def validity(run: Run) -> list[str]:
     """What makes the run worthless: that it did not come to its end, or a slot that was never lost."""
-    if run.status == "failed":
-        return [f"the run did not come to its end: {run.problem or 'no reason was recorded'}"]
+    if found := evidence.problems(run):
+        return found
     last = noted(run, SlotStep)[-1].wal_status
     return [] if last == "lost" else [f"the slot was never lost, its status stayed {last}"]
 

@@ -15,6 +15,7 @@ from labkit.run.schema.base import (
     WRITE_OUTCOMES,
     WRONG_ANSWER,
     Record,
+    State,
     Status,
     Verdict,
 )
@@ -102,6 +103,7 @@ __all__ = [
     "Seeding",
     "Server",
     "Standing",
+    "State",
     "Status",
     "Summary",
     "TrialBlock",

@@ -16,6 +16,9 @@ SCHEMA_VERSION = 1
 Status = Literal["started", "measured", "complete", "failed"]
 STATUSES: tuple[Status, ...] = ("started", "measured", "complete", "failed")
 
+State = Literal["running", "cut off", "complete", "failed"]
+"""What has become of a run: its status says how far it came, this also whether a process still drives it."""
+
 Verdict = Literal["true", "false", "unknown"]
 VERDICT_WORDS: Mapping[Verdict, str] = {"true": "passed", "false": "failed", "unknown": "has no verdict"}
 """What is said of an audit with that verdict."""

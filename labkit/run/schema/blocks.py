@@ -16,6 +16,16 @@ class Block(Record):
 
     block: int  # counts from 0
 
+    @property
+    def cell(self) -> str:
+        """Which part of the plan it belongs to, as `planned` in run.json names it: its rounds or trials share one."""
+        return ""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it was driven as it was meant to be, and counts."""
+        return True
+
 
 Intervention = Literal["nothing", "connections doubled", "users halved", "one load generator more", "CPU limit doubled"]
 """The one thing that is changed in a short round; `nothing` in those that the others are compared with."""
@@ -31,6 +41,11 @@ class Cell(Record):
     node_cpus: float | None = None  # of cpu-budget: CPUs that each node may use; None: no limit
     phase: str = ""  # of max-throughput: doubling, bisection or confirmation; of a short round: intervention
     intervention: Intervention | None = None  # of a short round: what was changed in it
+
+    @property
+    def name(self) -> str:
+        """What its rounds have in common."""
+        return f"{self.workload}, {self.arm}"
 
 
 class LoadFigures(Record):
@@ -115,6 +130,14 @@ class LoadBlock(Block, Cell, Asked, LoadFigures):
         """Whether it is part of the run's figures."""
         return not (self.intervention or self.replaced)
 
+    @property
+    def cell(self) -> str:
+        return self.name
+
+    @property
+    def is_whole(self) -> bool:
+        return self.counts and not self.interrupted
+
 
 class LessonBlock(Block):
     """Of streaming-replication: the commits of one level of synchronous_commit. What was seen stands in the events."""
@@ -126,6 +149,10 @@ class LessonBlock(Block):
     warm_until_ns: int
     to_ns: int
     nodes: list[str]
+
+    @property
+    def cell(self) -> str:
+        return self.arm
 
 
 class WriteFigures(Record):
@@ -163,6 +190,10 @@ class CostBlock(Block, Replicated, WriteFigures):
     sync_states: dict[str, str]  # replica -> sync_state, as the primary had it before the load
     from_ns: int
     to_ns: int
+
+    @property
+    def cell(self) -> str:
+        return f"{self.mode}/{self.level}"
 
 
 class Standing(Record):
@@ -227,6 +258,10 @@ class TrialBlock(Block, Replicated, Outage):
     back_ns: int | None = None  # when it had
     took_s: float | None = None  # the whole trial, from its new cluster to its verdict
 
+    @property
+    def cell(self) -> str:
+        return f"{self.mode}/{self.level} {self.fault}"
+
 
 class Attempt(Record):
     """What came of one pg_promote()."""
@@ -258,6 +293,10 @@ class AttemptBlock(Block, Attempt):
         if not self.tried and self.reason is None:
             raise ValueError("it was not tried, but reason is missing")
         return self
+
+    @property
+    def cell(self) -> str:
+        return self.cause
 
     @property
     def crashed(self) -> bool:

@@ -178,6 +178,8 @@ class RunRecord(Record, Generic[B]):
     epoch: Epoch
     parameters: dict[str, Scalar]  # all of them, defaults included
     blocks: list[B] = []
+    planned: dict[str, int] | None = None  # cell -> blocks; None where the run decides as it goes, or did not note it
+    digests: dict[str, str] | None = None  # part of a table -> its digest; None: recorded before there were any
     versions: dict[str, str] = {}  # of what took part: package or library -> version
     git: Git | None = None  # None outside a checkout
     host: Host | None = None
@@ -207,6 +209,7 @@ class Facts(TypedDict, total=False):
     """What may be noted in run.json while a run is driven, by the names and with the types of RunRecord."""
 
     blocks: Sequence[Block]
+    planned: Mapping[str, int]
     versions: Mapping[str, str]
     git: Git | None
     host: Host
