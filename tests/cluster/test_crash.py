@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import psutil
 import pytest
@@ -248,6 +249,33 @@ def test_a_pid_file_that_names_a_stranger_is_not_believed(make_cluster: MakeClus
     pid_file.write_text("\n".join([str(os.getpid()), *lines[1:]]), encoding="utf-8")
     assert server.running() is False
     assert make_cluster(replicas=0).roles() == {"pg1": "primary"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lists its segments in /proc")
+@pytest.mark.timeout(60)
+def test_killed_servers_whose_data_is_deleted_leave_no_shared_memory(make_cluster: MakeCluster) -> None:
+    """The kernel has room for 4,096 segments: without this no server would start after as many kills."""
+    made = make_cluster(replicas=1)
+    primary, replica = control(made, "pg1"), control(made, "pg2")
+    theirs = {segment(primary), segment(replica)}
+    assert theirs <= segments()
+    primary.kill()
+    replica.kill()
+    assert theirs <= segments()
+    replica.clear()
+    assert theirs & segments() == {segment(primary)}
+    EmbeddedProvider().down(made.name, purge=True)
+    assert theirs & segments() == set()
+
+
+def segment(server: EmbeddedServer) -> int:
+    lines = (server.state.data / "postmaster.pid").read_text(encoding="utf-8").splitlines()
+    return int(lines[6].split()[1])
+
+
+def segments() -> set[int]:
+    lines = Path("/proc/sysvipc/shm").read_text(encoding="utf-8").splitlines()[1:]
+    return {int(line.split()[1]) for line in lines}
 
 
 def test_up_wakes_a_paused_server(make_cluster: MakeCluster) -> None:

@@ -11,7 +11,7 @@ from psycopg.conninfo import make_conninfo
 
 from labkit.errors import ClusterError
 from labkit.lab.providers.checks import HOST
-from labkit.lab.providers.embedded import processes
+from labkit.lab.providers.embedded import processes, shared_memory
 from labkit.lab.providers.embedded.account import Account
 from labkit.lab.providers.embedded.binaries import Binaries
 from labkit.lab.providers.embedded.state import NodeState
@@ -131,10 +131,12 @@ def finish(running: Sequence[tuple[str, subprocess.Popen[str]]]) -> None:
 
 
 def remove(folder: Path) -> None:
-    """End whatever of PostgreSQL still works inside `folder`, then delete it."""
+    """End whatever of PostgreSQL still works inside `folder`, of one server or of several, then delete it."""
     if not folder.exists():
         return
     processes.end_within(folder)
+    for pid_file in [*folder.glob("data/postmaster.pid"), *folder.glob("*/data/postmaster.pid")]:
+        shared_memory.release(pid_file.parent)
     shutil.rmtree(folder)
 
 

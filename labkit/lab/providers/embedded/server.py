@@ -15,7 +15,7 @@ from labkit import paths
 from labkit.errors import ClusterError
 from labkit.lab.cluster.powers import KillScope, StopMode, Usage
 from labkit.lab.providers.checks import HOST, check_port
-from labkit.lab.providers.embedded import processes, usage
+from labkit.lab.providers.embedded import processes, shared_memory, usage
 from labkit.lab.providers.embedded.account import Account
 from labkit.lab.providers.embedded.state import NodeState
 from labkit.remedies import advice
@@ -224,6 +224,7 @@ class EmbeddedServer:
                 "the server runs", node=self.state.name, remedy=advice("stop it before its data is deleted")
             )
         processes.end_within(self.state.data)
+        shared_memory.release(self.state.data)
         if self.state.data.exists():
             shutil.rmtree(self.state.data)
 
