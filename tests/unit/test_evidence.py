@@ -368,10 +368,12 @@ def test_the_report_of_a_damaged_run_exits_with_1_and_leaves_no_verdict(
         raise AssertionError
 
     monkeypatch.setattr(report, "execute", in_a_kernel)
+    run.page.write_text("as it was before", encoding="utf-8")
     done = invoke("report", str(run.path))
     assert done.exit_code == 1
     assert str(part) in done.stderr
     summary = run.summary()
     assert summary is not None
     assert (summary.valid, summary.headline) == (False, [])
+    assert not run.page.exists()
     assert "unknown" in summary.verdicts[0]
