@@ -107,7 +107,7 @@ def report(run: Run) -> Path:
     """Draw a recorded run with the original notebook of its experiment, as one HTML page; returns the page's path.
 
     The page lies in the run's `derived/`, beside the executed notebook. Raises LabkitError, as the notebook does; where
-    a part is damaged that the page rests on, the run's summary says then that all is unknown, and an older page is gone.
+    a part is damaged that the page rests on, its summary says then that all is unknown, and an older page is removed.
     """
     # papermill and nbconvert take seconds to load: the lists of experiments do without.
     from labkit.analysis.report import report as pages
