@@ -112,7 +112,8 @@ def _short_rounds(run: Run, recipe: Recipe, rng: np.random.Generator, blocks: li
 def _with_counts(block: LoadBlock, rows: dict[str, Any]) -> LoadBlock:
     done = rows["start_ns"] + rows["latency_ns"]
     measured = int(((done >= block.warm_until_ns) & (done < block.to_ns)).sum())
-    return block.changed(requests=len(done), measured=measured)
+    sent = int((rows["start_ns"] < block.to_ns).sum())  # a load sends nothing after its end
+    return block.changed(requests=sent, measured=measured)
 
 
 def _facts() -> Facts:

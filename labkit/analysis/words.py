@@ -49,10 +49,10 @@ def cores(value: float | None) -> str:
 
 
 def percent(share: float, *, signed: bool = True) -> str:
-    """A share as percent with one decimal: 0.031 is +3.1 %."""
+    """A share as percent with one decimal, thousands apart: 0.031 is +3.1 %."""
     if math.isnan(share):
         return UNKNOWN
-    return f"{100 * share:{'+' if signed else ''}.1f} %".replace("-", "−")
+    return f"{100 * share:{'+' if signed else ''},.1f} %".replace("-", "−")
 
 
 def span(low: float, high: float) -> str:

@@ -22,7 +22,8 @@ def met(answered: float, offered_per_s: float, seconds: float) -> bool:
 def limit(blocks: Sequence[LoadBlock]) -> str | None:
     """Why nothing but the load that was offered limited these blocks of one load, in words; None if something else did.
 
-    Requests at a rate: all were answered in time. Users who think: they thought for more than 90 % of their time while
+    Requests at a rate: answers kept up with them as they came, not only with their mean rate, from which few requests
+    stray far. Users who think: they thought for more than 90 % of their time while
     the machine had CPU left, so that answers in no time at all would raise throughput by a ninth at most.
     """
     seconds = sum(block.measured_s for block in blocks)
@@ -30,7 +31,8 @@ def limit(blocks: Sequence[LoadBlock]) -> str | None:
     rates = [block.offered_per_s for block in blocks if block.offered_per_s is not None]
     if len(rates) == len(blocks):
         asked = sum(rates) / len(rates)
-        if any(block.dropped for block in blocks) or not met(answered, asked, seconds):
+        kept_up = met(answered, asked, seconds) and _as_they_came(blocks)
+        if any(block.dropped for block in blocks) or not kept_up:
             return None
         return f"{asked:,.0f} requests/s were asked for, {answered / seconds:,.0f} were answered"
     users = [block.vus for block in blocks if block.vus is not None]
@@ -45,3 +47,12 @@ def limit(blocks: Sequence[LoadBlock]) -> str | None:
         f"users who think {think_s:g} s ask for {most:,.0f} requests/s at most, were each answered at once; "
         f"{answered / seconds:,.0f}/s were"
     )
+
+
+def _as_they_came(blocks: Sequence[LoadBlock]) -> bool:
+    """Whether as many were answered in the measured parts as came in them, within 1 % and two standard deviations of
+    how many of a block's requests fall into a part of it, and never less than 90 %."""
+    came = sum(block.requests for block in blocks)
+    share = sum(block.measured_s for block in blocks) / sum((block.to_ns - block.from_ns) / 1e9 for block in blocks)
+    expected, chance = came * share, math.sqrt(came * share * (1 - share))
+    return sum(block.measured for block in blocks) >= max(_LATE * expected - 2 * chance, 0.9 * expected)

@@ -175,7 +175,17 @@ def test_users_who_think_are_their_own_limit_unless_the_machine_is(make_run: Mak
 
 
 def test_requests_that_were_dropped_were_not_answered() -> None:
-    met = a_load(vus=None, offered_per_s=100.0, measured=100)
+    met = a_load(vus=None, offered_per_s=100.0, measured=100, requests=100)
     assert offered.limit([met]) is not None
     assert offered.limit([met.changed(dropped=1)]) is None
     assert offered.limit([a_load(vus=4.0)]) is None, "users who do not think ask as fast as they are answered"
+
+
+def test_a_fifth_that_was_not_answered_is_no_chance_though_requests_are_few() -> None:
+    """200 requests/s for 1.3 s, 0.3 s of it warm-up: three blocks that answered 162/s, as a busy machine did."""
+    facts = {"vus": None, "offered_per_s": 200.0, "arrival": "poisson", "requests": 260}
+    facts |= {"warm_until_ns": 300_000_000, "to_ns": 1_300_000_000}
+    assert offered.limit([a_load(**facts, measured=162)] * 3) is None
+    assert offered.limit([a_load(**facts, measured=195)] * 3) == "200 requests/s were asked for, 195 were answered"
+    fewer = facts | {"requests": 230}  # by chance fewer came, and all of them were answered
+    assert offered.limit([a_load(**fewer, measured=176)] * 3) is not None

@@ -171,6 +171,7 @@ def test_a_run_without_optional_facts_still_has_conditions(make_run: MakeRun) ->
 def test_numbers_keep_three_digits(value: float, text: str) -> None:
     assert words.number(value) == text
     assert words.percent(-0.0314) == "−3.1 %"
+    assert words.percent(20.54) == "+2,054.0 %"
     assert words.interval(-0.05, 0.012) == "−5.0 … +1.2 %"
 
 
