@@ -31,7 +31,9 @@ class Account:
     """
 
     def __init__(self, counters: Mapping[tuple[str, str], Series], cores: int, *, blind: bool = False) -> None:
-        self._rising = {key: _rising(series) for key, series in counters.items() if len(series[0]) > 1}
+        self._rising = {
+            key: _rising(series, restarts=key[0] != HOST) for key, series in counters.items() if len(series[0]) > 1
+        }
         self._cores, self._blind = cores, blind
 
     def of(self, from_ns: int, to_ns: int) -> HostCpu | None:
@@ -78,11 +80,12 @@ class Account:
         return float(after - before) * (1.0 if missing else (to_ns - from_ns) / counted_ns)
 
 
-def _rising(series: Series) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """A counter as if it had never begun again at zero, as a server's does that is restarted."""
+def _rising(series: Series, *, restarts: bool) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """A counter as if it had never fallen. One of a server that is restarted begins again at zero; one of the machine
+    only ever falls by a rounding, or because waiting for a disk was counted differently (proc(5), iowait)."""
     times, values = np.asarray(series[0], dtype=np.int64), np.asarray(series[1], dtype=np.float64)
     steps = np.diff(values)
-    steps = np.where(steps < 0, values[1:], steps)
+    steps = np.where(steps < 0, values[1:] if restarts else 0.0, steps)
     return times, np.concatenate([[0.0], np.cumsum(steps)])
 
 

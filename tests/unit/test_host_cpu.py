@@ -82,6 +82,29 @@ def test_a_server_that_was_restarted_counts_on() -> None:
     assert used.servers == pytest.approx({"pg1": 0.45})  # what it used within the second of its restart is not known
 
 
+@pytest.mark.parametrize("metric", [BUSY, IDLE])
+def test_a_counter_of_the_machine_that_falls_by_a_little_did_not_begin_again(metric: str) -> None:
+    counters = machine(0.3, 1.7, generator=0.2, lab=0.1)
+    times, values = counters["host", metric]
+    counters["host", metric] = times, [40_000 + value - 1e-6 * (second == 5) for second, value in enumerate(values)]
+    used = Account(counters, cores=2).of(0, 10 * SECOND)
+    assert used is not None
+    assert (used.others, used.idle) == pytest.approx((0.0, 1.7), abs=1e-3)
+
+
+@given(
+    busy=st.lists(st.integers(0, 10**8).map(lambda ticks: ticks / 100), min_size=5, max_size=5),
+    idle=st.lists(st.integers(0, 10**8).map(lambda ticks: ticks / 100), min_size=2, max_size=9).map(sorted),
+)
+def test_what_a_machine_used_stays_while_it_is_idle(busy: list[float], idle: list[float]) -> None:
+    probe = HostProbe()
+    probe.accounts = True
+    fields = dict(zip(("user", "nice", "system", "irq", "softirq"), busy, strict=True))
+    read = [probe._cpu(SimpleNamespace(**fields, idle=idle_s, iowait=0.25, steal=0.5)) for idle_s in idle]
+    assert {values[BUSY] for values in read} == {read[0][BUSY]}
+    assert all(0 <= values.get("cpu_percent", 0) < 1e-6 for values in read)
+
+
 def test_servers_here_that_cannot_be_measured_leave_others_unknown() -> None:
     used = Account(machine(1.5, 0.5, generator=0.4, lab=0.1), cores=2, blind=True).of(0, 10 * SECOND)
     assert used is not None

@@ -60,12 +60,14 @@ class HostProbe:
         """Percent of all cores since the last reading, none at the first; and the counters of the account."""
         stolen = getattr(times, "steal", 0.0)
         idle = times.idle + getattr(times, "iowait", 0.0)
-        # What guests of this machine used is part of `user` and `nice` already.
-        total = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
-        found = {BUSY: total - idle - stolen, IDLE: idle, STOLEN: stolen} if self.accounts else {}
+        # Added up, not what is left of the total: that would fall by a rounding where nothing was used. What guests of
+        # this machine used is part of `user` and `nice` already.
+        busy = sum(getattr(times, field, 0.0) for field in ("user", "nice", "system", "irq", "softirq"))
+        total = busy + idle + stolen
+        found = {BUSY: busy, IDLE: idle, STOLEN: stolen} if self.accounts else {}
         if self._cpu_before is not None and total > self._cpu_before[0]:
             spent, unused = total - self._cpu_before[0], idle - self._cpu_before[1]
-            found["cpu_percent"] = 100 * (1 - unused / spent)
+            found["cpu_percent"] = max(100 * (1 - unused / spent), 0.0)
         self._cpu_before = total, idle
         return found
 
