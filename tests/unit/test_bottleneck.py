@@ -38,6 +38,10 @@ def test_waiting_for_a_connection_is_no_verdict_where_more_of_them_cost_throughp
     assert reason.endswith("; 95 % intervals, 4 short rounds")
     (said,) = (s for s in findings.verdicts(run) if s.startswith("What limited get-user on the primary alone"))
     assert said.startswith("What limited get-user on the primary alone: the CPU of the machine; 1.95 of 2")
+    assert [s for s in findings.verdicts(run) if "nothing was changed here" in s] == [
+        "What limited get-user on the replicas, search-users on the replicas: unknown; "
+        "nothing was changed here to find out; raise `interventions_s`."
+    ]
 
 
 @pytest.mark.parametrize(

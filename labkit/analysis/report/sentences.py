@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import pandas as pd
+
 from labkit.analysis.frames import single_blocks
 from labkit.analysis.frames.diagnosis import GENERATOR_LIMIT
 from labkit.analysis.frames.rows import each
@@ -95,9 +97,15 @@ def _said(row: Any, other: str, against: str, what: str, unit: str) -> str:
     return _capital(f"{what} was {size} {higher} on {other} than on {against} ({limits}).")
 
 
-def limit(row: Any, where: str = "") -> str:
-    """One sentence for one row of `bottleneck`: what limited throughput, and how that is known."""
-    return f"What limited {row.workload} on {arm_in_prose(row.arm)}{where}: {WORDS[row.limit]}; {row.reason}."
+def limits(found: pd.DataFrame, where: str = "") -> list[str]:
+    """What limited throughput, and how that is known, for the rows of `bottleneck`: one sentence for all of which the
+    same is said."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for row in each(found):
+        alike.setdefault((row.limit, row.reason), []).append(f"{row.workload} on {arm_in_prose(row.arm)}")
+    return [
+        f"What limited {', '.join(cells)}{where}: {WORDS[limit]}; {reason}." for (limit, reason), cells in alike.items()
+    ]
 
 
 def generator_busy(run: Run) -> list[str]:

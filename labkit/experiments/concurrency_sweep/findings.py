@@ -13,7 +13,7 @@ from labkit.analysis.frames.requests import figures
 from labkit.analysis.frames.rows import each
 from labkit.analysis.frames.single_blocks import blocks
 from labkit.analysis.report import tables
-from labkit.analysis.report.sentences import generator_busy, limit
+from labkit.analysis.report.sentences import generator_busy, limits
 from labkit.analysis.statistics import compare, usl
 from labkit.analysis.statistics.bottleneck import bottleneck
 from labkit.analysis.words import (
@@ -88,7 +88,7 @@ def verdicts(run: Run) -> Sentences:
             "if every further node shares as much with the others as these do."
         )
     most = max(round(block.vus or 0) for block in run.blocks_of(LoadBlock))
-    found += [limit(row, f" with {count(most, 'user')}") for row in each(bottleneck(run))]
+    found += limits(bottleneck(run), f" with {count(most, 'user')}")
     found += generator_busy(run)
     return Sentences([*found, *not_valid(validity(run))])
 

@@ -11,7 +11,7 @@ from labkit import names
 from labkit.analysis import frames
 from labkit.analysis.frames.recorded import counted
 from labkit.analysis.frames.rows import each
-from labkit.analysis.report.sentences import limit, no_interval
+from labkit.analysis.report.sentences import limits, no_interval
 from labkit.analysis.report.tables import original_differences
 from labkit.analysis.statistics import compare
 from labkit.analysis.statistics.bottleneck import bottleneck
@@ -94,7 +94,7 @@ def verdicts(run: Run) -> Sentences:
         if row.arm != names.PRIMARY_ONLY:
             found.append(_answered(row))
     found += _original(run)
-    found += map(limit, each(bottleneck(run)))
+    found += limits(bottleneck(run))
     return Sentences([*found, *not_valid(validity(run))])
 
 
@@ -119,7 +119,7 @@ def _original(run: Run) -> list[str]:
     original = f"The original report, on one machine too but with a pool of its own for every node, saw {saw}."
     if more := [words(row.arm, row.nodes) for row in each(shared[shared["low"] > 1])]:
         return [f"With CPU shared {' and '.join(more)} answered more than the primary alone here. {original}"]
-    return [f"With CPU shared no number of nodes could be shown to answer more than the primary alone. {original}"]
+    return [f"With CPU shared several nodes could not be shown to answer more than the primary alone. {original}"]
 
 
 def original_rates(run: Run | None = None) -> list[float]:

@@ -74,9 +74,12 @@ def steps(run: Run) -> pd.DataFrame:
 
     From async/off to async/local, from there to each mode's first level, and from level to level: one thing changes in
     each step, as where no replica is waited for the levels that name one mean `local`. Geometric mean over paired
-    rounds, with its interval; all NaN for fewer than three rounds. See `labkit.analysis.statistics.intervals`.
+    rounds, with its interval; all NaN for fewer than three rounds. See `labkit.analysis.statistics.intervals`. Of a run
+    that was cut off there are the steps that were measured.
     """
-    return _ratios(run, [(step.against, step.arm) for step in compare.comparisons(run)])
+    measured = set(rounds(run)["label"])
+    taken = [(step.against, step.arm) for step in compare.comparisons(run)]
+    return _ratios(run, [(before, after) for before, after in taken if {before, after} <= measured])
 
 
 def _ratios(run: Run, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:

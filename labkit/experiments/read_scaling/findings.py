@@ -8,7 +8,7 @@ from typing import Any
 from labkit.analysis import frames
 from labkit.analysis.frames.rows import each, matching
 from labkit.analysis.report import tables
-from labkit.analysis.report.sentences import confounded, limit, of_arms
+from labkit.analysis.report.sentences import confounded, limits, of_arms
 from labkit.analysis.report.tables import original_differences
 from labkit.analysis.statistics import compare
 from labkit.analysis.statistics.bottleneck import bottleneck
@@ -34,7 +34,7 @@ def verdicts(run: Run) -> Sentences:
     if len(found) == len(frames.disturbances(run)):
         found.append(_nothing_to_compare(run))
     found += confounded(run)
-    found += map(limit, each(bottleneck(run)))
+    found += limits(bottleneck(run))
     for row in each(frames.littles_law(run)):
         if not row.ok:
             found.append(
