@@ -8,8 +8,10 @@ from pathlib import Path
 from benchmarks import samples
 from labkit import paths
 from labkit.analysis import frames
+from labkit.checkers import evidence
 from labkit.experiments.catalogue import EXPERIMENTS
-from labkit.run.store import Run, read_run
+from labkit.run.schema import LoadBlock
+from labkit.run.store import Run, RunStore, read_run
 
 
 def test_every_experiment_has_a_preset_for_its_sample_and_each_can_be_run() -> None:
@@ -17,6 +19,15 @@ def test_every_experiment_has_a_preset_for_its_sample_and_each_can_be_run() -> N
     assert {samples.experiment_of(name) for name in names} == set(EXPERIMENTS)
     for name in names:
         EXPERIMENTS[samples.experiment_of(name)].parameters.load(samples.PRESETS / f"{name}.yaml")
+
+
+def test_every_experiment_has_a_recorded_sample_that_nothing_disturbed() -> None:
+    runs = [read_run(path) for path in RunStore(paths.sample_runs()).paths()]
+    assert {run.experiment for run in runs} == set(EXPERIMENTS)
+    for run in runs:
+        counted = [block for block in run.blocks if isinstance(block, LoadBlock) and block.counts]
+        assert [block.block for block in counted if block.disturbed] == [], run.id
+        assert evidence.problems(run) == [], run.id
 
 
 def test_the_commands_that_record_them_are_listed() -> None:
