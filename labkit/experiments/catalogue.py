@@ -9,6 +9,7 @@ from pathlib import Path
 from labkit import paths
 from labkit.analysis.report import findings as in_short
 from labkit.analysis.report.findings import Findings
+from labkit.checkers import evidence
 from labkit.errors import BadInput, LabkitError, RunDamaged
 from labkit.experiments.concurrency_sweep import findings as concurrency_sweep
 from labkit.experiments.concurrency_sweep.parameters import ConcurrencySweep
@@ -107,7 +108,8 @@ def report(run: Run) -> Path:
     """Draw a recorded run with the original notebook of its experiment, as one HTML page; returns the page's path.
 
     The page lies in the run's `derived/`, beside the executed notebook. Raises LabkitError, as the notebook does; where
-    a part is damaged that the page rests on, its summary says then that all is unknown, and an older page is removed.
+    that is because a part is damaged, or missing of a run that was cut off, the error says what is missing, the run's
+    summary says that all is unknown, and an older page is removed.
     """
     # papermill and nbconvert take seconds to load: the lists of experiments do without.
     from labkit.analysis.report import report as pages
@@ -117,7 +119,11 @@ def report(run: Run) -> Path:
         executed = pages.execute(kind.notebook_path, {"run_id": str(run.path)})
         return pages.publish(executed, run, kind.findings)
     except LabkitError as error:
-        if error.exit_code == RunDamaged.exit_code:
+        if spoiled := evidence.problems(run) if run.blocks else []:
+            error.exit_code = RunDamaged.exit_code
+            for problem in spoiled:
+                if problem != error.reason:
+                    error.add_note(f"Not valid: {problem}.")
             run.keep_summary(in_short.unknown(run, error.reason))
-            run.page.unlink(missing_ok=True)  # one from before the damage would still claim what it showed
+            run.page.unlink(missing_ok=True)  # one from before would still claim what it showed
         raise

@@ -207,7 +207,7 @@ def _sentences(fields: Mapping[str, FieldInfo], error: ErrorDetails, values: Map
         return [f"{name}: {value!r} is not among {', '.join(choices)}{quote if is_truth else ''}"]
     if error["type"] in ("greater_than_equal", "less_than_equal"):
         low, high = _bounds(field)
-        bounds = f"at least {low:g}" if high is None else f"between {low:g} and {high:g}"
+        bounds = f"at least {low:,.10g}" if high is None else f"between {low:,.10g} and {high:,.10g}"
         return [f"{name}: {value} is out of range, it must be {bounds}"]
     if error["type"] == "too_short":
         return [f"{name}: {value!r} names nothing"]

@@ -74,6 +74,13 @@ def test_where_nothing_helps_and_cores_are_idle_nobody_knows(make_run: MakeRun) 
     assert reason.startswith("only 1.50 of 2 cores (servers 0.90, load generator 0.50, lab 0.10) were busy; ")
 
 
+def test_a_run_that_ended_before_its_short_rounds_gives_no_advice_about_them(make_run: MakeRun) -> None:
+    run = make_run(host_cpu=USED_UP)
+    run.update(status="failed", problem="interrupted by SIGTERM", parameters=run.parameters | {"interventions_s": 20.0})
+    limit, reason = on_the_primary(read_run(run.path))
+    assert (limit, reason) == ("unknown", "the run did not come to the short rounds that would have shown it")
+
+
 @pytest.mark.parametrize("when", ["while it was measured", "in the short rounds afterwards"])
 def test_on_a_machine_that_others_used_nothing_is_told(make_run: MakeRun, when: str) -> None:
     run = make_run(host_cpu=USED_UP, changes={"connections doubled": 1.5})

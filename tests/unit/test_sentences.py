@@ -12,7 +12,7 @@ import pytest
 from fix_records import a_host_cpu
 
 from labkit import paths
-from labkit.analysis.report.findings import head
+from labkit.analysis.report.findings import head, summary
 from labkit.experiments.catalogue import EXPERIMENTS
 from labkit.experiments.concurrency_sweep import findings as sweep
 from labkit.experiments.cpu_budget import findings as budget
@@ -128,6 +128,17 @@ def test_confounded_arms_are_named_before_the_answer(make_run: MakeRun) -> None:
 def test_shares_of_errors_are_written_as_all_others(make_run: MakeRun) -> None:
     (said,) = reads.validity(make_run(failures={("get-user", "primary-only"): 100}, rounds=1))
     assert said.endswith(" % of the requests were errors, more than 1 %")
+
+
+@pytest.mark.parametrize("experiment", sorted(EXPERIMENTS))
+def test_a_run_that_was_cut_off_early_has_a_head_and_a_summary(sample: Sample, experiment: str) -> None:
+    run = sample(experiment)
+    blocks = list(run.blocks)
+    for kept in sorted({1, min(2, len(blocks)), len(blocks) // 2} - {0}):
+        run.update(blocks=blocks[:kept], status="failed", problem="interrupted by SIGTERM")
+        cut = read_run(run.path)
+        assert head(cut, EXPERIMENTS[experiment].findings)[0].startswith("Not valid: the run did not come to its end")
+        assert summary(cut, EXPERIMENTS[experiment].findings).valid is False
 
 
 def test_prices_of_a_commit_have_intervals_and_steps_that_may_cost_nothing_are_not_priced(sample: Sample) -> None:

@@ -185,6 +185,8 @@ def _not_tried(run: Run) -> str:
         return "nothing was changed to find out"
     if not run.parameter("interventions_s", float):
         return "nothing was changed to find out, as `interventions_s` was 0"
+    if run.state != "complete" and not short(run):
+        return "the run did not come to the short rounds that would have shown it"
     return "nothing was changed here to find out; raise `interventions_s`"
 
 

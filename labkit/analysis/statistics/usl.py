@@ -17,6 +17,7 @@ from scipy import optimize, special
 from labkit.analysis.statistics import intervals
 from labkit.analysis.statistics.intervals import CONFIDENCE, Vector
 
+FEWEST = 4  # numbers of users that three parameters can be fitted to
 PARAMETERS = ("lam", "sigma", "kappa")
 FAR = 0.10
 """By this share the law may miss what was measured: it is a model, and a reader takes no more from its curve."""
@@ -95,7 +96,7 @@ def fit(users: Sequence[float], throughput: Sequence[float]) -> Fit:
     """
     n, x = np.asarray(users, dtype=np.float64), np.asarray(throughput, dtype=np.float64)
     n, x = n[x > 0], x[x > 0]
-    if len(np.unique(n)) < 4:
+    if len(np.unique(n)) < FEWEST:
         raise ValueError(f"three parameters need at least four numbers of users, not {len(np.unique(n))}")
     start = (float(np.median(x[n == n.min()] / n.min())), 0.05, 1e-5)
     # Parameters differ by orders of magnitude, so each is fitted in units of its own.

@@ -33,11 +33,12 @@ def sweep(levels: pd.DataFrame, laws: dict[str, usl.Fit] | None = None) -> Sheet
         above, below = sheet.subplots(2, 1, sharex=True)
         for (arm, mine), marker in zip(levels.groupby("arm", sort=False), "osD^v", strict=False):
             colour = arm_colour(str(arm))
-            line = "" if laws else "-"
+            law = (laws or {}).get(str(arm))
+            line = "" if law else "-"
             style = {"color": colour, "marker": marker, "markersize": 5}
             label = arm_words(str(arm))
-            if laws:
-                label += _law(above, laws[str(arm)], float(mine["vus"].max()), colour)
+            if law:
+                label += _law(above, law, float(mine["vus"].max()), colour)
             above.plot(mine["vus"], mine["requests_per_s"], linestyle=line, label=label, **style)
             below.plot(mine["vus"], mine["p99_ms"], linestyle="-", **style)
         above.set_ylabel("requests/s")

@@ -143,10 +143,14 @@ def levels(run: Run) -> pd.DataFrame:
 
 
 def laws(run: Run) -> dict[str, usl.Fit]:
-    """The Universal Scalability Law of each arm, fitted to all its blocks, see `labkit.analysis.statistics.usl`."""
+    """The Universal Scalability Law of each arm, fitted to all its blocks, see `labkit.analysis.statistics.usl`.
+
+    Arms of a run that was cut off before enough numbers of users were measured on them have none.
+    """
     return {
         str(arm): usl.fit(mine["vus"].tolist(), mine["requests_per_s"].tolist())
         for arm, mine in blocks(run).groupby("arm", sort=False)
+        if mine.loc[mine["requests_per_s"] > 0, "vus"].nunique() >= usl.FEWEST
     }
 
 
@@ -191,6 +195,8 @@ def more_nodes(run: Run, up_to: int) -> usl.Nodes | str:
         return "no two arms differ in the number of their nodes alone"
     fitted, best = laws(run), {}
     for arm in (pairs[0].against, pairs[0].arm):
+        if arm not in fitted:
+            return f"fewer than {usl.FEWEST} numbers of users were measured on {arm_in_prose(arm)}"
         if not fitted[arm].fits:
             return f"the law does not even fit the users of {arm_in_prose(arm)}"
         nodes, rates = _best_rates(run, arm)

@@ -60,12 +60,12 @@ def _why_not(run: Run, block: LoadBlock, limit_ms: float) -> list[str]:
     elif (p99 := percentile(latency, 99)) > limit_ms:
         reasons.append(f"p99 {number(p99)} ms")
     if block.dropped:
-        reasons.append(f"{block.dropped} dropped")
+        reasons.append(f"{block.dropped:,} dropped")
     failed = sum(count for state, count in block.sqlstates.items() if state != DROPPED)
     if failed:
-        reasons.append(f"{failed} failed")
+        reasons.append(f"{failed:,} failed")
     if not offered.met(len(latency), asked_per_s, block.measured_s):
-        reasons.append(f"answered {len(latency) / block.measured_s:.0f}/s of {asked_per_s:.0f}/s")
+        reasons.append(f"answered {len(latency) / block.measured_s:,.0f}/s of {asked_per_s:,.0f}/s")
     return reasons
 
 

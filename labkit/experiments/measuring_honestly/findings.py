@@ -15,6 +15,7 @@ from labkit.analysis.statistics import compare
 from labkit.analysis.statistics.intervals import most_by_chance
 from labkit.analysis.words import Sentences, count, not_valid, number, percent
 from labkit.checkers.comparisons import CLOSED, OPEN, SELF
+from labkit.errors import RunUnreadable
 from labkit.percentiles import percentile
 from labkit.percentiles import percentiles as of_values
 from labkit.run.schema.events import Stall
@@ -71,7 +72,9 @@ def averaged_table(run: Run) -> pd.DataFrame:
 
 def verdicts(run: Run) -> Sentences:
     """What a closed loop did not see, and how often a comparison of equals found a difference."""
-    found = [*frames.disturbances(run), _stalled(run), _service(run), _averaging(run), *_accounted(run), *_equals(run)]
+    found = lead(run)
+    if not _missing(run):
+        found += [_service(run), _averaging(run), *_accounted(run), *_equals(run)]
     return Sentences([*found, *not_valid(validity(run))])
 
 
@@ -80,8 +83,16 @@ def lead(run: Run) -> Sentences:
     return Sentences([*frames.disturbances(run), _stalled(run)])
 
 
+def _missing(run: Run) -> list[str]:
+    """Which of the two workloads that are compared were not measured, as in a run that was cut off."""
+    there = {block.facts.arm for block in measured(run)}
+    return [arm for arm in (CLOSED, OPEN) if arm not in there]
+
+
 def _stalled(run: Run) -> str:
     """What each workload shows of a stall."""
+    if unmeasured := _missing(run):
+        return f"Nothing can be said of a stall: the run was cut off before its {' and its '.join(unmeasured)}."
     stalls = {arm: stall(run, arm) for arm in (OPEN, CLOSED)}
     if missing := [arm for arm, when in stalls.items() if when is None]:
         return f"No stall fell into the measured part of {' and '.join(missing)}, so nothing can be said of one."
@@ -165,7 +176,10 @@ COLD = "cold start"
 
 
 def _block(run: Run, arm: str) -> Block:
-    return next(block for block in measured(run) if block.facts.arm == arm)
+    for block in measured(run):
+        if block.facts.arm == arm:
+            return block
+    raise RunUnreadable(f"{run.id} was cut off before its {arm} was measured")
 
 
 def moments(run: Run, arm: str, width_s: float = 0.05) -> pd.DataFrame:

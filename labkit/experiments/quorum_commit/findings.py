@@ -105,7 +105,8 @@ def step_table(run: Run) -> pd.DataFrame:
         }
         for row in each(steps(run))
     }
-    return Words(pd.DataFrame.from_dict(rows, orient="index").rename_axis(["from", "to"]))
+    index = pd.MultiIndex.from_tuples(rows, names=["from", "to"])
+    return Words(pd.DataFrame(rows.values(), index=index))
 
 
 _TOLD = ("yes", "cannot be told apart", "no, faster")
