@@ -56,7 +56,7 @@ def run(context: click.Context, experiment: str, pairs: tuple[str, ...], file: P
     try:
         executed = report.execute(kind.notebook_path, parameters.as_dict())
     except KeyboardInterrupt as error:
-        kept = "what was measured is kept: `labkit runs` lists it as failed"
+        kept = "what was measured is kept: `labkit runs` lists it"
         click.echo(f"{interrupts.reason(error)}; {kept}", err=True)
         context.exit(interrupts.exit_code(error))
     assert executed.run is not None  # execute has no place for the copy of a notebook without a run, and says so
