@@ -119,9 +119,9 @@ def report(run: Run) -> Path:
         executed = pages.execute(kind.notebook_path, {"run_id": str(run.path)})
         return pages.publish(executed, run, kind.findings)
     except LabkitError as error:
-        if spoiled := evidence.problems(run) if run.blocks else []:
+        if missing := evidence.problems(run) if run.blocks else []:
             error.exit_code = RunDamaged.exit_code
-            for problem in spoiled:
+            for problem in missing:
                 if problem != error.reason:
                     error.add_note(f"Not valid: {problem}.")
             run.keep_summary(in_short.unknown(run, error.reason))

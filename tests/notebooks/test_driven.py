@@ -40,7 +40,7 @@ def test_a_run_is_driven_reported_and_leaves_no_server_behind(environment: dict[
     assert all(row["requests_per_s"] > 100 and row["errors"] == 0 for row in summary["headline"])
     run = RunStore(data / "runs").latest()
     assert run.status == "complete"
-    assert [pair.differs for pair in run.record.comparisons] == [
+    assert [[str(what) for what in pair.differs] for pair in run.record.comparisons] == [
         ["nodes that serve reads: pg1 → pg2, pg3"],
         ["connections: 4 → 8"],
     ]

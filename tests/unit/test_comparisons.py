@@ -175,7 +175,7 @@ def test_a_run_from_before_and_one_from_now_differ_in_connections_though_as_many
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_a_shipped_run_states_what_differs_or_says_so_in_its_head(path: Path) -> None:
     run = read_run(path)
-    several = [pair for pair in compare.comparisons(run) if len(pair.differs) != 1]
+    several = [pair for pair in compare.comparisons(run) if len(pair.differs) > 1]  # nothing, of a server with itself
     if several:
         head = str(EXPERIMENTS[run.experiment].findings.lead(run))
         assert all(f"{len(pair.differs)} things differ between" in head for pair in several)

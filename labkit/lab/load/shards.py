@@ -70,6 +70,7 @@ class Generators:
         self.clocks: Mapping[str, Clock] = {}
         self.pids: list[int] = []
         self.own = executor is None
+        self._closing = False
         self._begun: list[tuple[Future[LoadResult], LoadSpec]] = []
         self._prepared: list[Workload] = []
         context = multiprocessing.get_context("spawn")
@@ -155,10 +156,12 @@ class Generators:
             if not future.done() and spec.stop_file is not None:
                 spec.stop_file.touch()
         if self.own:
-            try:
-                self._executor.submit(os.getpid)
-            except BrokenExecutor:
-                self.kill()  # where one has died, the executor ends the others by SIGTERM, and they ignore it
+            if not self._closing:
+                self._closing = True
+                try:
+                    self._executor.submit(os.getpid)
+                except BrokenExecutor:
+                    self.kill()  # where one has died, the executor ends the others by SIGTERM, and they ignore it
             self._executor.shutdown(wait=True, cancel_futures=True)
 
     def __enter__(self) -> Self:
