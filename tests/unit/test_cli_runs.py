@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -191,16 +192,27 @@ def test_a_run_cut_off_before_it_was_measured_has_no_report(root: Path) -> None:
 
 
 def test_runs_without_anything_in_common_are_not_compared(root: Path) -> None:
-    a, b = (build(root, Recipe(rounds=1, workloads=(name,))) for name in ("get-user", "search-users"))
+    a, b = (build(root, Recipe(rounds=1, workloads=(name,), seed=len(name))) for name in ("get-user", "search-users"))
     done = invoke("compare", a.id, b.id)
     assert done.exit_code == 2
     assert "no workload and arm in common" in done.output
 
 
+def test_copies_of_one_run_are_not_compared_as_several(run: Run) -> None:
+    """Three runs a side give an interval; a run that was copied to other folders is still one."""
+    other = build(run.path.parents[1], Recipe(rounds=1, seed=2))
+    copies = [shutil.copytree(run.path, run.path.with_name(f"20200101T00000{i}Z-copied")) for i in range(2)]
+    done = invoke("compare", ",".join(map(str, [run.path, *copies])), other.id)
+    assert done.exit_code == 2
+    assert all(str(path) in done.output for path in (run.path, *copies))
+    assert "copies of one run" in done.output
+    assert "%" not in done.output
+
+
 def test_a_damaged_table_is_named(run: Run) -> None:
     part = next((run.path / "ops").iterdir())
     part.write_bytes(part.read_bytes()[:100])
-    other = build(run.path.parents[1], Recipe(rounds=1))
+    other = build(run.path.parents[1], Recipe(rounds=1, seed=2))
     done = invoke("compare", run.id, other.id)
     assert done.exit_code == 1
     assert f"{part} is not what was recorded, by its sha256; what rests on it is unknown" in done.output

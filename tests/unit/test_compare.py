@@ -186,11 +186,17 @@ def test_what_was_asked_differently_and_what_makes_a_side_no_side(make_run: Make
 
 
 def test_runs_that_cannot_be_compared_are_refused(make_run: MakeRun) -> None:
-    a, b = make_run(**SHORT), make_run(**SHORT | {"workloads": ("search-users",)})
+    a, b = make_run(**SHORT), make_run(**SHORT | {"workloads": ("search-users",)}, seed=2)
     with pytest.raises(BadInput, match="no workload and arm in common"):
         compare.comparable([a], [b])
     with pytest.raises(BadInput, match="named twice"):
         compare.comparable([a], [a])
+    moved = Run(a.path.with_name("elsewhere"), a.record)
+    again = Run(a.path.with_name("edited"), a.record.model_copy(update={"epoch": b.record.epoch}))
+    for copy in (moved, again):
+        with pytest.raises(BadInput, match="copies of one run") as refused:
+            compare.comparable([a, make_run(**SHORT, seed=2)], [copy])
+        assert f"{a.path} and {copy.path}" in str(refused.value)
     with pytest.raises(BadInput, match="a run on each side"):
         compare.comparable([], [a])
     b.update(experiment="failover")
@@ -201,7 +207,7 @@ def test_runs_that_cannot_be_compared_are_refused(make_run: MakeRun) -> None:
 def test_the_defaults_compare_the_newest_run_with_the_one_before(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, second = make_run(**SHORT, rounds=1), make_run(**SHORT, rounds=1)
+    first, second = (make_run(**SHORT, rounds=1, seed=seed) for seed in (1, 2))
     monkeypatch.setattr("labkit.paths.runs", lambda: first.path.parents[1])
     older, newer = sorted((first, second), key=lambda run: run.path.name)
     with pytest.raises(BadInput, match="no run of read-scaling before"):

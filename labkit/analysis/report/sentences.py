@@ -77,7 +77,7 @@ def what_of(row: Any) -> str:
 def no_interval(n: int, unit: str = "round") -> str:
     """Why a comparison of n rounds says nothing."""
     if n >= compare.FEWEST:
-        return f"in some {unit} there was nothing to compare"
+        return f"in some {unit} there was nothing to compare, or every {unit} gave the same"
     gives = "gives" if n == 1 else "give"
     return f"{count(n, unit)} {gives} no interval, so nothing can be concluded: at least {compare.FEWEST} are needed"
 

@@ -155,7 +155,8 @@ def _limit(
         return LIMITS[raised[0].intervention], f"{_all(map(_raised, raised))} raised throughput{busy}"
     if any(np.isnan(row.low) for row in changes):
         few = [row for row in changes if row.n < intervals.FEWEST]
-        why = "too few short rounds for an interval" if few else "in some short round nothing was answered"
+        none = "in some short round nothing was answered, or every one gave the same"
+        why = "too few short rounds for an interval" if few else none
         return UNKNOWN, f"{why} ({', '.join(map(_change, few or changes))})"
     gain = f"{100 * GAIN_THAT_MATTERS:.0f} %"
     open_question = any(shows(row.low, row.high) == "nothing" for row in changes)

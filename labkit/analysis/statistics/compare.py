@@ -241,13 +241,13 @@ def latencies(a: Side, b: Side) -> pd.DataFrame:
 
 
 def comparable(a: Side, b: Side) -> None:
-    """Refuse sides that cannot be compared: empty ones, a run on both or twice, runs of different experiments, or
-    with nothing in common. Raises BadInput."""
+    """Refuse sides that cannot be compared: empty ones, one run twice, by its id or as a copy in another folder, runs
+    of different experiments, or with nothing in common. Raises BadInput."""
     every = [*a, *b]
     if not a or not b:
         raise BadInput("a comparison needs a run on each side: name at least one for A and one for B")
-    if twice := [run.id for place, run in enumerate(every) if run.id in {other.id for other in every[:place]}]:
-        raise BadInput(f"{twice[0]} is named twice; a run differs from itself in nothing")
+    if problems := [problem for one, other in itertools.combinations(every, 2) if (problem := _one_run(one, other))]:
+        raise BadInput(problems, subject="comparison")
     for other in every[1:]:
         if other.experiment != every[0].experiment:
             raise BadInput(
@@ -255,3 +255,13 @@ def comparable(a: Side, b: Side) -> None:
             )
     if not _common(every):
         raise BadInput(f"{', '.join(run.id for run in every)} have no workload and arm in common")
+
+
+def _one_run(one: Run, other: Run) -> str | None:
+    """Why the two are one run; None if they are two. A copy began at the same moment, and its tables are the same."""
+    if one.path == other.path:
+        return f"{one.id} is named twice; a run differs from itself in nothing"
+    same = one.record.epoch == other.record.epoch or (one.record.digests and one.record.digests == other.record.digests)
+    if not same:
+        return None
+    return f"{one.path} and {other.path} are copies of one run, begun at {one.record.epoch.utc}; name one of them"

@@ -2,7 +2,8 @@
 
 What was measured in rounds is judged by Student's t over one figure of each round: Student, "The probable error of a
 mean", Biometrika 6 (1908). Ratios are taken as logarithms, so that twice and half are equally far from no difference,
-and their middle is a geometric mean. Fewer than `FEWEST` values give no interval, and so no conclusion.
+and their middle is a geometric mean. Fewer than `FEWEST` values give no interval, and so no conclusion;
+nor do values that are all alike, as copies of one value are: what does not scatter does not show how sure it is.
 docs/statistics.md tells how often these intervals hold the truth. All functions take one row of values, or an array of
 rows along the last axis.
 """
@@ -18,6 +19,8 @@ FEWEST = 3
 """Values, of rounds or of runs: below it t is so wide, and so sure of the shape of noise, that it says nothing."""
 
 _UPPER = (1 + CONFIDENCE) / 2
+_NOTHING = 1e-9
+"""Of a logarithm: narrower is an interval only by rounding."""
 
 Vector = npt.NDArray[np.float64]
 Limits = tuple[Vector, Vector, Vector]
@@ -43,7 +46,8 @@ def most_by_chance(trials: int, share: float = 1 - CONFIDENCE, surprise: float =
 
 
 def mean(values: npt.ArrayLike) -> Limits:
-    """Means of figures along the last axis with their intervals; limits are NaN for fewer than `FEWEST` values.
+    """Means of figures along the last axis with their intervals; limits are NaN for fewer than `FEWEST` values, or
+    values that are all alike.
 
     Student's t for the logarithm of the mean, mean · exp(± t · standard error / mean), as rates and times cannot fall
     below zero and their noise is mostly skewed: W. Q. Meeker, L. A. Escobar, "Statistical Methods for Reliability
@@ -52,7 +56,7 @@ def mean(values: npt.ArrayLike) -> Limits:
     sample = np.asarray(values, dtype=np.float64)
     middle = _mean(sample)
     positive = np.where(middle > 0, middle, np.nan)
-    factor = np.exp(_half(sample) / positive)
+    factor = np.exp(_scattered(_half(sample) / positive))
     return middle, positive / factor, positive * factor
 
 
@@ -60,7 +64,8 @@ def ratio_of_pairs(before: npt.ArrayLike, after: npt.ArrayLike) -> Limits:
     """after ÷ before along the last axis, values at the same place measured in the same round.
 
     Geometric means with their intervals: Student's t over the logarithms of the ratios, so that what both sides of a
-    round have in common cancels. NaN where a value is not above zero; limits also for fewer than `FEWEST` pairs.
+    round have in common cancels. NaN where a value is not above zero; limits also for fewer than `FEWEST` pairs, or
+    ratios that are all alike.
     """
     return geometric_mean(np.exp(_logarithm(after) - _logarithm(before)))
 
@@ -74,7 +79,7 @@ def ratios_to_first(values: npt.ArrayLike) -> Limits:
     of the noise, so that few rounds give (rounds − 1) · (conditions − 1) degrees of freedom for Student's t, whose 5 %
     the ratios share: O. J. Dunn, "Multiple comparisons among means", Journal of the American Statistical Association
     56 (1961). NaN where a value is not above zero; limits also for a condition that fewer than `FEWEST` rounds measured
-    beside the first. What was not measured must be the same along the leading axes.
+    beside the first, or where nothing scatters. What was not measured must be the same along the leading axes.
     """
     table = np.asarray(values, dtype=np.float64)
     measured = np.asarray(~np.isnan(table).all(axis=tuple(range(table.ndim - 2))))
@@ -91,17 +96,17 @@ def ratios_to_first(values: npt.ArrayLike) -> Limits:
     enough = (measured[:, 1:] & measured[:, :1]).sum(axis=0) >= FEWEST
     middle = np.where(enough, levels[..., len(measured) :], np.nan)
     error = np.sqrt((noise**2).sum(axis=-1, keepdims=True) / max(freedom, 1) * (solved**2).sum(axis=1)[len(measured) :])
-    half = special.stdtrit(max(freedom, 1), 1 - (1 - _UPPER) / len(enough)) * error
+    half = _scattered(special.stdtrit(max(freedom, 1), 1 - (1 - _UPPER) / len(enough)) * error)
     return np.exp(middle), np.exp(middle - half), np.exp(middle + half)
 
 
 def geometric_mean(values: npt.ArrayLike) -> Limits:
     """Geometric means along the last axis with their intervals: Student's t over the logarithms.
 
-    NaN where a value is not above zero; limits also for fewer than `FEWEST` values.
+    NaN where a value is not above zero; limits also for fewer than `FEWEST` values, or values that are all alike.
     """
     logarithms = _logarithm(values)
-    middle, half = _mean(logarithms), _half(logarithms)
+    middle, half = _mean(logarithms), _scattered(_half(logarithms))
     return np.exp(middle), np.exp(middle - half), np.exp(middle + half)
 
 
@@ -110,7 +115,8 @@ def ratio(before: npt.ArrayLike, after: npt.ArrayLike) -> Limits:
 
     The ratio of geometric means with its interval, by the t test that lets the sides differ in their scatter: B. L.
     Welch, "The generalization of 'Student's' problem when several different population variances are involved",
-    Biometrika 34 (1947). NaN where a value is not above zero; limits also for fewer than `FEWEST` values of a side.
+    Biometrika 34 (1947). NaN where a value is not above zero; limits also for fewer than `FEWEST` values of a side, or
+    where the values of neither side scatter.
     """
     a, b = _logarithm(before), _logarithm(after)
     middle = np.asarray(b.mean(axis=-1) - a.mean(axis=-1))
@@ -119,9 +125,8 @@ def ratio(before: npt.ArrayLike, after: npt.ArrayLike) -> Limits:
     squared = [_squared_error(side) for side in (a, b)]
     parts = sum(error**2 / (side.shape[-1] - 1) for error, side in zip(squared, (a, b), strict=True))
     error = squared[0] + squared[1]
-    # Sides without any scatter have no degrees of freedom to tell, and need none.
     freedom = np.divide(error**2, parts, out=np.ones_like(error), where=error > 0)
-    half = special.stdtrit(freedom, _UPPER) * np.sqrt(error)
+    half = _scattered(special.stdtrit(freedom, _UPPER) * np.sqrt(error))
     return np.exp(middle), np.exp(middle - half), np.exp(middle + half)
 
 
@@ -145,3 +150,8 @@ def _half(sample: Vector) -> Vector:
     if n < FEWEST:
         return np.full(sample.shape[:-1], np.nan)
     return np.asarray(special.stdtrit(n - 1, _UPPER) * np.sqrt(_squared_error(sample)))
+
+
+def _scattered(half: Vector) -> Vector:
+    """Half of an interval's width on the scale of logarithms; NaN where it is nothing: an estimate is never exact."""
+    return np.where(half > _NOTHING, half, np.nan)

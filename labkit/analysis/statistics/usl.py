@@ -87,7 +87,8 @@ def law(users: Vector, lam: float, sigma: float, kappa: float) -> Vector:
 
 
 def fit(users: Sequence[float], throughput: Sequence[float]) -> Fit:
-    """The law through points (N, X), relative deviations weighted alike. Raises ValueError for fewer than 4 points.
+    """The law through points (N, X), relative deviations weighted alike. Raises ValueError for fewer than
+    `FEWEST` numbers of users.
 
     A point without any throughput is left out: every curve deviates infinitely from it, and a block in which nothing
     was answered tells nothing of how users share.
@@ -97,7 +98,7 @@ def fit(users: Sequence[float], throughput: Sequence[float]) -> Fit:
     n, x = np.asarray(users, dtype=np.float64), np.asarray(throughput, dtype=np.float64)
     n, x = n[x > 0], x[x > 0]
     if len(np.unique(n)) < FEWEST:
-        raise ValueError(f"three parameters need at least four numbers of users, not {len(np.unique(n))}")
+        raise ValueError(f"three parameters need at least {FEWEST} numbers of users, not {len(np.unique(n))}")
     start = (float(np.median(x[n == n.min()] / n.min())), 0.05, 1e-5)
     # Parameters differ by orders of magnitude, so each is fitted in units of its own.
     scale = np.array([start[0], 1.0, 1e-4])
@@ -163,6 +164,8 @@ def more_nodes(few: int, few_rates: Sequence[float], many: int, many_rates: Sequ
     if len(few_rates) < intervals.FEWEST:
         return f"fewer than {intervals.FEWEST} rounds give no interval"
     _, lowest, highest = intervals.ratio_of_pairs(few_rates, many_rates)
+    if np.isnan(lowest):
+        return "in some round nothing was answered, or every round gave the same: there is no interval"
     at = np.arange(1, up_to + 1, dtype=np.float64)[:, None]
     # From X(few) and X(many): λ n/X = 1 + σ(n−1) is a line in n.
     u, v = few / np.asarray(few_rates, dtype=np.float64), many / np.asarray(many_rates, dtype=np.float64)

@@ -241,5 +241,5 @@ def self_comparisons(run: Run, metric: str = "requests_per_s") -> pd.DataFrame:
     for i in range(comparisons):
         before, after = (blocks[i * size : (i + 1) * size] for blocks in sides.values())
         (row,) = compare.paired(before, after, [metric])
-        rows.append({"comparison": i, **row, "differs": not row["relative_low"] <= 0 <= row["relative_high"]})
+        rows.append({"comparison": i, **row, "differs": row["relative_low"] > 0 or row["relative_high"] < 0})
     return pd.DataFrame(rows, columns=["comparison", "metric", *compare.FIELDS, "differs"])
