@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
@@ -20,8 +20,10 @@ from labkit.lab.clusters import down as take_down
 from labkit.lab.failover import note
 from labkit.lab.providers import PROVIDERS, provider
 from labkit.lab.providers.protocol import ClusterSpec
+from labkit.lab.reservation import alone_on
 from labkit.lsn import lsn_text
 from labkit.remedies import DEFAULT_PROVIDER, Remedy, Verb, advice
+from labkit.units import count
 
 cluster_name = click.option("--name", default="lab", show_default=True, help="Name of the cluster.")
 provider_option = click.option(
@@ -41,6 +43,15 @@ def found(name: str, provider_name: str) -> Cluster:
         helps = Remedy("up", "makes one", name=name, provider=provider_name)
         raise BadInput(f"there is no cluster {name!r} of provider {provider_name}", remedy=helps)
     return cluster
+
+
+@contextlib.contextmanager
+def reserved(name: str, provider_name: str) -> Iterator[Cluster]:
+    """The cluster that a command changes; no experiment uses it meanwhile. Raises BadInput if there is none, and
+    ClusterError while an experiment uses it."""
+    cluster = found(name, provider_name)
+    with alone_on(cluster.provider, name):
+        yield cluster
 
 
 @click.command()
@@ -101,22 +112,32 @@ def status(name: str | None, provider_name: str, as_json: bool) -> None:
 def down(name: str | None, every: bool, purge: bool, provider_name: str, as_json: bool) -> None:
     """Stop a cluster's servers. Their data stays for the next `labkit up`, unless purged.
 
-    What an experiment uses is left alone: the message names its process.
+    What an experiment uses is left alone: the message names its process. With --all the others are taken down all the
+    same, and the exit code is 2.
     """
     if every and name is not None:
         raise BadInput("give --name or --all, not both")
     source = provider(provider_name)
     existing = source.names()
     done = []
+    left: dict[str, ClusterError] = {}
     for each in existing if every else [name or "lab"]:
-        take_down(each, provider=provider_name, purge=purge)
+        try:
+            take_down(each, provider=provider_name, purge=purge)
+        except ClusterError as error:
+            if not every:
+                raise
+            left[each] = error
         state = "absent" if each not in existing else "stopped" if each in source.names() else "removed"
-        done.append({"name": each, "state": state})
+        done.append({"name": each, "state": "left" if each in left else state})
     if as_json:
         click.echo(json.dumps(done, indent=1))
-        return
-    for row in done:
-        click.echo(f"cluster {row['name']}: {row['state']}")
+    else:
+        for row in done:
+            click.echo(f"cluster {row['name']}: {row['state']}")
+    if left:
+        reasons = "".join(f"\n  - {each}: {wording.explain(error)}" for each, error in left.items())
+        raise ClusterError(f"{count(len(left), 'cluster')} of {len(existing)} left as before:{reasons}")
 
 
 @click.command("doctor")

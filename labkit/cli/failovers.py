@@ -8,7 +8,7 @@ import json
 import click
 
 from labkit.cli import wording
-from labkit.cli.clusters import cluster_name, found, provider_option
+from labkit.cli.clusters import cluster_name, provider_option, reserved
 from labkit.cli.options import as_json_option
 from labkit.errors import BadInput, ClusterError
 from labkit.lab.cluster import sql, synchronize
@@ -40,7 +40,11 @@ def failover(
 
     Refused, with the reason, where rows could be lost; then nothing is promoted. One that was cut off goes on.
     """
-    cluster = found(name, provider_name)
+    with reserved(name, provider_name) as cluster:
+        _failover(cluster, old, Policy(max_lag_bytes, accept_data_loss), as_json)
+
+
+def _failover(cluster: Cluster, old: str | None, policy: Policy, as_json: bool) -> None:
     took_ms: dict[str, object] = {}
 
     def tell(kind: str, **details: object) -> None:
@@ -54,7 +58,6 @@ def failover(
                 click.echo(f"{'':<24}{line}")
 
     lost = cluster.node(old) if old else None
-    policy = Policy(max_lag_bytes, accept_data_loss)
     with contextlib.closing(FailoverSteps(cluster, lost, policy, log=tell)) as taking:
         lost = taking.old
         if taking.serves_again():
@@ -89,14 +92,14 @@ def failover(
 @as_json_option
 def rejoin(node: str, name: str, provider_name: str, as_json: bool) -> None:
     """Make NODE, an old primary, a replica of the new one: by pg_rewind, or by a base backup where that cannot."""
-    cluster = found(name, provider_name)
-    cluster.check_owned("changed")
-    old = cluster.node(node)
-    roles = cluster.roles()
-    if roles[node] == "primary" and list(roles.values()).count("primary") == 1:
-        raise BadInput(f"{node} is the primary", remedy=advice("name the one that was primary before"))
-    with note.alone_on(cluster):
-        _rejoin(cluster, old, cluster.source_for(node), as_json)
+    with reserved(name, provider_name) as cluster:
+        cluster.check_owned("changed")
+        old = cluster.node(node)
+        roles = cluster.roles()
+        if roles[node] == "primary" and list(roles.values()).count("primary") == 1:
+            raise BadInput(f"{node} is the primary", remedy=advice("name the one that was primary before"))
+        with note.alone_on(cluster):
+            _rejoin(cluster, old, cluster.source_for(node), as_json)
 
 
 def _rejoin(cluster: Cluster, old: Node, new: Node, as_json: bool) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from labkit.cli.clusters import cluster_name, found, provider_option
+from labkit.cli.clusters import cluster_name, found, provider_option, reserved
 from labkit.errors import BadInput, ClusterError
 from labkit.lab.cluster.powers import ReplicaKeeper
 from labkit.lab.providers import provider
@@ -31,11 +31,12 @@ def rebuild(node: str | None, name: str, provider_name: str) -> None:
 
     For a replica whose slot was lost, and for an old primary after a failover.
     """
-    cluster, keeper = found(name, provider_name), _keeper(provider_name)
-    primary = cluster.source_for(node) if node else cluster.primary()
-    for each in [node] if node else [other.name for other in cluster.nodes if other is not primary]:
-        keeper.rebuild(name, each)
-        click.echo(f"{each} is a new replica of {primary.name}")
+    keeper = _keeper(provider_name)
+    with reserved(name, provider_name) as cluster:
+        primary = cluster.source_for(node) if node else cluster.primary()
+        for each in [node] if node else [other.name for other in cluster.nodes if other is not primary]:
+            keeper.rebuild(name, each)
+            click.echo(f"{each} is a new replica of {primary.name}")
 
 
 @replicas.command()
@@ -43,12 +44,12 @@ def rebuild(node: str | None, name: str, provider_name: str) -> None:
 @provider_option
 def stop(name: str, provider_name: str) -> None:
     """Stop every node but the primary; the primary keeps the WAL they will need. `labkit up` starts them again."""
-    cluster = found(name, provider_name)
-    primary = cluster.primary()
-    for node in cluster.nodes:
-        if node is not primary and node.control.running():
-            node.control.stop()
-            click.echo(f"{node.name} is stopped")
+    with reserved(name, provider_name) as cluster:
+        primary = cluster.primary()
+        for node in cluster.nodes:
+            if node is not primary and node.control.running():
+                node.control.stop()
+                click.echo(f"{node.name} is stopped")
 
 
 @replicas.command()
@@ -57,15 +58,16 @@ def stop(name: str, provider_name: str) -> None:
 @provider_option
 def clean(purge: bool, name: str, provider_name: str) -> None:
     """Remove every node but the primary, with its data and its slot. `labkit up` makes new ones."""
-    cluster, keeper = found(name, provider_name), _keeper(provider_name)
-    primary = cluster.primary()
-    others = ", ".join(node.name for node in cluster.nodes if node is not primary) or "no node"
-    if not purge:
-        raise BadInput(
-            f"this deletes the data of {others}; say so with --purge",
-            remedy=cluster.remedy("stop_replicas", "keeps it"),
-        )
-    gone = keeper.remove_replicas(name)
+    keeper = _keeper(provider_name)
+    with reserved(name, provider_name) as cluster:
+        primary = cluster.primary()
+        others = ", ".join(node.name for node in cluster.nodes if node is not primary) or "no node"
+        if not purge:
+            raise BadInput(
+                f"this deletes the data of {others}; say so with --purge",
+                remedy=cluster.remedy("stop_replicas", "keeps it"),
+            )
+        gone = keeper.remove_replicas(name)
     click.echo(f"removed {', '.join(gone) or 'nothing'}; {primary.name} is alone")
 
 

@@ -65,6 +65,11 @@ def recorded(p: OnServers) -> Run:
     return run
 
 
+def _reserved(p: OnServers) -> contextlib.AbstractContextManager[None]:
+    """The cluster for this experiment alone; before there is a run, so that a refusal leaves none."""
+    return alone_on(p.provider, p.cluster, "name another with the parameter `cluster`")
+
+
 def _new(p: OnServers) -> Run:
     return RunStore(paths.runs()).create(p.experiment, p.as_dict(), **environment.facts())
 
@@ -110,7 +115,7 @@ def on_cluster(p: OnACluster) -> Iterator[tuple[Run, Cluster]]:
 def held(p: OnACluster) -> Iterator[tuple[Run, Cluster]]:
     """The same, where SIGTERM is seen to by those who open this."""
     provider = providers.provider(p.provider)
-    with _driving(_new(p)) as run, alone_on(p.provider, p.cluster):
+    with _reserved(p), _driving(_new(p)) as run:
         before = provider.find(p.cluster)
         found_running = before is not None and any(node.control.running() for node in before.nodes)
         stays = found_running or p.keep_cluster
@@ -140,7 +145,6 @@ def fresh_clusters(p: OnServers, resumed: Run | None = None) -> Iterator[tuple[R
     The run ends as complete, or as failed with the reason. The last cluster is removed at the end, its logs are kept.
     """
     provider = providers.provider(p.provider)
-    run = resumed or _new(p)
     last: list[Cluster] = []
 
     def recreate(replicas: int) -> Cluster:
@@ -151,7 +155,7 @@ def fresh_clusters(p: OnServers, resumed: Run | None = None) -> Iterator[tuple[R
             _note_cluster(run, p, last[0])
         return last[0]
 
-    with interrupts.sigterm(), _driving(run), alone_on(p.provider, p.cluster):
+    with interrupts.sigterm(), _reserved(p), _driving(resumed or _new(p)) as run:
         try:
             yield run, recreate
         finally:

@@ -11,10 +11,10 @@ from labkit.lab.providers.declared import DECLARED, ProviderName
 from labkit.remedies import advice
 
 
-def alone_on(provider: ProviderName, cluster: str) -> contextlib.AbstractContextManager[None]:
+def alone_on(provider: ProviderName, cluster: str, or_else: str = "end it") -> contextlib.AbstractContextManager[None]:
     """Keep every experiment off a cluster. Raises ClusterError if one uses it, and BadInput for a name that is none.
 
-    Attached servers are not the lab's to reserve.
+    `or_else`: in words, what helps beside waiting. Attached servers are not the lab's to reserve.
     """
     declared = DECLARED[provider]
     if not declared.owns:
@@ -25,7 +25,7 @@ def alone_on(provider: ProviderName, cluster: str) -> contextlib.AbstractContext
     def busy(process: str) -> ClusterError:
         return ClusterError(
             f"an experiment uses cluster {cluster} now (process {process})",
-            remedy=[advice("wait for its end"), advice("take a cluster of another name")],
+            remedy=[advice("wait for its end"), advice(or_else)],
         )
 
     return files.locked(declared.root() / f".{cluster}.experiment.lock", busy)

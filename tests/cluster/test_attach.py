@@ -33,6 +33,7 @@ from labkit.run.store import Run, read_run
 CATCHUP_S = 30
 PASSWORD = "p@ss/word: of a guest"
 GUEST, DATABASE = "guest", "guests"
+HOSTS = ("127.0.0.1", "localhost")
 Name = Callable[..., str]
 
 
@@ -268,6 +269,19 @@ def test_no_primary_and_two_primaries_are_refused(
     assert "more than one primary: pg1, pg2 are not in recovery" in str(two)
     unrelated = refusal(monkeypatch, own_uri(stranger, "pg1"), uri(owned, "pg2"))
     assert "pg2: it is not a replica of pg1: it was made by another initdb" in str(unrelated)
+
+
+def test_a_server_under_two_names_is_no_second_server(owned: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a host name and as an address, a replica as well as the primary, also in another database."""
+    twice = [uri(owned, node).replace("@127.0.0.1:", f"@{host}:") for node in ("pg2", "pg1") for host in HOSTS]
+    twice[-1] = twice[-1].replace(f"/{DATABASE}", "/postgres")
+    refused = refusal(monkeypatch, *twice)
+    replica, primary = (owned.node(name).port for name in ("pg2", "pg1"))
+    assert refused.problems == [
+        f"{first} (127.0.0.1:{port}) and {second} (localhost:{port}) are one server under 2 names; name each server "
+        "once in LABKIT_ATTACH"
+        for first, second, port in (("pg1", "pg2", replica), ("pg3", "pg4", primary))
+    ]
 
 
 def test_a_table_that_is_not_labkit_s_is_not_replaced(stranger: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from labkit import paths
 from labkit.analysis import frames
 from labkit.analysis.report import report, tables
 from labkit.checkers import audit, evidence
-from labkit.errors import LabkitError, RunDamaged, RunUnreadable
+from labkit.errors import LabkitError, RunDamaged, RunError, RunUnreadable
 from labkit.experiments.failover import findings
 from labkit.lab.failover import readback, rejoining
 from labkit.run import ledger, parts
@@ -298,6 +298,8 @@ def test_a_run_is_running_as_long_as_a_process_drives_it_and_else_cut_off(
         assert read_run(run.path).state == "running"
         assert f"{run.id}  running" in invoke("runs").stdout
         assert "holds no finished block (it is running)" in invoke("report", run.id).stderr
+        with pytest.raises(RunError, match="is under way in another process"), read_run(run.path).driven():
+            pytest.fail("two drive one run")
         assert evidence.problems(run) == ["the run is still under way; it has 0 finished blocks"]
     listed = invoke("runs").stdout
     assert f"{run.id}  cut off" in listed

@@ -7,7 +7,9 @@ states of connections; on the primary also pg_checkpoint and the right to create
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -106,27 +108,55 @@ class AttachProvider:
     def _look(self, name: str) -> tuple[Cluster, dict[str, _Facts], list[str]]:
         """The servers, what those say that can be asked, and why the others cannot."""
         nodes = [AttachedNode(node, dsn) for node, dsn in connection_strings(os.environ).items()]
+        marks = {f"labkit-{secrets.token_hex(8)}": node for node in nodes}
         facts: dict[str, _Facts] = {}
+        opened: list[psycopg.Connection[Any]] = []
         problems = []
-        for node in nodes:
-            try:
-                with node.connect(row_factory=class_row(_Facts)) as connection:
-                    found = connection.execute(_FACTS).fetchone()
-            except (ClusterError, psycopg.Error) as error:
-                problems.append(
-                    f"{' '.join(str(error).split())}; check this server, and what {VARIABLE} says of it: host, port, "
-                    "database, user and password"
-                )
-            else:
-                assert found is not None
-                facts[node.name] = found
-                node.application_name = found.application_name or node.name
+        with contextlib.ExitStack() as stack:
+            for mark, node in marks.items():
+                try:
+                    connection = stack.enter_context(node.connect(application_name=mark))
+                    found = connection.cursor(row_factory=class_row(_Facts)).execute(_FACTS).fetchone()
+                except (ClusterError, psycopg.Error) as error:
+                    problems.append(
+                        f"{' '.join(str(error).split())}; check this server, and what {VARIABLE} says of it: host, "
+                        "port, database, user and password"
+                    )
+                else:
+                    assert found is not None
+                    opened.append(connection)
+                    facts[node.name] = found
+                    node.application_name = found.application_name or node.name
+            for same in _of_one_server(marks, opened):
+                problems.append(_one_server(same))
+                for node in same[1:]:
+                    facts.pop(node.name, None)
         used = Counter(node.application_name for node in nodes)
         for node in nodes:
             if used[node.application_name] > 1:
                 node.application_name = None
         version = next((found.version.split()[0] for found in facts.values()), "unknown")
         return AttachedCluster(name, self.name, nodes, binaries="", version=version, problems=problems), facts, problems
+
+
+def _of_one_server(
+    marks: Mapping[str, AttachedNode], opened: Sequence[psycopg.Connection[Any]]
+) -> list[list[AttachedNode]]:
+    """The nodes that are one server under several names: each of their connections sees all of these in its server.
+
+    `marks`: the names by which the open connections to the nodes call themselves.
+    """
+    seen: dict[tuple[str, ...], None] = {}
+    for connection in opened:
+        asked = "SELECT application_name FROM pg_stat_activity WHERE application_name = ANY(%s)"
+        here = {row[0] for row in connection.execute(asked, [list(marks)])}
+        seen[tuple(mark for mark in marks if mark in here)] = None
+    return [[marks[mark] for mark in here] for here in seen if len(here) > 1]
+
+
+def _one_server(same: Sequence[AttachedNode]) -> str:
+    named = " and ".join(f"{node.name} ({node.host}:{node.port})" for node in same)
+    return f"{named} are one server under {len(same)} names; name each server once in {VARIABLE}"
 
 
 def _problems_of_roles(facts: Mapping[str, _Facts]) -> list[str]:
