@@ -38,5 +38,18 @@ _Loader.yaml_implicit_resolvers = {
 
 
 def from_yaml(text: str) -> Any:
-    """What a YAML text holds, as plain values. Raises yaml.YAMLError, and BadInput for a key that is given twice."""
-    return yaml.load(text, _Loader)
+    """What a YAML text holds, as plain values. Raises BadInput, which says where it is no YAML, or a key comes twice.
+
+    It does not say in which file: that is for those who know it.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.MarkedYAMLError as error:
+        found, context = error.problem_mark or error.context_mark, f"{error.context}, " if error.context else ""
+        where = f" in line {found.line + 1}, column {found.column + 1}" if found else ""
+        raise BadInput(f"not valid YAML: {context}{error.problem}{where}") from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise BadInput(f"not valid YAML: {error.reason} (#x{error.character:04x}) in line {line}") from error
+    except ValueError as error:  # of a date that is none, such as 2026-13-01
+        raise BadInput(f"not valid YAML: {error}") from error

@@ -76,9 +76,9 @@ def _checked(name: str, file: Path | None, pairs: tuple[str, ...]) -> tuple[Expe
     values: dict[str, Any] = {}
     with _noting(problems):
         values |= read_yaml(paths.from_here(file)) if file else {}
-    for pair in pairs:
-        with _noting(problems):
-            values |= assignments([pair])
+    with _noting(problems):
+        assignments(pairs)
+    values |= dict(pair.split("=", 1) for pair in pairs if "=" in pair)  # what is wrong with these is told as well
     with _noting(problems):
         kind = catalogue.experiment(name)
         parameters = kind.parameters.build(values)
@@ -140,26 +140,33 @@ def _measured(recorded: Run) -> Run:
 
 
 @click.command("runs")
-@click.option("-n", "--last", default=20, show_default=True, help="How many beside the samples, the newest last.")
+@click.option(
+    "-n", "--last", default=20, show_default=True, type=click.IntRange(min=1), help="At most so many, the newest last."
+)
 @as_json_option
 def runs_command(last: int, as_json: bool) -> None:
     """List recorded runs: id, what has become of them, key parameters, headline.
 
-    First the samples that come with labkit, marked.
+    First the samples that come with labkit, marked, as far as there is room for them beside one's own.
     """
-    rows = [_listed(path, sample=True) for path in RunStore(paths.sample_runs()).paths()]
-    own = [_listed(path) for path in list(RunStore(paths.runs()).paths())[-last:]]
-    rows += own
+    samples, own = (list(RunStore(root).paths()) for root in (paths.sample_runs(), paths.runs()))
+    every = [*((path, True) for path in samples), *((path, False) for path in own)]
+    rows = [_listed(path, sample=sample) for path, sample in every[-last:]]
     if as_json:
         click.echo(json.dumps(rows, ensure_ascii=False, indent=1))
         return
+    lines = [line for row in rows for line in row["headline"]]
+    widths = {name: max((len(line[name]) for line in lines), default=0) for name in ("workload", "arm")}
     for row in rows:
         words = " ".join(f"{name}={value}" for name, value in row["parameters"].items())
         click.echo(f"{row['id']}  {row['state']}{' (sample)' if row['sample'] else ''}  {words}")
         for line in row["headline"]:
-            click.echo(f"    {line['workload']:<14}{line['arm']:<22}{_loaded(line)}".rstrip())
+            named = "".join(f"{line[name]:<{width + 2}}" for name, width in widths.items())
+            click.echo(f"    {named}{_loaded(line)}".rstrip())
         if row["problem"]:
             click.echo(f"    {row['problem']}")
+    if len(every) > len(rows):
+        click.echo(f"{len(every) - len(rows)} more; `labkit runs -n {len(every)}` lists them too")
     if not own:
         makes = Remedy("run", "makes one", experiment=next(iter(catalogue.EXPERIMENTS)))
         click.echo(f"no runs in {paths.runs()}; {wording.suggest([makes])}")

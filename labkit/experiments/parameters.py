@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, get_args, get_origin
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -155,8 +154,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise BadInput(f"cannot read the parameter file {path}: {error}") from error
     except BadInput as error:
         raise BadInput([f"{path}: {problem}" for problem in error.problems]) from error
-    except yaml.YAMLError as error:
-        raise BadInput(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -165,8 +162,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def assignments(pairs: tuple[str, ...] | list[str]) -> dict[str, str]:
-    """`name=value` words from the command line. Raises BadInput naming every word without an `=`."""
+    """`name=value` words from the command line. Raises BadInput naming every word without an `=`, and every name that
+    is given twice: the last would win without a word, as it does not in YAML."""
     bad = [f"{pair!r} is not of the form name=value" for pair in pairs if "=" not in pair]
+    given: dict[str, list[str]] = {}
+    for pair in pairs:
+        given.setdefault(pair.split("=", 1)[0], []).append(pair)
+    bad += [
+        f"{name!r} is given {'twice' if len(same) == 2 else f'{len(same)} times'}: {', '.join(same)}"
+        for name, same in given.items()
+        if len(same) > 1 and all("=" in pair for pair in same)
+    ]
     if bad:
         raise BadInput(bad)
     return dict(pair.split("=", 1) for pair in pairs)

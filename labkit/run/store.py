@@ -11,7 +11,7 @@ import datetime as dt
 import json
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, Unpack
 
@@ -21,7 +21,7 @@ import pandas as pd
 from labkit import files, paths
 from labkit.errors import RunError, RunNotFound, RunUnreadable
 from labkit.remedies import Remedy, advice
-from labkit.run import layout, reading
+from labkit.run import layout, reading, unknown
 from labkit.run.layout import Table, View
 from labkit.run.parts import PartWriter, Tables
 from labkit.run.reading import P
@@ -42,7 +42,6 @@ from labkit.run.schema import (
 )
 
 _RESERVE_BYTES = 128 * 1024
-_MOST_LISTED = 5
 RUN_MIME = "application/vnd.labkit.run+json"
 """The type of what an executed notebook holds to say which run it made."""
 B = TypeVar("B", bound=Block)
@@ -324,7 +323,7 @@ class RunStore:
         found = [p for p in self.paths() if experiment in (None, p.parent.name)]
         if not found:
             what = f"run of {experiment}" if experiment else "run"
-            helps = Remedy("run", "makes one", experiment=experiment or "read-scaling")
+            helps = Remedy("run", "makes one", experiment=experiment or unknown.FIRST)
             raise RunNotFound(f"no {what} in {self.root}", remedy=helps)
         return read_run(found[-1])
 
@@ -338,37 +337,39 @@ class RunStore:
         A directory may be given from the project's folder on, wherever this process runs. Raises RunNotFound,
         RunUnreadable.
         """
+        if (path := self.find(name, experiment)) is not None:
+            return read_run(path)
+        kind = unknown.meant(str(name), experiment)
+        raise unknown.not_found(str(name), self.root, kind, self.ids(kind))
+
+    def find(self, name: str | Path, experiment: str | None = None) -> Path | None:
+        """The directory of the run that `open` opens; None if there is none.
+
+        Raises RunNotFound if the name fits several, RunUnreadable if it is a directory of something else.
+        """
         text = str(name)
-        if text == "latest":
-            return self.latest(experiment)
         for path in (Path(text).expanduser(), self.root / text):
             if (path / layout.RECORD).exists():
-                return read_run(path.resolve())
+                return path.resolve()
             if path.is_dir() and text not in ("", "."):
                 raise RunUnreadable(f"{path} is a directory without run.json, so it is not a run")
         if (from_project := paths.home() / text / layout.RECORD).exists():
-            return read_run(from_project.parent)
-        if text.endswith("/latest"):
-            return self.latest(text.removesuffix("/latest"))
+            return from_project.parent
+        if text == layout.LATEST or text.endswith(f"/{layout.LATEST}"):
+            ids = self.ids(experiment if text == layout.LATEST else text.removesuffix(f"/{layout.LATEST}"))
+            return self.root / ids[-1] if ids else None
         near = [known for known in self.ids() if text and text in known]
         of_it = [known for known in near if known.split("/")[0] == experiment]
         if len(one := of_it or near) == 1:
-            return read_run(self.root / one[0])
+            return self.root / one[0]
         if near:
-            raise RunNotFound(f"more than one run matches {text!r} in {self.root}; these do:{_listed(near)}")
-        experiment = experiment or text.split("/")[0]
-        of = f" of {experiment}" if self.ids(experiment) else ""
-        newest = _listed((self.ids(experiment) or self.ids())[-_MOST_LISTED:])
-        raise RunNotFound(f"there is no run {text!r} in {self.root}" + (f"; the newest{of}:{newest}" if newest else ""))
+            raise RunNotFound(f"more than one run matches {text!r} in {self.root}; these do:{unknown.listed(near)}")
+        return None
 
 
 def read_run(path: Path) -> Run:
     """The run in a directory. Raises RunUnreadable if run.json is damaged or of a newer labkit."""
     return Run(path, reading.record(path / layout.RECORD))
-
-
-def _listed(ids: Iterable[str]) -> str:
-    return "".join(f"\n  {each}" for each in ids)
 
 
 def _plain(value: Any) -> Any:
@@ -381,18 +382,12 @@ def open_run(name: str | Path = "latest", experiment: str | None = None) -> Run:
     Looks among the runs first, then among the samples that come with labkit. With an `experiment`, `latest` is that of
     it, and runs of it are named where there is no such run. Raises RunNotFound, RunUnreadable.
     """
-    try:
-        return RunStore(paths.runs()).open(name, experiment)
-    except RunNotFound as not_found:
-        samples = RunStore(paths.sample_runs())
-        try:
-            return samples.open(name, experiment)
-        except RunNotFound:
-            shipped = samples.ids(experiment or str(name).split("/")[0])
-            if not shipped:
-                raise not_found from None
-            both = f"{not_found.reason}\nand among the samples:{_listed(shipped)}"
-            raise RunNotFound(both, remedy=not_found.remedies) from None
+    own, samples = RunStore(paths.runs()), RunStore(paths.sample_runs())
+    for store in (own, samples):
+        if (path := store.find(name, experiment)) is not None:
+            return read_run(path)
+    kind = unknown.meant(str(name), experiment)
+    raise unknown.not_found(str(name), own.root, kind, own.ids(kind), samples.ids(kind))
 
 
 def runs() -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import labkit
 from labkit import paths
 from labkit.errors import BadInput, RunNotFound
 from labkit.experiments import catalogue, stage
-from labkit.run.store import Run, RunStore
+from labkit.run.store import Run, RunStore, open_run
 
 
 @pytest.fixture
@@ -114,11 +115,16 @@ def test_no_damaged_or_empty_run_keeps_the_others_from_being_listed(run: Run, ro
 
 @pytest.mark.usefixtures("root")
 def test_runs_lists_the_samples_that_come_with_labkit_first_and_marked(run: Run) -> None:
-    rows = json.loads(invoke("runs", "-n", "1", "--json").output)
-    samples = [f"{path.parent.name}/{path.name}" for path in RunStore(paths.sample_runs()).paths()]
-    assert [row["id"] for row in rows] == [*samples, run.id]
-    assert [row["sample"] for row in rows] == [True] * len(samples) + [False]
+    samples = RunStore(paths.sample_runs()).ids()
+    for last, listed in ((1, [run.id]), (2, [samples[-1], run.id]), (1 + len(samples), [*samples, run.id])):
+        rows = json.loads(invoke("runs", "-n", str(last), "--json").output)
+        assert [row["id"] for row in rows] == listed
+        assert [row["sample"] for row in rows] == [True] * (last - 1) + [False]
+    one = invoke("runs", "-n", "1").output
+    assert not any(sample in one for sample in samples)
+    assert f"{len(samples)} more; `labkit runs -n {1 + len(samples)}` lists them too" in one
     shown = invoke("runs").output
+    assert "more; " not in shown
     assert all(f"{name}  complete (sample)" in shown for name in samples)
     assert f"{run.id}  complete  " in shown
 
@@ -128,14 +134,36 @@ def test_a_run_that_does_not_exist_is_answered_with_those_of_the_experiment_that
     with pytest.raises(RunNotFound) as refused:
         stage.recorded(labkit.Failover(run_id="yesterday"))
     sample = RunStore(paths.sample_runs()).ids("failover")[-1]
-    assert f"and among the samples:\n  {sample.split('/')[0]}/" in str(refused.value)
-    assert sample in str(refused.value)
-    assert "read-scaling" not in str(refused.value).split("samples")[1]
+    assert f"among the samples of failover:\n  {sample.split('/')[0]}/" in str(refused.value)
     done = invoke("report", "failover/yesterday")
-    assert sample in done.output
+    for said in (done.output, str(refused.value)):
+        assert sample in said
+        assert "read-scaling" not in said, "there are only runs of another experiment"
+        assert "there is none of failover; " in said
+    assert "`labkit run failover` makes one" in done.output
     with pytest.raises(BadInput, match="is a run of read-scaling, not of failover") as other:
         stage.recorded(labkit.Failover(run_id=run.id))
     assert sample in str(other.value)
+
+
+@pytest.mark.usefixtures("root")
+def test_where_there_is_no_run_at_all_the_samples_are_named_and_how_to_make_one() -> None:
+    for words in (("report", "nosuch"), ("audit", "nosuch"), ("compare", "nosuch", "latest")):
+        done = invoke(*words)
+        assert done.exit_code == 2
+        assert "there is no run 'nosuch'; among the samples:" in done.output
+        assert all(sample in done.output for sample in RunStore(paths.sample_runs()).ids())
+        assert "there is none; `labkit run read-scaling` makes one" in done.output
+
+
+@pytest.mark.usefixtures("root")
+def test_the_columns_of_a_list_are_apart_however_long_their_words() -> None:
+    kinds = catalogue.EXPERIMENTS.values()
+    arms = {arm for kind in kinds for arm in kind.findings.headline(open_run(f"{kind.name}/latest"))["arm"]}
+    shown = invoke("runs").output
+    assert {arm for arm in arms if len(arm) >= 22}, "or this shows nothing"
+    for arm in arms:
+        assert re.search(rf"^    \S.*?  +{re.escape(arm)}(  |$)", shown, re.MULTILINE), arm
 
 
 def test_a_run_is_found_by_its_path_from_the_project_s_folder_on(
@@ -165,6 +193,35 @@ def test_a_parameter_that_is_given_twice_is_refused_with_all_else(root: Path, tm
     assert done.exit_code == 2
     for problem in (f"{file}: 'vus' is given twice, in line", "cluster: '../lab' must be made of letters", "rounds: 0"):
         assert problem in done.output
+    assert not root.exists()
+
+
+def test_an_option_that_is_given_twice_is_refused_with_all_else(root: Path) -> None:
+    twice = ["-p", "users=10", "-p", "vus=0", "-p", "users=20", "-p", "nonsense", "-p", "nonsense"]
+    done = invoke("run", "read-scaling", *twice)
+    assert done.exit_code == 2
+    for problem in ("'users' is given twice: users=10, users=20", "vus: 0", "'nonsense' is not of the form"):
+        assert problem in done.output
+    assert not root.exists()
+    assert "'work_mem' is given twice" in invoke("up", "--set", "work_mem=1MB", "--set", "work_mem=2MB").output
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("vus: 5\nrounds: [1, 2\n", "not valid YAML: while parsing a flow sequence, expected ',' or ']'"),
+        ("vus: 5\nusers: a: b\n", "not valid YAML: mapping values are not allowed here in line 2, column 9"),
+        ("vus: 5\nusers: \x00\n", "not valid YAML: special characters are not allowed (#x0000) in line 2"),
+        ("users: 2026-13-01\n", "not valid YAML: month must be in 1..12"),
+    ],
+)
+def test_what_is_no_yaml_is_told_by_file_and_line(root: Path, tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text(text)
+    done = invoke("run", "read-scaling", "-f", str(file))
+    assert done.exit_code == 2
+    assert f"{file}: {said}" in done.output
+    assert "unicode string" not in done.output
     assert not root.exists()
 
 

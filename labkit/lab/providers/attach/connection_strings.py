@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-import yaml
 from psycopg.conninfo import conninfo_to_dict
 
 from labkit.documents import from_yaml
@@ -61,7 +60,7 @@ def _from_file(path: Path) -> list[Any] | dict[Any, Any]:
         content = from_yaml(path.read_text(encoding="utf-8"))
     except BadInput as error:
         raise BadInput([f"{VARIABLE}: {path}: {problem}" for problem in error.problems]) from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{VARIABLE}: {path} cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(content, list | dict) or not content:
         raise BadInput(f"{VARIABLE}: {path} must hold a list of connection strings, or `name: connection string` lines")
