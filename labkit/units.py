@@ -14,7 +14,8 @@ def number(value: float | None) -> str:
     if value is None or math.isnan(value):
         return UNKNOWN
     size = abs(value)
-    digits = 0 if size >= 100 or size == int(size) else 1 if size >= 10 else 2 if size >= 1 else 3
+    shown = float(f"{size:.3g}")  # 0.9997 has the digits of 1.00
+    digits = 0 if shown >= 100 or size == int(size) else 1 if shown >= 10 else 2 if shown >= 1 else 3
     return f"{value:,.{digits}f}".replace("-", "−")
 
 

@@ -49,10 +49,11 @@ def cores(value: float | None) -> str:
 
 
 def percent(share: float, *, signed: bool = True) -> str:
-    """A share as percent with one decimal, thousands apart: 0.031 is +3.1 %."""
+    """A share as percent with one decimal, whatever its size, thousands apart: 0.031 is +3.1 %, 1.5792 is +157.9 %."""
     if math.isnan(share):
         return UNKNOWN
-    return f"{100 * share:{'+' if signed else ''},.1f} %".replace("-", "−")
+    shown = round(100 * share, 1) + 0.0  # without the sign of a negative zero
+    return f"{shown:{'+' if signed else ''},.1f} %".replace("-", "−")
 
 
 def span(low: float, high: float) -> str:

@@ -68,7 +68,7 @@ def test_each_fault_has_its_losses_their_bound_and_the_price_beside_them() -> No
     sheet = made(("async", "ANY 1"), ("on",), FAULTS, kills=4)
     for fault, (losses, commit, rto) in zip(FAULTS, (sheet.axes[:3], sheet.axes[3:]), strict=True):
         assert fault in losses.get_title(loc="left")
-        assert words(losses) == ["3 of 4 lost\n12k\n(10.0k–23k)", "0 of 4 lost\nrate ≤ 63 %"]
+        assert words(losses) == ["3 of 4 lost\n12k\n(10.0k–23k)", "0 of 4 lost\nrate ≤ 63.0 %"]
         assert [label.get_text() for label in losses.get_yticklabels()] == ["async", "ANY 1"]
         drawn = sorted(float(line.get_xdata()[0]) for line in commit.get_lines())  # type: ignore[index]
         assert drawn == pytest.approx([1.0, 1.2] if fault == "kill" else [1.1, 1.3])

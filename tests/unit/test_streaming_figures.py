@@ -64,6 +64,11 @@ def sheet(request: pytest.FixtureRequest, run: Run) -> Sheet:
     return drawn
 
 
+def test_seconds_have_the_digits_of_every_number(run: Run) -> None:
+    assert findings.conflict(run)[""]["after"] == "0.300 s"
+    assert "was cancelled 0.300 s after" in str(findings.verdicts(run))
+
+
 def test_each_replica_has_its_panel_and_none_is_empty(sheet: Sheet) -> None:
     assert len(sheet.axes) == len(REPLICAS)
     for ax, node in zip(sheet.axes, REPLICAS, strict=True):

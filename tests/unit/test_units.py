@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+import labkit
 from labkit import paths, units
+from labkit.analysis.words import percent
 from labkit.experiments.catalogue import EXPERIMENTS
 from labkit.run.store import read_run
 
@@ -39,12 +41,32 @@ def test_a_noun_may_carry_its_verb() -> None:
         (1719.4, "1,719"),
         (-0.25, "−0.250"),
         (3.0, "3"),
+        (0.9994, "0.999"),
+        (0.9997, "1.00"),
+        (9.997, "10.0"),
+        (-99.97, "−100"),
+        (999.7, "1,000"),
         (None, "–"),
         (float("nan"), "–"),
     ],
 )
 def test_what_is_measured_has_three_digits(value: float | None, text: str) -> None:
     assert units.number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(0.63, "+63.0 %"), (1.5792, "+157.9 %"), (-0.0001, "+0.0 %"), (-0.066, "−6.6 %")]
+)
+def test_percentages_have_one_decimal_whatever_their_size(share: float, text: str) -> None:
+    assert percent(share) == text
+
+
+def test_no_percentage_is_written_by_hand() -> None:
+    """All are `words.percent`; `:g` is for limits that are told as they are set."""
+    by_hand = re.compile(r"\{[^{}]*:[+,]*\.\d[f%]\} ?%")
+    lines = {path: path.read_text(encoding="utf-8").splitlines() for path in Path(labkit.__file__).parent.rglob("*.py")}
+    found = [f"{path.name}: {line}" for path, text in lines.items() for line in text if by_hand.search(line)]
+    assert [line for line in found if "GENERATOR_LIMIT" not in line and "GAIN_THAT_MATTERS" not in line] == []
 
 
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: f"{path.parent.name}/{path.name}")

@@ -114,7 +114,7 @@ def test_two_rounds_under_a_budget_tell_no_multiple(make_run: MakeRun) -> None:
         "get-user: 2 replicas against the primary alone: 2 rounds give no interval, so nothing can be concluded: "
         "at least 3 are needed."
     )
-    assert budget.table(run)["× primary alone"].tolist() == ["1.00", "–"]
+    assert budget.table(run)["× primary alone"].tolist() == ["1", "–"]
     heights = [bar.get_height() for bar in budget_figures.figure(run).axes[0].patches]
     assert heights[0] == 1.0
     assert np.isnan(heights[1])

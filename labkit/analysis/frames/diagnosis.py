@@ -13,6 +13,7 @@ from labkit.analysis.frames.recorded import Block, groups
 from labkit.analysis.frames.requests import errors, headline
 from labkit.analysis.frames.rows import each
 from labkit.analysis.frames.samples import resources
+from labkit.analysis.words import percent
 from labkit.checkers import evidence
 from labkit.run.schema import WRONG_ANSWER, LoadBlock
 from labkit.run.store import Run
@@ -113,7 +114,8 @@ def validity(run: Run) -> list[str]:
         if not row.requests_per_s:
             found.append(f"{where}: not one right answer was measured")
         elif (share := row.errors / row.requests) > ERROR_LIMIT:
-            found.append(f"{where}: {100 * share:.1f} % of the requests were errors, more than {100 * ERROR_LIMIT:g} %")
+            were = f"{percent(share, signed=False)} of the requests were errors"
+            found.append(f"{where}: {were}, more than {100 * ERROR_LIMIT:g} %")
     return found
 
 

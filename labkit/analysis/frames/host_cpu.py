@@ -9,6 +9,7 @@ import pandas as pd
 
 from labkit.analysis.frames.per_run_cache import read_once
 from labkit.analysis.frames.recorded import counted
+from labkit.analysis.words import cores
 from labkit.checkers import host_cpu as checker
 from labkit.checkers.host_cpu import BUSY, HOST, IDLE, PROCESSES, Account, Series, pooled
 from labkit.run.schema import HostCpu, LoadBlock
@@ -73,9 +74,9 @@ def disturbances(run: Run) -> list[str]:
         return []
     mean = pooled(disturbed)
     whom = "other programs" if mean.lab is not None else "other programs, the lab among them,"
-    stolen = f" and the hypervisor took {mean.stolen:.2f}" if mean.stolen and mean.stolen >= 0.01 else ""
+    stolen = f" and the hypervisor took {cores(mean.stolen)}" if mean.stolen and mean.stolen >= 0.01 else ""
     return [
-        f"Disturbed: in {len(disturbed)} of {count(len(blocks), 'block')} {whom} used {mean.others or 0.0:.2f} of "
+        f"Disturbed: in {len(disturbed)} of {count(len(blocks), 'block')} {whom} used {cores(mean.others or 0.0)} of "
         f"{count(mean.cores, 'core')}{stolen}: these are figures of a machine that was shared."
     ]
 

@@ -26,6 +26,7 @@ from labkit.analysis.words import (
     not_valid,
     number,
     percent,
+    span,
 )
 from labkit.checkers.comparisons import NODES
 from labkit.run.schema import LoadBlock
@@ -52,7 +53,7 @@ def scalability_table(run: Run) -> pd.DataFrame:
     rows = {}
     for row in each(scalability(run)):
         law = {
-            "λ, requests/s of a lone user": f"{row.lam:,.0f} ({row.lam_low:,.0f} … {row.lam_high:,.0f})",
+            "λ, requests/s of a lone user": f"{number(row.lam)} ({span(row.lam_low, row.lam_high)})",
             "σ, contention": _shown(row.sigma, row.sigma_low, row.sigma_high, ".4f"),
             "κ, coherency": _shown(row.kappa, row.kappa_low, row.kappa_high, ".1e"),
             "knee, users": "none" if row.knee > row.most_users else number(row.knee),
@@ -83,8 +84,8 @@ def verdicts(run: Run) -> Sentences:
         at = len(more.nodes) - 1
         found.append(
             f"Extrapolated, not measured: {more.nodes[at]:.0f} nodes would give {number(float(more.throughput[at]))} "
-            f"requests/s at most (95 % interval {more.low[at]:,.0f} … {more.high[at]:,.0f}), "
-            f"{more.throughput[at] / more.throughput[0]:.2f} times one node, "
+            f"requests/s at most (95 % interval {span(float(more.low[at]), float(more.high[at]))}), "
+            f"{number(float(more.throughput[at] / more.throughput[0]))} times one node, "
             "if every further node shares as much with the others as these do."
         )
     most = max(round(block.vus or 0) for block in run.blocks_of(LoadBlock))
@@ -120,8 +121,8 @@ def _of_law(row: Any) -> str:
         _shown(row.kappa, row.kappa_low, row.kappa_high, ".1e"),
     )
     return (
-        f"{arm_words(row.arm)}, by the fitted law: {row.lam:,.0f} requests/s for a lone user (95 % interval "
-        f"{row.lam_low:,.0f} … {row.lam_high:,.0f}); contention σ, in %: {sigma}; coherency κ: {kappa}. It misses "
+        f"{arm_words(row.arm)}, by the fitted law: {number(row.lam)} requests/s for a lone user (95 % interval "
+        f"{span(row.lam_low, row.lam_high)}); contention σ, in %: {sigma}; coherency κ: {kappa}. It misses "
         f"nothing that was measured by more than {percent(abs(row.missed), signed=False)}."
     )
 

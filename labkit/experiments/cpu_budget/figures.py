@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from labkit import names
 from labkit.analysis.frames.rows import each
 from labkit.analysis.plots.style import BLACK, BLUE, GREY, WIDTH_IN, Sheet, drawing
-from labkit.analysis.words import SMALL_PT
+from labkit.analysis.words import SMALL_PT, number
 from labkit.experiments.cpu_budget.findings import speedup, words
 from labkit.run.store import Run
 
@@ -28,7 +28,7 @@ def ratios(frame: pd.DataFrame, ax: Axes) -> Axes:
             ax.errorbar(place, row.ratio, [[row.ratio - row.low], [row.high - row.ratio]], color=BLACK, capsize=5)
             reach = max(reach, row.high)
         known = not np.isnan(row.ratio)
-        label = f"{row.ratio:.2f} ×\n" * known + f"{row.requests_per_s:,.0f}"
+        label = f"{number(row.ratio)} ×\n" * known + number(row.requests_per_s)
         at = (place, max(reach, 1.0) if known else 0.0)  # the line at 1 would cross the words
         ax.annotate(label, at, (0, 3), textcoords="offset points", ha="center", va="bottom", fontsize=SMALL_PT)
     ax.set_xticks(

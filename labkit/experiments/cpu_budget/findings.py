@@ -15,7 +15,7 @@ from labkit.analysis.report.sentences import limits, no_interval
 from labkit.analysis.report.tables import original_differences
 from labkit.analysis.statistics import compare
 from labkit.analysis.statistics.bottleneck import bottleneck
-from labkit.analysis.words import UNKNOWN, Sentences, count, not_valid, number, percent
+from labkit.analysis.words import Sentences, count, not_valid, number, percent, span
 from labkit.run.store import Run
 
 headline = frames.headline
@@ -68,8 +68,8 @@ def table(run: Run) -> pd.DataFrame:
         (row.workload, words(row.arm, row.nodes)): {
             "nodes": str(row.nodes),
             "requests/s": number(row.requests_per_s),
-            "× primary alone": UNKNOWN if np.isnan(row.ratio) else f"{row.ratio:.2f}",
-            "95 % interval": UNKNOWN if np.isnan(row.low) else f"{row.low:.2f} … {row.high:.2f}",
+            "× primary alone": number(row.ratio),
+            "95 % interval": span(row.low, row.high),
         }
         for row in each(speedup(run))
     }
@@ -103,10 +103,12 @@ def _answered(row: Any) -> str:
     who = f"{row.workload}: {words(row.arm, row.nodes)}"
     if np.isnan(row.low):
         return f"{who} against the primary alone: {no_interval(row.rounds)}."
-    limits = f"95 % interval {row.low:.2f} … {row.high:.2f}, {count(row.rounds, 'round')}"
+    limits = f"95 % interval {span(row.low, row.high)}, {count(row.rounds, 'round')}"
     if row.low <= 1 <= row.high:
-        return f"{who} and the primary alone cannot be told apart ({row.ratio:.2f} times as many answers; {limits})."
-    return f"{who} answered {row.ratio:.2f} times what the primary alone did ({limits})."
+        return (
+            f"{who} and the primary alone cannot be told apart ({number(row.ratio)} times as many answers; {limits})."
+        )
+    return f"{who} answered {number(row.ratio)} times what the primary alone did ({limits})."
 
 
 def _original(run: Run) -> list[str]:

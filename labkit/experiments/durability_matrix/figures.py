@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from labkit.analysis.frames.rows import each
 from labkit.analysis.plots.style import BLACK, GREY, Sheet, drawing, level_mark, mode_colour
-from labkit.analysis.words import SMALL_PT
+from labkit.analysis.words import SMALL_PT, percent
 
 _MATRIX_IN = 7.3  # as wide as a report shows figures
 
@@ -78,7 +78,7 @@ def _losses(ax: Axes, cells: pd.DataFrame, modes: list[str], levels: list[str], 
             spread = f"\n({_short(row.lost_min)}–{_short(row.lost_max)})" if row.losing > 1 else ""
             said += _short(row.lost_p50) + spread
         else:
-            said += f"rate ≤ {100 * row.bound:.0f} %"
+            said += f"rate ≤ {percent(row.bound, signed=False)}"
         colour = "white" if row.lost_max > most**0.6 else BLACK
         ax.text(j, i, said, ha="center", va="center", fontsize=SMALL_PT, color=colour)
     ax.imshow(grid, cmap="Oranges", norm=LogNorm(0.5, most), aspect="auto")

@@ -63,7 +63,7 @@ def table(run: Run) -> pd.DataFrame:
         rows[f"{row.mode}/{row.level}", row.fault] = {
             "trials": f"{row.trials}",
             "that lost": f"{row.losing}" if row.judged else UNKNOWN,
-            "rate at most, %": f"{100 * row.bound:.1f}",
+            "rate at most": percent(row.bound, signed=False),
             "rows lost, median": amount(row.lost_p50) if row.judged else UNKNOWN,
             "most": f"{row.lost_max:,}" if row.judged else UNKNOWN,
             "of rows": f"{row.acknowledged:,}" if row.judged else UNKNOWN,

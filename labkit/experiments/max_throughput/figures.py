@@ -18,6 +18,7 @@ from labkit.analysis.plots.style import (
     drawing,
     logarithmic,
 )
+from labkit.analysis.words import number
 
 
 def search(trials: pd.DataFrame, limit_ms: float, found_per_s: float | None) -> Sheet:
@@ -40,7 +41,7 @@ def search(trials: pd.DataFrame, limit_ms: float, found_per_s: float | None) -> 
         logarithmic(below, "y", counts())
         below.xaxis.set_major_locator(MaxNLocator(integer=True))
         if found_per_s is not None:
-            label = f"found, {found_per_s:,.0f}/s"
+            label = f"found, {number(found_per_s)}/s"
             above.axvline(found_per_s, color=BLUE, linewidth=1, label=label)
             below.axhline(found_per_s, color=BLUE, linewidth=1)
         sheet.legend(*above.get_legend_handles_labels(), loc="outside upper center", ncols=2)

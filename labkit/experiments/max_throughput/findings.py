@@ -34,17 +34,17 @@ def _found(run: Run) -> str:
     limit = f"a p99 latency of at most {run.parameter('p99_limit_ms', float):g} ms"
     if rate is None and run.status not in ("measured", "complete"):
         held = every.loc[every["holds"], "offered_per_s"]
-        highest = f"{held.max():,.0f} requests per second; nothing confirmed it" if len(held) else ""
+        highest = f"{number(held.max())} requests per second; nothing confirmed it" if len(held) else ""
         so_far = f"the highest rate that held {limit} was {highest}" if highest else f"none held {limit}"
         return f"The search for {where} was cut off: of the {count(len(every), 'trial')} until then, {so_far}."
     if rate is None:
         lowest = run.parameter("rate_low", float)
         if not every.loc[every["offered_per_s"] == lowest, "holds"].any():
-            return f"Not even {lowest:,.0f} requests per second held {limit} for {where}."
-        return f"No rate from {lowest:,.0f} requests per second on held {limit} for {where} in most of its trials."
+            return f"Not even {number(lowest)} requests per second held {limit} for {where}."
+        return f"No rate from {number(lowest)} requests per second on held {limit} for {where} in most of its trials."
     same = every[every["offered_per_s"] == rate]
     return (
-        f"{where} held {limit} at {rate:,.0f} requests per second in {int(same['holds'].sum())} of "
+        f"{where} held {limit} at {number(rate)} requests per second in {int(same['holds'].sum())} of "
         f"{count(len(same), 'trial')} of {_seconds(run)} s."
     )
 
@@ -67,7 +67,7 @@ def _beyond(run: Run) -> list[str]:
         return []
     first = next(each(failed))
     return [
-        f"The next higher rate that was tried, {first.offered_per_s:,.0f}/s, failed in {len(failed)} of "
+        f"The next higher rate that was tried, {number(first.offered_per_s)}/s, failed in {len(failed)} of "
         f"{count(len(next_one), 'trial')}: {first.reasons}."
     ]
 

@@ -151,14 +151,15 @@ def broken(run: Run) -> pd.DataFrame:
     """What the replica without its slot wrote, and how long rebuilding it took."""
     said, rebuilt = noted(run, Broken)[0], noted(run, Rebuilt)[0]
     facts = {"node": said.node, "its log": said.line.strip(), "role meanwhile": said.role}
-    return Words({"": facts | {"rebuilt in": f"{rebuilt.seconds:.1f} s"}})
+    return Words({"": facts | {"rebuilt in": f"{number(rebuilt.seconds)} s"}})
 
 
 def conflict(run: Run) -> pd.DataFrame:
     """The read that replay cancelled."""
-    names = ["node", "sqlstate", "message", "detail", "after_s", "hot_standby_feedback", "max_standby_streaming_delay"]
     cancelled = noted(run, Conflict)[0]
-    return Words({"": {name: getattr(cancelled, name) for name in names}})
+    said = {name: getattr(cancelled, name) for name in ("node", "sqlstate", "message", "detail")}
+    settings = {name: getattr(cancelled, name) for name in ("hot_standby_feedback", "max_standby_streaming_delay")}
+    return Words({"": said | {"after": f"{number(cancelled.after_s)} s"} | settings})
 
 
 def verdicts(run: Run) -> Sentences:
@@ -193,14 +194,14 @@ def _conflict_and_slot(run: Run) -> list[str]:
     found = []
     cancelled = noted(run, Conflict)[0]
     found.append(
-        f"A read on {cancelled.node} was cancelled {cancelled.after_s:.1f} s after the rows it might need were "
+        f"A read on {cancelled.node} was cancelled {number(cancelled.after_s)} s after the rows it might need were "
         f"deleted and vacuumed (SQLSTATE {cancelled.sqlstate})."
     )
     steps, rebuilt = noted(run, SlotStep), noted(run, Rebuilt)[0]
     most = max((step.retained_bytes for step in steps if step.retained_bytes is not None), default=None)
     found.append(
         f"The slot of {rebuilt.node} kept {_mib(most)} MiB of WAL while it was down and then was "
-        f"{steps[-1].wal_status}; rebuilding the replica took {rebuilt.seconds:.1f} s."
+        f"{steps[-1].wal_status}; rebuilding the replica took {number(rebuilt.seconds)} s."
     )
     return found
 
