@@ -59,8 +59,9 @@ class Audit:
         return {name: len(getattr(self, name)) if self.was_read else None for name in CLASSES}
 
     @property
-    def acknowledged(self) -> int:
-        return len(self.kept) + len(self.lost)
+    def acknowledged(self) -> int | None:
+        """Rows; None where nothing was read back, as of every class."""
+        return len(self.kept) + len(self.lost) if self.was_read else None
 
 
 CLASSES = ("kept", "lost", "recovered", "gone", "contradicted", "refused", "duplicated", "unexpected")
@@ -116,10 +117,13 @@ def unread(reason: str) -> Audit:
 def of_run(run: Run, block: int | None = None) -> Audit:
     """Judge again what the new primary of a recorded run had, or of one block of it.
 
-    Raises RunUnreadable if it holds no ledger.
+    Raises RunUnreadable if it holds no ledger, RunDamaged if that or what was read back is not what was recorded.
     """
-    read = [trial.read_ns for trial in _trials(run, block)]
-    return judge(ledger.written(run, block), present_keys(run, "promoted", block), min(read, default=None))
+    trials, writes = _trials(run, block), ledger.written(run, block)
+    present = present_keys(run, "promoted", block)
+    if present is None and any("promoted" in trial.views for trial in trials):
+        return unread("the rows that were read back are not kept")
+    return judge(writes, present, min((trial.read_ns for trial in trials), default=None))
 
 
 def _trials(run: Run, block: int | None) -> list[TrialBlock]:

@@ -7,7 +7,7 @@ import json
 
 import click
 
-from labkit.analysis.words import whole
+from labkit.analysis.words import not_valid, whole
 from labkit.checkers import audit, evidence
 from labkit.cli import wording
 from labkit.cli.options import as_json_option
@@ -30,15 +30,15 @@ def audit_command(context: click.Context, run_name: str, block: int | None, as_j
     Of a durability matrix every trial is judged, one line per trial. Rows lost where commits waited for no
     replica (async, or a level of off or local) are a finding, and no failure.
 
-    Exit code 0: the audit passed. 1: it did not, or its verdict is unknown, or a file of the run is damaged. 2: there
-    is nothing to judge; what run.json says of the verdicts of that time is shown all the same.
+    Exit code 0: the audit passed. 1: it did not, or its verdict is unknown, or trials are missing, or a file of the run
+    is damaged. 2: there is nothing to judge; what run.json says of the verdicts of that time is shown all the same.
     """
     run = open_run(run_name)
     every = [b for b in run.blocks if isinstance(b, TrialBlock)]
     facts = {b.block: b for b in every if block is None or b.block == block}
     if block is not None and not facts:
         raise BadInput(f"--block: {run.id} has no trial {block}; there are {_span([b.block for b in every])}")
-    damaged = run.tables.damaged()
+    damaged = run.damaged()
     if not ledger.is_kept(run):
         if damaged:
             raise damaged[0]
@@ -70,7 +70,15 @@ def audit_command(context: click.Context, run_name: str, block: int | None, as_j
         click.echo(f"damaged: {wording.explain(error)}", err=True)
     if evidence.carries_none(run):
         click.echo(f"{run.id} carries no checksums: whether its files are what was recorded cannot be said", err=True)
-    if damaged or any(judged.verdict != "true" for number, judged in found.items() if number not in findings):
+    told = {error.reason for error in damaged}
+    missing = [] if block is not None else [problem for problem in evidence.problems(run) if problem not in told]
+    for sentence in not_valid(missing):
+        click.echo(sentence, err=True)
+    if (
+        damaged
+        or missing
+        or any(judged.verdict != "true" for number, judged in found.items() if number not in findings)
+    ):
         context.exit(1)
 
 

@@ -21,7 +21,7 @@ from labkit.analysis.statistics import compare
 from labkit.checkers import evidence
 from labkit.cli import wording
 from labkit.cli.options import as_json_option
-from labkit.errors import BadInput, LabkitError, RunUnreadable
+from labkit.errors import BadInput, LabkitError
 from labkit.experiments import catalogue
 from labkit.experiments.catalogue import Experiment
 from labkit.experiments.parameters import Parameters, assignments, read_yaml
@@ -102,7 +102,8 @@ def _finish(context: click.Context, kind: Experiment, made: Run, page: Path, as_
         click.echo(json.dumps(summary.as_json() | {"report": str(page)}, ensure_ascii=False, indent=1))
     else:
         table, verdicts = _fitting(kind.findings.table(made)), kind.findings.verdicts(made)
-        click.echo(f"{table}\n\n{verdicts}\n\nrun     {made.id}\nreport  {page}")
+        first = words.Sentences(each for each in words.not_valid(summary.problems) if each not in verdicts)
+        click.echo(f"{first}\n\n" * bool(first) + f"{table}\n\n{verdicts}\n\nrun     {made.id}\nreport  {page}")
     if not summary.valid:
         context.exit(1)
 
@@ -121,9 +122,9 @@ def report_command(context: click.Context, run_name: str, output: Path | None, a
     """Draw the report of a recorded RUN again: its id, a part of it, its directory, or `latest`.
 
     Exit code 1 says that the run is not valid, as for `labkit run`, that it was cut off or is still under way (then the
-    page begins with what is missing), or that a file of it is damaged. 2: no block was finished, so there is no page.
+    page begins with what is missing; without a finished block there is none), or that a file of it is damaged.
     """
-    recorded = _measured(open_run(run_name))
+    recorded = open_run(run_name)
     kind, page = catalogue.experiment(recorded.experiment), catalogue.report(recorded)
     if output is not None:
         output.write_bytes(page.read_bytes())
@@ -133,9 +134,8 @@ def report_command(context: click.Context, run_name: str, output: Path | None, a
 
 def _measured(recorded: Run) -> Run:
     """The run, if there is something in it to draw. Raises RunUnreadable."""
-    if not recorded.blocks:
-        reason = "it is running" if recorded.state == "running" else evidence.why_no_end(recorded)
-        raise RunUnreadable(f"{recorded.id} holds no finished block ({reason}); there is nothing to report")
+    if nothing := evidence.nothing_finished(recorded):
+        raise nothing
     return recorded
 
 

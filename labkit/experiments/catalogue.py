@@ -107,19 +107,21 @@ def experiment(name: str) -> Experiment:
 def report(run: Run) -> Path:
     """Draw a recorded run with the original notebook of its experiment, as one HTML page; returns the page's path.
 
-    The page lies in the run's `derived/`, beside the executed notebook. Raises LabkitError, as the notebook does; where
-    that is because a part is damaged, or missing of a run that was cut off, the error says what is missing, the run's
-    summary says that all is unknown, and an older page is removed.
+    The page lies in the run's `derived/`, beside the executed notebook. Raises LabkitError, as the notebook does, and
+    RunUnreadable if no block was finished; where that is because a part is damaged, or missing of a run that was cut
+    off, the error says what is missing, the run's summary says that all is unknown, and an older page is removed.
     """
     # papermill and nbconvert take seconds to load: the lists of experiments do without.
     from labkit.analysis.report import report as pages
 
     kind = experiment(run.experiment)
     try:
+        if nothing := evidence.nothing_finished(run):
+            raise nothing
         executed = pages.execute(kind.notebook_path, {"run_id": str(run.path)})
         return pages.publish(executed, run, kind.findings)
     except LabkitError as error:
-        if missing := evidence.problems(run) if run.blocks else []:
+        if missing := evidence.problems(run):
             error.exit_code = RunDamaged.exit_code
             for problem in missing:
                 if problem != error.reason:

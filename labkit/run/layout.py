@@ -58,6 +58,11 @@ def shard(path: Path, number: int) -> Path:
     return path.with_stem(f"{path.stem}-{number}")
 
 
+def is_shard(part: Path, of: Path) -> bool:
+    """Whether a part of `ops` is what one of several load generators wrote, which were to write `of` together."""
+    return part.parent == of.parent and of.parent.name == "ops" and part.stem.removeprefix(f"{of.stem}-").isdecimal()
+
+
 def ledger(folder: Path, block: int) -> Path:
     """The writers' ledger of a block that is under way."""
     return folder / LEDGERS / f"{of_block(block)}{_LEDGER}"
@@ -73,9 +78,10 @@ def route(folder: Path, block: int) -> Path:
     return folder / LEDGERS / f"{of_block(block)}{_ROUTE}"
 
 
-def block_of(path: Path) -> int:
-    """The block that a ledger or a part belongs to."""
-    return int(path.stem.removeprefix(_BLOCK).split("-")[0])
+def block_of(path: Path) -> int | None:
+    """The block that a ledger or a part belongs to; None if it is named after none."""
+    number = path.stem.removeprefix(_BLOCK).split("-")[0]
+    return int(number) if number.isdecimal() and path.stem.startswith(_BLOCK) else None
 
 
 def blocks_in(folder: Path) -> list[Path]:

@@ -1,13 +1,13 @@
 """Tables of a run as Parquet parts: written once, row group by row group. The only module that knows Parquet.
 
 Every page of a part has a checksum, which is compared when it is read. A whole part has a digest, noted in run.json
-once its block has ended: a part that is another one by then is damaged, and nothing is concluded from it.
+once its block has ended: a part that is another one by then is damaged, and nothing is concluded from it. Nor is it
+from a part that run.json does not note, in a run that notes digests: it may be anybody's.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from labkit.errors import RunDamaged, RunUnreadable
-from labkit.remedies import advice
-from labkit.run import layout
+from labkit.run import digests, layout
 from labkit.run.layout import Table, View
+from labkit.run.schema import RunRecord
 
 # pyarrow loads pandas, for a sixth of a second, with the first array that it takes: here, not in the middle of a load.
 pa.array(np.empty(0))
@@ -84,21 +84,17 @@ class Place:
     group: int
 
 
-_DIGEST = "sha256"  # the fastest of hashlib where the processor helps, and `sha256sum` prints the same
-
-
 class Tables:
     """The tables of a run directory, each a folder of parts. A block has parts of its own, so it can be read alone.
 
-    `digests` are those that the run has noted: part -> digest, as `sealed` gives them; None if it carries none. Each is
-    compared once, before anything of its part is read.
+    `record` is what the run has noted; its digests, where it carries any, are compared once each, before anything of
+    their parts is read. What they do not name is not read, but for the parts that were made here.
     """
 
-    def __init__(
-        self, folder: Path, digests: Mapping[str, str] | None = None, compared: set[str] | None = None
-    ) -> None:
-        self._folder, self._digests = folder, digests or {}
-        self._compared = set() if compared is None else compared  # parts that are what was recorded
+    def __init__(self, folder: Path, record: RunRecord[Any] | None = None) -> None:
+        self._folder, self._record = folder, record
+        self._compared: set[str] = set()  # parts that are what was recorded
+        self._own: set[Path] = set()  # parts that this process makes: they are noted when their block ends
 
     def new(self, table: Table, part: int | str | None = None, view: View | None = None) -> Path:
         """The path of a part that is not written yet: of a block and a view, or of that name, or the next number.
@@ -111,11 +107,14 @@ class Tables:
         path = layout.part(self._folder, table, name)
         if path.exists():
             raise RunUnreadable(f"{path} is already written; raw files are never reopened")
+        self._own.add(path)
         return path
 
     def has(self, table: Table, block: int | None = None, view: View | None = None) -> bool:
-        """Whether there is a part of a table, or of one block of it, or of one view of that."""
-        return bool(layout.parts(self._folder, table, layout.beginning(block, view)))
+        """Whether there is, or should be, a part of a table, or of one block of it, or of one view of that."""
+        begins = layout.beginning(block, view)
+        kept = (self._folder / table).exists()
+        return bool(layout.parts(self._folder, table, begins) or (kept and self._noted(table, begins)))
 
     def table(
         self, table: Table, columns: Sequence[str] | None = None, block: int | None = None, view: View | None = None
@@ -155,32 +154,73 @@ class Tables:
             frame: pd.DataFrame = file.read_row_group(place.group, columns=list(columns)).to_pandas()
         return frame
 
-    def sealed(self) -> dict[str, str]:
-        """The digests that are noted, and those of the parts that have become whole since: part -> digest."""
-        known = dict(self._digests)
-        for part in (part for table in SCHEMAS for part in layout.parts(self._folder, table)):
-            name = part.relative_to(self._folder).as_posix()
-            if name not in known:
-                known[name] = _digest(part)
+    def sealed(self, without: Sequence[Path] = ()) -> dict[str, str]:
+        """The digests that are noted, and those of the parts made here that have become whole since: part -> digest."""
+        left = {self._name(file) for file in without}
+        known = {name: digest for name, digest in self._digests.items() if name not in left}
+        for part in self._all():
+            name = self._name(part)
+            if name not in known | dict.fromkeys(left) and self._is_own(part):
+                known[name] = digests.of_file(part)
                 self._compared.add(name)
         return known
 
     def damaged(self) -> list[RunDamaged]:
-        """What is wrong with parts whose digests are noted, one error each, not raised; empty if nothing is."""
+        """What is wrong with parts whose digests are noted, or should be, one error each, not raised."""
         found = []
         for name in self._digests:
             try:
                 self._compare(name)
             except RunDamaged as error:
                 found.append(error)
-        return found
+        return found + [_unknown(part) for part in self._not_noted(self._all()) if not self._under_way(part)]
+
+    def unfinished(self) -> list[Path]:
+        """Parts without a digest because their block did not end: they are no evidence, and are not read."""
+        return [part for part in self._not_noted(self._all()) if self._under_way(part)]
+
+    def _all(self) -> list[Path]:
+        return [part for table in SCHEMAS for part in layout.parts(self._folder, table)]
+
+    @property
+    def _digests(self) -> Mapping[str, str]:
+        return (self._record.digests if self._record is not None else None) or {}
+
+    def _name(self, part: Path) -> str:
+        return part.relative_to(self._folder).as_posix()
+
+    def _noted(self, table: Table, begins: str) -> list[str]:
+        """The parts of a table whose digests are noted; those whose names begin so."""
+        return [name for name in self._digests if name.startswith(f"{table}/{begins}")]
+
+    def _not_noted(self, parts: Sequence[Path]) -> list[Path]:
+        """Those of some parts that have no digest, of a run that carries them, and that were not made here."""
+        if self._record is None or self._record.digests is None:
+            return []
+        return [part for part in parts if self._name(part) not in self._digests and not self._is_own(part)]
+
+    def _is_own(self, part: Path) -> bool:
+        return part in self._own or any(layout.is_shard(part, own) for own in self._own)
+
+    def _under_way(self, part: Path) -> bool:
+        """Whether a part that is not noted belongs to what was not finished: digests are noted when a block ends."""
+        assert self._record is not None
+        finished = {block.block for block in self._record.blocks}
+        return self._record.status != "complete" and layout.block_of(part) not in finished
 
     def _parts(self, table: Table, block: int | None, view: View | None = None) -> list[Path]:
         begins = layout.beginning(block, view)
-        noted = [name for name in self._digests if name.startswith(f"{table}/{begins}")]
+        noted = self._noted(table, begins)
         for name in noted:
             self._compare(name)
         parts = layout.parts(self._folder, table, begins)
+        strange = self._not_noted(parts)
+        for part in strange:
+            if not self._under_way(part):
+                raise _unknown(part)
+        parts = [part for part in parts if part not in strange]
+        if strange and not parts:
+            raise digests.damaged(strange[0], "is not noted in run.json, its block did not end", "measure again")
         if not parts:
             why = "they are not kept" if noted else "it was cut off before anything was measured"
             raise RunUnreadable(f"{self._folder.parent.name}/{self._folder.name} holds no {table}: {why}")
@@ -191,12 +231,12 @@ class Tables:
         part = self._folder / name
         if not part.exists():
             if part.parent.exists():
-                raise _damaged(part, "is missing")
+                raise digests.damaged(part, "is missing")
             return  # a table that was taken away as a whole, to save space, is not kept: no damage
         if name in self._compared:
             return
-        if _digest(part) != self._digests[name]:
-            raise _damaged(part, f"is not what was recorded, by its {_DIGEST}")
+        if digests.of_file(part) != self._digests[name]:
+            raise digests.damaged(part, digests.OTHER)
         self._compared.add(name)
 
 
@@ -207,21 +247,11 @@ def _opened(part: Path) -> Iterator[pq.ParquetFile]:
         with pq.ParquetFile(part, page_checksum_verification=True) as file:
             yield file
     except (pa.ArrowException, OSError) as error:
-        raise _damaged(part, f"cannot be read: {error}") from error
+        raise digests.damaged(part, f"cannot be read: {error}") from error
 
 
-def _digest(part: Path) -> str:
-    """Of a file, read piece by piece. Raises RunDamaged."""
-    try:
-        with part.open("rb") as file:
-            return f"{_DIGEST}:{hashlib.file_digest(file, _DIGEST).hexdigest()}"
-    except OSError as error:
-        raise _damaged(part, f"cannot be read: {error.strerror}") from error
-
-
-def _damaged(part: Path, how: str) -> RunDamaged:
-    helps = advice("bring it back from a copy of the run")
-    return RunDamaged(f"{part} {how}; what rests on it is unknown", remedy=helps)
+def _unknown(part: Path) -> RunDamaged:
+    return digests.damaged(part, "is not noted in run.json", "take it out of the run if it is a stray file")
 
 
 def _check_columns(part: Path, table: Table, file: pq.ParquetFile) -> None:
@@ -235,7 +265,7 @@ def _check_columns(part: Path, table: Table, file: pq.ParquetFile) -> None:
         if there.get(column.name) != _held(column.type)
     ]
     if problems:
-        raise _damaged(part, f"cannot be read as a part of {table}: {'; '.join(problems)}")
+        raise digests.damaged(part, f"cannot be read as a part of {table}: {'; '.join(problems)}")
 
 
 def _held(kind: pa.DataType) -> pa.DataType:

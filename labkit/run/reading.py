@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails, from_json
 from labkit import files
 from labkit.errors import RunUnreadable
 from labkit.remedies import Remedy, advice
+from labkit.run import digests
 from labkit.run.kinds import event_of
 from labkit.run.schema import SCHEMA_VERSION, Event, RunRecord, Summary, record_of
 
@@ -21,7 +22,8 @@ _LONGEST = 60
 
 
 def record(file: Path) -> RunRecord[Any]:
-    """The record in run.json. Raises RunUnreadable, also if it was written by a newer labkit."""
+    """The record in run.json. Raises RunUnreadable, also if it was written by a newer labkit, RunDamaged if it was
+    changed since."""
     content = _content(file)
     known = _object(content, str(file))
     schema, experiment = known.get("schema"), known.get("experiment")
@@ -30,9 +32,12 @@ def record(file: Path) -> RunRecord[Any]:
         raise RunUnreadable(reason, remedy=advice("update labkit"))
     kind = record_of(experiment if isinstance(experiment, str) else "")
     try:
-        return kind.model_validate_json(content, strict=True)
+        found = kind.model_validate_json(content, strict=True)
     except ValidationError as error:
         raise RunUnreadable(f"{file} cannot be read as a run: {problems(error)}") from error
+    if found.seal is not None and found.seal != digests.of_record(content):
+        raise digests.damaged(file, digests.OTHER)
+    return found
 
 
 def parameter(file: Path, known: RunRecord[Any], name: str, kind: type[P]) -> P:

@@ -19,9 +19,10 @@ import numpy as np
 import pandas as pd
 
 from labkit import files, paths
-from labkit.errors import RunError, RunNotFound, RunUnreadable
+from labkit.errors import RunDamaged, RunError, RunNotFound, RunUnreadable
 from labkit.remedies import Remedy, advice
-from labkit.run import layout, reading, unknown
+from labkit.run import digests, layout, reading, unknown
+from labkit.run.event_log import EventLog
 from labkit.run.layout import Table, View
 from labkit.run.parts import PartWriter, Tables
 from labkit.run.reading import P
@@ -51,12 +52,13 @@ E = TypeVar("E", bound=Event)
 class Run:
     """One run directory. Made by `RunStore.create`, found again by `RunStore.open`.
 
-    `record` holds what run.json does; `update`, `note_block` and `mark` change both.
+    `record` holds what run.json does; `update`, `note_block` and `mark` change both. `tables` is what was recorded in
+    bulk, as Parquet.
     """
 
     def __init__(self, path: Path, record: RunRecord[Any]) -> None:
-        self.path, self.record = path, record
-        self._compared: set[str] = set()  # parts of tables that are what their digests say
+        self.path, self.record, self.tables = path, record, Tables(path, record)
+        self._log = EventLog(path / layout.EVENTS, record)
 
     @property
     def id(self) -> str:
@@ -136,6 +138,7 @@ class Run:
         else:
             self.record.blocks[place] = block
         self._seal()
+        self._write()
 
     def mark(self, status: Status, problem: str | None = None) -> None:
         """Move to `status`; `problem` says why a run failed."""
@@ -143,18 +146,21 @@ class Run:
             raise ValueError(f"{status!r} is no status: {STATUSES}")
         if status in ("complete", "failed"):
             (self.path / layout.RESERVE).unlink(missing_ok=True)
-        self.record.status, self.record.problem = status, problem
         self._seal()
-
-    def _seal(self) -> None:
-        """Write run.json with the digests of the parts that are whole by now: between two loads, as it reads them."""
-        if self.record.digests is not None:
-            self.record.digests = self.tables.sealed()
+        self.record.status, self.record.problem = status, problem
         self._write()
 
+    def _seal(self) -> None:
+        """Take the digests of what is whole by now: between two loads, as it reads that."""
+        if self.record.digests is not None:
+            self.record.digests = self.tables.sealed()
+            self.record.events = self._log.sealed()
+
     def _write(self) -> None:
-        content = self.record.model_dump_json(indent=1, by_alias=True, exclude_unset=True)
-        files.replace(self.path / layout.RECORD, content)
+        content = self.record.model_dump_json(indent=1, by_alias=True, exclude_unset=True, exclude={"seal"})
+        self.record.seal = digests.of_record(content)
+        sealed = f'{content.removesuffix("}").rstrip()},\n "seal": "{self.record.seal}"\n}}'
+        files.replace(self.path / layout.RECORD, sealed)
 
     @contextlib.contextmanager
     def driven(self) -> Iterator[None]:
@@ -177,19 +183,17 @@ class Run:
 
     def note(self, event: Event) -> None:
         """Append an event to events.jsonl, stamped with the run's clock."""
-        content = {"t_ns": self.now_ns(), "kind": event.kind} | event.as_json()
-        with (self.path / layout.EVENTS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(content, ensure_ascii=False) + "\n")
+        self._log.append(event, self.now_ns())
 
     # --- what happened --------------------------------------------------------------------------------------------
 
     def events_of(self, kind: type[E]) -> list[E]:
         """The events of a type, in order. Raises RunUnreadable."""
-        return [event for event in self._events() if isinstance(event, kind)]
+        return [event for event in self._log.read() if isinstance(event, kind)]
 
     def events(self) -> pd.DataFrame:
         """One row per event: t_ns, kind and what it carried. Empty with those two columns if none was recorded."""
-        found = self._events()
+        found = self._log.read()
         if not found:
             return pd.DataFrame({"t_ns": pd.Series(dtype="int64"), "kind": pd.Series(dtype="str")})
         return pd.DataFrame([event.as_json() for event in found])
@@ -197,24 +201,20 @@ class Run:
     @property
     def events_are_torn(self) -> bool:
         """Whether the last event was cut off while it was written: it is left out of all that is read."""
-        return reading.is_torn(self.path / layout.EVENTS)
+        return self._log.is_torn
 
-    def _events(self) -> list[Event]:
-        return reading.events(self.path / layout.EVENTS)
+    def damaged(self) -> list[RunDamaged]:
+        """What is not as it was recorded, one error each, not raised; empty if all is, or if it carries no digests."""
+        return [*self.tables.damaged(), *self._log.damaged()]
 
     # --- tables ---------------------------------------------------------------------------------------------------
-
-    @property
-    def tables(self) -> Tables:
-        """What was recorded in bulk, as Parquet."""
-        return Tables(self.path, self.record.digests, self._compared)
 
     def writer(self, table: Table, part: int | str | None = None, view: View | None = None) -> PartWriter:
         """A writer for one new part of `table`: of a block and a view, or of that name, or the next by number."""
         return PartWriter(self.tables.new(table, part, view), table)
 
     def has(self, table: Table, block: int | None = None, view: View | None = None) -> bool:
-        """Whether anything of a table is there, or of one block's part of it, or of one view of that."""
+        """Whether anything of a table is there, or should be; of one block's part of it, or of one view of that."""
         return self.tables.has(table, block, view)
 
     def table(
@@ -224,22 +224,23 @@ class Run:
         return self.tables.table(table, columns, block, view)
 
     def batches(self, table: Table, columns: Sequence[str], block: int | None = None) -> Iterator[pd.DataFrame]:
-        """The same piece by piece, as it was written: memory stays that of one row group. Raises RunUnreadable."""
+        """The same piece by piece, as it was written: memory stays that of one row group."""
         return self.tables.batches(table, columns, block)
 
     def drop_unfinished(self) -> None:
         """Remove what was written of blocks that run.json does not hold: they are done again from the start.
 
-        Raises RunUnreadable if a block that it holds lacks its part of `writes`.
+        Raises RunUnreadable if a block that it holds lacks its part of `writes`, RunDamaged if one is damaged.
         """
         finished = {block.block for block in self.blocks}
         unfinished = [file for file in layout.blocks_in(self.path) if layout.block_of(file) not in finished]
         if self.record.digests is not None:
-            kept = self.record.digests.keys() - {file.relative_to(self.path).as_posix() for file in unfinished}
-            self.record.digests = {name: self.record.digests[name] for name in sorted(kept)}
+            self.record.digests = self.tables.sealed(without=unfinished)
             self._write()  # first: a part that is gone and has a digest would be damage
         for file in unfinished:
             file.unlink()
+        if damaged := self.damaged():
+            raise damaged[0]
         if any(not self.has("writes", number) for number in finished):
             raise RunUnreadable(f"{self.id} lacks the ledger of a finished trial; it cannot be resumed")
 
@@ -247,8 +248,7 @@ class Run:
 
     def keep_log(self, server: str, text: str) -> None:
         """Keep a server's log."""
-        file = layout.log(self.path, server)
-        file.parent.mkdir(exist_ok=True)
+        (file := layout.log(self.path, server)).parent.mkdir(exist_ok=True)
         file.write_text(text, encoding="utf-8")
 
     def keep_summary(self, summary: Summary) -> None:

@@ -22,7 +22,6 @@ ASYNC, SAFE = ("async", "on"), ("ANY 1", "on")
 def matrix(folder: Path, trials: list[tuple[tuple[str, str], list[int]]]) -> Run:
     """A recorded matrix: each trial acknowledged the keys 0, 1 and 2, and these were read back."""
     run = RunStore(folder).create("durability-matrix", {})
-    blocks = []
     for number, ((mode, level), there) in enumerate(trials):
         book = ledger.Ledger(run.path / "ledger" / f"block-{number:05d}.ledger", ["pg1", "pg2"], epoch_ns=0)
         for key in range(3):
@@ -31,8 +30,8 @@ def matrix(folder: Path, trials: list[tuple[tuple[str, str], list[int]]]) -> Run
         book.close()
         keys = np.array(there, np.int64)
         readback.record(run, number, "promoted", "pg2", keys, keys)
-        blocks.append(a_trial(block=number, mode=mode, level=level))
-    run.update(blocks=blocks)
+        run.note_block(a_trial(block=number, mode=mode, level=level))
+    run.mark("complete")
     return run
 
 
@@ -58,15 +57,18 @@ def test_a_loss_that_replication_allows_is_a_finding_and_any_other_a_failure(tmp
 def test_a_trial_that_cannot_be_judged_keeps_no_other_from_its_verdict(tmp_path: Path) -> None:
     run = matrix(tmp_path, [(SAFE, [0, 1, 2]), (SAFE, [0, 1, 2]), (SAFE, [0, 1, 2])])
     (run.path / "ledger" / "block-00001.ledger").unlink()
-    (run.path / "survivors" / "block-00002-promoted.parquet").unlink()
+    missing = run.path / "survivors" / "block-00002-promoted.parquet"
+    missing.unlink()
     done = invoke("audit", str(run.path))
     assert done.exit_code == 1
     assert done.stdout.splitlines() == [
         "trial 0 ANY 1/on kill: audit passed, all 3 acknowledged rows are there",
         f"trial 1 ANY 1/on kill: audit has no verdict, {run.id} holds no ledger of trial 1, "
         "so there is nothing to audit",
-        "trial 2 ANY 1/on kill: audit has no verdict, nothing was read back, of 3 acknowledged rows",
+        f"trial 2 ANY 1/on kill: audit has no verdict, {missing} is missing; what rests on it is unknown; "
+        "bring it back from a copy of the run",
     ]
+    assert f"damaged: {missing} is missing" in done.stderr
     alone = invoke("audit", str(run.path), "--block", "2")
     assert [line.split()[-1] for line in alone.stdout.splitlines()[1:]] == ["–"] * 8
     (told,) = json.loads(invoke("audit", str(run.path), "--block", "2", "--json").stdout)

@@ -243,9 +243,15 @@ def test_an_unknown_run_is_answered_with_the_newest(run: Run, words: tuple[str, 
 def test_a_run_cut_off_before_it_was_measured_has_no_report(root: Path) -> None:
     empty = RunStore(root).create("read-scaling", {})
     empty.mark("failed", "interrupted")
+    empty.update(planned={"get-user, primary-only": 2})
     done = invoke("report", empty.id)
-    assert done.exit_code == 2
+    assert done.exit_code == 1
     assert "holds no finished block (interrupted)" in done.output
+    assert "2 of 2 planned blocks are missing: get-user, primary-only (2 of 2)" in done.output
+    summary = empty.summary()
+    assert summary is not None
+    assert not summary.valid
+    assert not empty.page.exists()
 
 
 def test_runs_without_anything_in_common_are_not_compared(root: Path) -> None:

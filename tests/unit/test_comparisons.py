@@ -201,6 +201,7 @@ def test_what_was_noted_as_one_text_is_read_in_its_parts(tmp_path: Path) -> None
     run = RunStore(tmp_path).create("read-scaling", {})
     file = run.path / "run.json"
     noted = json.loads(file.read_text(encoding="utf-8"))
+    del noted["seal"]
     pair = {"arm": "primary-only-more-connections", "against": "primary-only", "differs": ["connections: 1 → 2 or 4"]}
     file.write_text(json.dumps(noted | {"comparisons": [pair]}), encoding="utf-8")
     (found,) = compare.comparisons(read_run(run.path))

@@ -12,6 +12,7 @@ import nbformat
 import numpy as np
 import pytest
 from fix_cli import invoke
+from fix_evidence import ROWS, a_failover
 from fix_records import a_trial
 from fix_runs import Recipe, build
 from nbformat.v4 import new_markdown_cell, new_notebook
@@ -22,34 +23,13 @@ from labkit.analysis.report import report, tables
 from labkit.checkers import audit, evidence
 from labkit.errors import LabkitError, RunDamaged, RunError, RunUnreadable
 from labkit.experiments.failover import findings
-from labkit.lab.failover import readback, rejoining
-from labkit.run import ledger, parts
+from labkit.lab.failover import readback
+from labkit.run import digests, ledger
 from labkit.run.schema.events import Stall
 from labkit.run.store import Run, RunStore, read_run
 
 TRIES = 120
-ROWS = 1500
 Damage = Callable[[bytes, random.Random], bytes]
-
-
-def a_failover(root: Path) -> Run:
-    """A recorded failover in which every row was acknowledged and is there; two more on the old primary alone."""
-    run = RunStore(root).create("failover", {"mode": "ANY 1", "level": "on"})
-    rng = np.random.default_rng(1)
-    keys = rng.permutation(ROWS).astype(np.int64) + 10**12
-    file = run.path / "ledger" / "block-00000.ledger"
-    book = ledger.Ledger(file, ["pg1", "pg2"], epoch_ns=0)
-    for at, key in enumerate(keys.tolist()):
-        book.intend(key, 1, 0, now=1000 * at)
-        book.settle(key, 1, 0, now=1000 * at + int(rng.integers(100, 900)), outcome=ledger.OK)
-    book.close()
-    ledger.settle_file(file, run, 0)
-    readback.record(run, 0, "promoted", "pg2", np.sort(keys), rng.integers(700, 900, ROWS))
-    ghosts = np.array([1, 2], np.int64)
-    rejoining.record(run, 0, rejoining.Ghosts(ghosts, ghosts, ghosts, ["2026-11-24 15:57:55 UTC"] * 2))
-    run.note_block(a_trial(mode="ANY 1", read_ns=10**12, fault_ns=10**6))
-    run.mark("complete")
-    return run
 
 
 def one_bit(good: bytes, rng: random.Random) -> bytes:
@@ -99,7 +79,7 @@ def test_damaged_requests_give_no_figures(tmp_path: Path, damage: Damage) -> Non
 
 @pytest.mark.parametrize("damage", [one_bit, two_hundred_bytes])
 def test_the_pages_of_a_part_without_a_digest_are_checked_too(tmp_path: Path, damage: Damage) -> None:
-    """As the last parts of a run that was killed: a part that cannot be trusted gives no other verdict."""
+    """As those of a run of before: a part that cannot be trusted gives no other verdict."""
     run = a_failover(tmp_path)
     whole, tries = audit.of_run(run, 0), TRIES // 3
     for table in ("writes", "survivors"):
@@ -107,7 +87,7 @@ def test_the_pages_of_a_part_without_a_digest_are_checked_too(tmp_path: Path, da
         refused = 0
         for _ in spoilt(part, damage, tries):
             again = read_run(run.path)
-            again.record.digests = {}
+            again.record.digests = None
             try:
                 judged = audit.of_run(again, 0)
             except RunDamaged:
@@ -126,7 +106,8 @@ def test_digests_are_noted_when_a_block_ends_and_of_a_crashed_run_as_far_as_it_c
     noted = json.loads((run.path / "run.json").read_text(encoding="utf-8"))["digests"]
     content = (run.path / "survivors" / "block-00000-promoted.parquet").read_bytes()
     assert noted == {"survivors/block-00000-promoted.parquet": f"sha256:{hashlib.sha256(content).hexdigest()}"}
-    assert len(read_run(run.path).table("survivors")) == 6, "a part without a digest is read all the same"
+    assert len(run.table("survivors")) == 6, "who drives the run reads what it has written"
+    assert len(read_run(run.path).table("survivors")) == 3, "anybody else only what is noted"
     run.mark("failed", "interrupted")
     assert len(read_run(run.path).record.digests or {}) == 2
 
@@ -154,8 +135,8 @@ def test_a_digest_is_compared_once_for_all_that_is_read_of_a_run(
         read.append(part.parent.name)
         return noted(part)
 
-    noted = parts._digest
-    monkeypatch.setattr(parts, "_digest", digest)
+    noted = digests.of_file
+    monkeypatch.setattr(digests, "of_file", digest)
     for _ in range(3):
         audit.of_run(run, 0)
         evidence.problems(run)
@@ -257,7 +238,8 @@ def test_audit_of_a_run_without_checksums_says_so_and_judges(tmp_path: Path) -> 
     run = a_failover(tmp_path)
     file = run.path / "run.json"
     content = json.loads(file.read_text(encoding="utf-8"))
-    del content["digests"]
+    for name in ("digests", "events", "seal"):
+        del content[name]
     file.write_text(json.dumps(content), encoding="utf-8")
     done = invoke("audit", str(run.path))
     assert done.exit_code == 0
@@ -267,6 +249,8 @@ def test_audit_of_a_run_without_checksums_says_so_and_judges(tmp_path: Path) -> 
 
 def test_a_last_event_that_was_cut_off_is_left_out_and_said(tmp_path: Path) -> None:
     run = a_failover(tmp_path)
+    run.mark("measured")  # as a run that was killed at its end
+    cut_off = evidence.problems(run)
     for moment in (1, 2):
         run.note(Stall(node="pg1", from_ns=moment, to_ns=moment + 1))
     file = run.path / "events.jsonl"
@@ -274,11 +258,12 @@ def test_a_last_event_that_was_cut_off_is_left_out_and_said(tmp_path: Path) -> N
     second = whole.index(b"\n") + 1
     file.write_bytes(whole[:-1])
     assert [stall.from_ns for stall in run.events_of(Stall)] == [1, 2], "of the last one only the newline is missing"
-    assert evidence.problems(run) == []
+    assert evidence.problems(run) == cut_off
     for end in range(second + 1, len(whole) - 1):
         file.write_bytes(whole[:end])
         assert [stall.from_ns for stall in run.events_of(Stall)] == [1], end
-        assert evidence.problems(run) == ["events.jsonl ends in the middle of a line: its last event is lost"], end
+        torn = "events.jsonl ends in the middle of a line: its last event is lost"
+        assert evidence.problems(run) == [*cut_off, torn], end
     for left, kept in ((whole[:-2], [1, 3]), (whole[:-1], [1, 2, 3])):
         file.write_bytes(left)
         with run.driven():
@@ -317,11 +302,17 @@ def test_what_is_missing_is_counted_by_cell(tmp_path: Path) -> None:
     last = run.blocks[-1].changed(interrupted=True)
     run.note_block(last)
     cut_off, missing = evidence.problems(run)
-    assert cut_off == "the run did not come to its end: the load was interrupted"
+    short = "a block of get-user, primary-only was cut short after 2 s, and its figures are of these"
+    assert cut_off == f"the run did not come to its end: the load was interrupted; {short}"
     assert missing == (
-        "4 of 7 planned blocks are missing: get-user, primary-only (2 of 3); get-user, replicas-round-robin (1 of 3); "
+        "3 of 7 planned blocks are missing: get-user, primary-only (1 of 3); get-user, replicas-round-robin (1 of 3); "
         "search-users, primary-only"
     )
+    assert frames.headline(run)["requests"].sum() > 0
+    run.note_block(last.changed(to_ns=last.warm_until_ns))
+    before_it_measured, missing = evidence.problems(run)
+    assert "cut short" not in before_it_measured
+    assert "4 of 7 planned blocks are missing: get-user, primary-only (2 of 3)" in missing
 
 
 def drawn_without_a_kernel(run: Run, folder: Path) -> report.Executed:

@@ -38,7 +38,10 @@ def test_a_search_that_was_cut_off_says_how_far_it_came_and_not_that_nothing_hel
         "The search for get-user on primary only was cut off: of the 3 trials until then, the highest rate that held "
         "a p99 latency of at most 20 ms was 500 requests per second; nothing confirmed it."
     )
-    assert why == "Not valid: the run did not come to its end: the load was interrupted; it has 3 finished blocks."
+    assert why == (
+        "Not valid: the run did not come to its end: the load was interrupted; a block of get-user, primary-only was "
+        "cut short after 2 s, and its figures are of these; it has 2 finished blocks."
+    )
     assert findings.table(search)["holds"].tolist() == ["yes", "no", "no"]
     assert findings.table(search)["because of"].tolist()[-1] == "interrupted"
     search.update(blocks=search.blocks[-1:])

@@ -156,7 +156,17 @@ def test_a_run_without_optional_facts_still_has_conditions(make_run: MakeRun) ->
     run = make_run(rounds=1)
     file = run.path / "run.json"
     content = json.loads(file.read_text(encoding="utf-8"))
-    for name in ("host", "versions", "git", "nodes", "sampler", "postgresql", "replication", "replication_after"):
+    for name in (
+        "host",
+        "versions",
+        "git",
+        "nodes",
+        "sampler",
+        "postgresql",
+        "replication",
+        "replication_after",
+        "seal",
+    ):
         content.pop(name, None)
     file.write_text(json.dumps(content), encoding="utf-8")
     run = read_run(run.path)

@@ -55,9 +55,11 @@ def honest(make_run: MakeRun) -> Run:
     ]
     p = MeasuringHonestly().as_dict()  # type: ignore[call-arg]
     run.update(experiment="measuring-honestly", parameters=p | {"pairs": 3, "comparisons": 2}, blocks=blocks)
+    run.mark("measured")
     for block in blocks[:2]:
         middle = block.warm_until_ns + 10**9
         run.note(Stall(node="pg1", from_ns=middle, to_ns=middle + 500_000_000))
+    run.mark("complete")
     return read_run(run.path)
 
 
@@ -80,6 +82,7 @@ def test_a_disturbed_stall_is_told_with_its_measured_length(honest: Run) -> None
 
 
 def test_a_stall_that_was_not_measured_shows_nothing(honest: Run) -> None:
+    honest.record.events = None  # as of a run of before, in which nobody can miss them
     honest.update(blocks=[b.changed(round=3) if b.arm == "A" else b for b in honest.blocks_of(LoadBlock)])
     (honest.path / "events.jsonl").unlink()
     said = honestly.lead(read_run(honest.path))[1]

@@ -233,7 +233,7 @@ def measured(run: Run) -> list[Block]:
 def counted(run: Run) -> list[LoadBlock]:
     """The blocks that figures are made of: no short rounds, none that another one stands for, or that was interrupted
     before its warm-up was over."""
-    return [block for block in run.blocks_of(LoadBlock) if block.counts and block.measured_s > 0]
+    return [block for block in run.blocks_of(LoadBlock) if block.has_figures]
 
 
 def short(run: Run) -> list[LoadBlock]:

@@ -255,6 +255,15 @@ def conditions_of(a: Side, b: Side) -> pd.DataFrame:
     return Words(columns, index=facts).fillna(UNKNOWN)
 
 
+def _checksums(run: Run) -> str:
+    """Of what a run carries checksums: its tables have had them for longer than its other files."""
+    if evidence.carries_none(run):
+        return "none: it was recorded before there were any"
+    files, more = count(len(run.record.digests or {}), "file"), ("events.jsonl", "run.json")
+    lacking = [name for name, noted in zip(more, (run.record.events, run.record.seal), strict=True) if noted is None]
+    return f"of {files}; none of {', '.join(lacking)}" if lacking else f"of {files}, {' and '.join(more)}"
+
+
 def _conditions(run: Run) -> dict[str, str]:
     record = run.record
     host, git, version = record.host, record.git, record.versions.get("labkit")
@@ -267,9 +276,7 @@ def _conditions(run: Run) -> dict[str, str]:
         "PostgreSQL": record.postgresql and record.postgresql.version,
         "labkit": f"{version}, commit {git.commit[:10]}{' + changes' * git.dirty}" if git else version,
         "servers": f"{servers}, {record.provider}",
-        "checksums": "none: it was recorded before there were any"
-        if evidence.carries_none(run)
-        else f"of {count(len(record.digests or {}), 'file')}",
+        "checksums": _checksums(run),
         "sampling cost": record.sampler and f"{number(100 * record.sampler.cost_fraction)} % of a core",
     }
     facts |= {name: value for name, value in run.parameters.items() if name != "run_id"}

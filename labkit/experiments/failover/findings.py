@@ -235,7 +235,7 @@ def acknowledged(run: Run, bin_ms: float = 20.0) -> pd.DataFrame:
 
 def headline(run: Run) -> pd.DataFrame:
     """One row: workload, arm, requests_per_s and p99_ms before the fault, rto_ms, acknowledged, lost, unknown rows
-    (not there and there), verdict."""
+    (not there and there), verdict. Rows are None where nothing was read back."""
     block = facts(run)
     judged = audit.of_run(run, block.block)
     row = {
@@ -245,9 +245,7 @@ def headline(run: Run) -> pd.DataFrame:
         "p99_ms": block.commit_p99_ms,
         "rto_ms": block.rto_ms,
         "acknowledged": judged.acknowledged,
-        "lost": len(judged.lost),
-        "recovered": len(judged.recovered),
-        "gone": len(judged.gone),
+        **{name: judged.counts[name] for name in ("lost", "recovered", "gone")},
         "verdict": judged.verdict,
     }
     return pd.DataFrame([row])

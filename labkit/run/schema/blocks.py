@@ -26,6 +26,11 @@ class Block(Record):
         """Whether it was driven as it was meant to be, and counts."""
         return True
 
+    @property
+    def has_figures(self) -> bool:
+        """Whether it is part of the run's figures, as one that was cut short is too once it has measured."""
+        return self.is_whole
+
 
 Intervention = Literal["nothing", "connections doubled", "users halved", "one load generator more", "CPU limit doubled"]
 """The one thing that is changed in a short round; `nothing` in those that the others are compared with."""
@@ -137,6 +142,10 @@ class LoadBlock(Block, Cell, Asked, LoadFigures):
     @property
     def is_whole(self) -> bool:
         return self.counts and not self.interrupted
+
+    @property
+    def has_figures(self) -> bool:
+        return self.counts and self.measured_s > 0
 
 
 class LessonBlock(Block):

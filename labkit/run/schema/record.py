@@ -166,6 +166,13 @@ class Comparison(Record):
         return "; ".join(map(str, self.differs))
 
 
+class Lines(Record):
+    """The whole lines of a file that only grows, as far as it had grown when they were noted."""
+
+    bytes: int
+    digest: str
+
+
 class RunRecord(Record, Generic[B]):
     """All of run.json. What is None or empty was not noted, or not yet."""
 
@@ -180,6 +187,8 @@ class RunRecord(Record, Generic[B]):
     blocks: list[B] = []
     planned: dict[str, int] | None = None  # cell -> blocks; None where the run decides as it goes, or did not note it
     digests: dict[str, str] | None = None  # part of a table -> its digest; None: recorded before there were any
+    events: Lines | None = None  # of events.jsonl; None as well
+    seal: str | None = None  # the digest of all else in run.json; None as well
     versions: dict[str, str] = {}  # of what took part: package or library -> version
     git: Git | None = None  # None outside a checkout
     host: Host | None = None
