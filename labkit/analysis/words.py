@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import textwrap
 from collections.abc import Iterable
 from typing import Any
 
@@ -66,6 +67,11 @@ def interval(low: float, high: float) -> str:
     return UNKNOWN if math.isnan(low) else f"{percent(low).removesuffix(' %')} … {percent(high)}"
 
 
+def capital(sentence: str) -> str:
+    """The sentence with a capital letter at its beginning."""
+    return sentence[0].upper() + sentence[1:]
+
+
 def not_valid(problems: Iterable[str]) -> list[str]:
     """What makes a run worthless, one sentence each, as verdicts end with it."""
     return [f"{NOT_VALID}{problem}." for problem in problems]
@@ -85,32 +91,28 @@ class Sentences(list[str]):
 
 
 _ARMS = {
-    names.PRIMARY_ONLY: ("primary only", "the primary alone"),
-    names.REPLICAS: ("replicas, round-robin", "the replicas"),
-    names.PRIMARY_ONLY_MORE: ("primary only, more connections", "the primary alone with more connections"),
-    names.REPLICAS_MORE: (
-        "replicas, round-robin, more connections",
-        "the replicas with more connections",
-    ),
+    names.PRIMARY_ONLY: "primary alone",
+    names.REPLICAS: "replicas",
+    names.ALL_NODES: "all nodes",
+    names.PRIMARY_ONLY_MORE: "primary alone with more connections",
+    names.REPLICAS_MORE: "replicas with more connections",
+    names.some_replicas(1): "one replica",
 }
+"""One name for each, in tables, figures and sentences."""
 
 
 def arm_words(arm: str) -> str:
     """An arm as tables and figures label it."""
-    return _ARMS.get(arm, (arm, arm))[0]
+    some = arm.removeprefix(names.some_replicas(0).removesuffix("0"))
+    return _ARMS.get(arm) or (f"{some} replicas" if some.isdecimal() else arm)
 
 
 def arm_lines(arm: str, width: int) -> str:
-    """The same in lines of at most so many characters, broken between its parts where that is possible."""
-    lines: list[str] = []
-    for part in arm_words(arm).split(", "):
-        if lines and len(f"{lines[-1]}, {part}") <= width:
-            lines[-1] += f", {part}"
-        else:
-            lines.append(part)
-    return ",\n".join(lines)
+    """The same in lines of at most so many characters; a longer word has a line of its own."""
+    return textwrap.fill(arm_words(arm), width, break_long_words=False, break_on_hyphens=False)
 
 
 def arm_in_prose(arm: str) -> str:
-    """An arm as a sentence speaks of it."""
-    return _ARMS.get(arm, (arm, arm))[1]
+    """An arm as a sentence speaks of it: the same name, with its article."""
+    known = _ARMS.get(arm, "")
+    return f"the {known}" if known.startswith(("primary", "replicas")) else arm_words(arm)

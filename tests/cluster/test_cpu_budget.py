@@ -52,7 +52,7 @@ def test_replicas_add_throughput_when_they_add_cpu(docker_engine: str, lab_data:
     assert run.blocks[0].connections == {"pg1": 6}
     usage = frames.resources(run)
     assert (usage[usage["metric"] == "throttled_percent"]["value"] > 5).any()
-    assert "3 nodes answered" in str(speedup.verdicts(run))
+    assert "all nodes answered" in str(speedup.verdicts(run))
     # On a machine that others use, nothing is tried; what is tried doubles the budget of its rounds alone.
     tried = [block for block in run.blocks if block.intervention]
     assert sum(block.intervention == "CPU limit doubled" for block in tried) == len(tried) / 5

@@ -83,7 +83,7 @@ def test_every_figure_shows_both_arms_and_describes_itself(executed: report.Exec
     ):
         assert panel in everything, panel
     pictures = [output.data["image/svg+xml"] for output in drawn]
-    assert sum(">primary only<" in svg and ">replicas, round-robin<" in svg for svg in pictures) >= 10
+    assert sum(">primary alone<" in svg and ">replicas<" in svg for svg in pictures) >= 10
 
 
 def test_what_was_not_measured_is_said_and_not_drawn_as_zero(executed: report.Executed) -> None:

@@ -11,6 +11,7 @@ from fix_records import a_host_cpu, a_load
 
 from labkit.analysis.report import tables
 from labkit.analysis.statistics.bottleneck import bottleneck, interventions
+from labkit.analysis.words import arm_words
 from labkit.checkers import offered
 from labkit.experiments.read_scaling import findings
 from labkit.run.schema import LoadBlock
@@ -105,8 +106,8 @@ def test_an_arm_that_was_not_tried_is_unknown(make_run: MakeRun) -> None:
     assert (other["arm"], other["limit"]) == ("replicas-round-robin", "unknown")
     assert other["reason"].startswith("nothing was changed")
     table = tables.bottleneck(run)
-    assert table.loc[("get-user", "primary only"), "connections doubled"].startswith("−2")
-    assert table.loc[("get-user", "replicas, round-robin"), "connections doubled"] == "not tried"
+    assert table.loc[("get-user", "primary alone"), "connections doubled"].startswith("−2")
+    assert table.loc[("get-user", "replicas"), "connections doubled"] == "not tried"
 
 
 def test_two_short_rounds_are_too_few(make_run: MakeRun) -> None:
@@ -164,6 +165,60 @@ def test_a_change_that_was_not_measured_in_every_round_costs_the_others_nothing(
     run = without(0, 1, 2, 3, change="nothing")
     assert on_the_primary(run)[0] == "unknown"
     assert interventions(run).empty
+
+
+MORE = ("primary-only", "primary-only-more-connections")
+
+
+def with_more_connections(make_run: MakeRun, times: float, **facts: Any) -> Run:
+    """A run with an arm that differs in its connections alone: 8 instead of 4, and answers so many times as much."""
+    facts = {"arms": MORE, "rounds": 4, "workloads": ("get-user",), "host_cpu": USED_UP, "changes": SCATTERED} | facts
+    return make_run(rates={("get-user", MORE[1]): 1000.0 * times}, **facts)
+
+
+def test_an_arm_with_more_connections_is_heard_as_the_comparison_of_arms_is(make_run: MakeRun) -> None:
+    """The short rounds alone show nothing (SCATTERED), while the head says that more connections answered more."""
+    run = with_more_connections(make_run, 1.2)
+    more = next(
+        sentence for sentence in findings.verdicts(run) if "connections" in sentence and " more get" in sentence
+    )
+    (said,) = re.findall(r"95 % interval (.+? %)", more)
+    limit, reason = on_the_primary(run)
+    assert limit == "pool"
+    assert reason.startswith("8 connections instead of 4 (+")
+    assert f"95 % interval {said}, 4 measured rounds) raised throughput, with 1.95 of 2 cores" in reason
+    assert bottleneck(run)["limit"].tolist() == ["pool", "unknown"], "nothing was tried on the arm that has them"
+    row = tables.bottleneck(run).loc[("get-user", arm_words(MORE[0]))]
+    assert row["more connections, in the measured rounds"].startswith("4 → 8: +")
+    assert row["connections doubled"].startswith("+1"), "the short rounds stay in sight"
+    assert on_the_primary(with_more_connections(make_run, 1.2, changes={}))[0] == "pool", "without short rounds too"
+
+
+def test_an_arm_whose_connections_cost_throughput_speaks_for_the_short_rounds(make_run: MakeRun) -> None:
+    cost = {**CROWDED, "connections doubled": 1.4}
+    assert on_the_primary(make_run(host_cpu=USED_UP, changes=cost))[0] == "pool", "which those alone would name"
+    limit, reason = on_the_primary(with_more_connections(make_run, 0.72, changes=cost))
+    assert limit == "host"
+    assert "nothing that was tried gains 10 %: 8 connections instead of 4 −2" in reason
+    assert ", 4 measured rounds), half the users" in reason
+    assert "twice the connections" not in reason
+    limit, reason = on_the_primary(with_more_connections(make_run, 0.72, changes={}))
+    assert (limit, reason) == (
+        "unknown",
+        "nothing but connections was changed here to find out; raise `interventions_s`",
+    )
+    # Two rounds give no interval: then the short rounds are heard.
+    limit, reason = on_the_primary(with_more_connections(make_run, 1.2, rounds=2, changes=CROWDED))
+    assert limit == "host"
+    assert "twice the connections" in reason
+
+
+def test_nothing_is_told_from_more_connections_on_a_machine_that_others_used(make_run: MakeRun) -> None:
+    run = with_more_connections(make_run, 1.5)
+    shared = a_host_cpu(others=0.98, idle=0.02)
+    run.update(blocks=[b.changed(host_cpu=shared) if b.arm == MORE[1] else b for b in run.blocks])
+    said = "other programs used 0.98 of 2 cores while more connections were measured"
+    assert on_the_primary(run) == ("unknown", said)
 
 
 def test_a_rate_that_was_answered_is_its_own_limit(make_run: MakeRun) -> None:

@@ -75,3 +75,12 @@ def test_what_four_rounds_can_tell(scatter: float, named: int, excluded: int) ->
 
 def test_a_gain_of_ten_percent_is_not_said_to_be_none() -> None:
     assert odds(NOISE["lognormal"], [0.0, 0.0, 0.1])["nothing helps"] <= 1.0
+
+
+def test_an_arm_with_more_connections_adds_its_own_error_and_takes_one_of_the_changes_away() -> None:
+    """Six measured rounds of an arm that changes nothing: it gains by chance in 2.5 of 100 cases."""
+    rng = np.random.default_rng(23)
+    short = np.exp(0.06 * rng.normal(size=(DRAWN, 4, 4)))
+    rounds = np.exp(0.06 * rng.normal(size=(2, DRAWN, 6)))
+    gained = np.any(intervals.ratios_to_first(short)[1][:, 1:] > 1, axis=1)
+    assert 100 * (gained | (intervals.ratio_of_pairs(*rounds)[1] > 1)).mean() == pytest.approx(3.8, abs=0.8)

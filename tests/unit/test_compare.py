@@ -173,7 +173,7 @@ def test_with_fewer_than_three_runs_a_side_nothing_is_claimed(make_run: MakeRun,
     table = tables.two_runs(a, b)
     table = table.drop(index="requests", level=2)
     assert set(table["difference"]) == set(table["95 % interval"]) == {words.UNKNOWN}
-    assert table.loc[("get-user", "primary only", "requests/s"), "B"].startswith(("29", "30", "31"))
+    assert table.loc[("get-user", "primary alone", "requests/s"), "B"].startswith(("29", "30", "31"))
 
 
 def test_what_was_asked_differently_and_what_makes_a_side_no_side(make_run: MakeRun) -> None:

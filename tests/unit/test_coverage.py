@@ -1,6 +1,6 @@
 """How often the intervals hold the truth: 95 of 100, within 2, from three rounds to twenty, whatever the noise.
 
-docs/statistics.md shows these figures; the few that are not reached are among them.
+docs/statistics.md shows these figures.
 """
 
 from __future__ import annotations
@@ -28,8 +28,6 @@ NOISE: dict[str, Draw] = {
 MEAN = {"normal": 1.0, "lognormal": np.exp(0.1**2 / 2), "skewed": 1.0, "slow rounds": 0.80119}
 ROUNDS = (3, 4, 5, 6, 8, 12, 20)
 REPETITIONS = 10_000  # the standard deviation of a coverage of 95 % is 0.22 %
-UNREACHED = [("slow rounds", n) for n in (3, 4, 5, 6)]
-"""Few rounds cannot show that their noise has a tail to the slow side: the mean of one arm holds in 92 to 93 of 100."""
 
 
 def held(limits: intervals.Limits, truth: float) -> float:
@@ -54,9 +52,7 @@ def test_ratios_of_arms_hold_the_truth(noise: str) -> None:
 def test_means_hold_the_truth(noise: str) -> None:
     rng = np.random.default_rng(12)
     found = {n: held(intervals.mean(NOISE[noise](rng, (4 * REPETITIONS, n))), MEAN[noise]) for n in ROUNDS}
-    reached = {n: coverage for n, coverage in found.items() if (noise, n) not in UNREACHED}
-    assert all(0.93 <= coverage <= 0.97 for coverage in reached.values()), found
-    assert all(0.91 <= coverage <= 0.97 for coverage in found.values()), found
+    assert all(0.93 <= coverage <= 0.97 for coverage in found.values()), found
 
 
 @pytest.mark.parametrize("noise", NOISE)

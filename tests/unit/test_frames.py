@@ -281,7 +281,7 @@ def test_an_open_run_tells_what_was_asked_for_and_dropped(make_run: Callable[...
     assert head["service_p99_ms"].to_numpy() == pytest.approx(head["p99_ms"].to_numpy() / 2, rel=1e-3)
     assert frames.littles_law(run).empty
     table = tables.headline(run)
-    assert table.loc[("get-user", "dropped"), "primary only"] == "21"
+    assert table.loc[("get-user", "dropped"), "primary alone"] == "21"
     assert "asked for/s" not in tables.headline(make_run()).index.get_level_values(1)
     # Its throughput is what was asked for, so no sentence compares it.
     assert not any("requests per second" in sentence for sentence in conclusions.verdicts(run))

@@ -35,8 +35,8 @@ def search(tmp_path: Path) -> Run:
 def test_a_search_that_was_cut_off_says_how_far_it_came_and_not_that_nothing_held(search: Run) -> None:
     first, why = findings.verdicts(search)
     assert first == (
-        "The search for get-user on primary only was cut off: of the 3 trials until then, the highest rate that held "
-        "a p99 latency of at most 20 ms was 500 requests per second; nothing confirmed it."
+        "The search for get-user on the primary alone was cut off: of the 3 trials until then, the highest rate that "
+        "held a p99 latency of at most 20 ms was 500 requests per second; nothing confirmed it."
     )
     assert why == (
         "Not valid: the run did not come to its end: the load was interrupted; a block of get-user, primary-only was "
@@ -67,7 +67,7 @@ def test_a_rate_held_in_so_many_of_its_trials_and_the_next_one_in_so_few(search:
         blocks=[held, failed, other, other.changed(block=11, holds=True, reasons=[]), *again], found_per_s=500.0
     )
     found, higher = findings.verdicts(search)
-    held_at = "get-user on primary only held a p99 latency of at most 20 ms at 500 requests per second"
+    held_at = "get-user on the primary alone held a p99 latency of at most 20 ms at 500 requests per second"
     assert found == f"{held_at} in 2 of 3 trials of 4 s."
     assert higher == "The next higher rate that was tried, 700/s, failed in 1 of 2 trials: p99 30 ms."
 

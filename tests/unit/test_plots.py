@@ -51,7 +51,7 @@ def test_arms_are_columns_on_one_scale_and_workloads_rows(make_run: MakeRun) -> 
     rows = rows_of(sheet)
     assert [len(row) for row in rows] == [2, 2]
     for left, right in rows:
-        assert (left.get_title(), right.get_title()) == ("primary only", "replicas, round-robin")
+        assert (left.get_title(), right.get_title()) == ("primary alone", "replicas")
         assert left.get_ylim() == right.get_ylim()
         assert left.get_ylim()[0] == 0
         assert left.get_ylabel() == "requests/s"
@@ -168,13 +168,13 @@ def test_a_comparison_is_a_panel_that_says_between_which_arms(make_run: MakeRun)
     run = make_run(arms=(*ARMS, *MORE_ARMS), rounds=2, workloads=("get-user",))
     sheet = plots.differences(compare.arms(run), tables.original_differences())
     assert [ax.get_title(loc="left").replace("\n", " ") for ax in sheet.axes] == [
-        "replicas, round-robin against primary only",
-        "primary only, more connections against primary only",
-        "replicas, round-robin, more connections against primary only, more connections",
+        "replicas against primary alone",
+        "primary alone with more connections against primary alone",
+        "replicas with more connections against primary alone with more connections",
     ]
     assert sheet.axes[-1].get_xlabel() == "difference, % (bar: 95 % interval)"
     one = plots.differences(compare.arms(make_run(rounds=2)))
-    assert one.axes[0].get_xlabel() == "difference from primary only, % (bar: 95 % interval)"
+    assert one.axes[0].get_xlabel() == "difference from primary alone, % (bar: 95 % interval)"
 
 
 def test_the_headline_shows_both_reports_with_whiskers_only_where_there_are_rounds(recorded_run: Run) -> None:
@@ -232,5 +232,5 @@ def test_two_runs_are_columns_too(recorded_run: Run, make_run: MakeRun) -> None:
 def test_a_sheet_shows_itself_with_a_description(seconds: pd.DataFrame) -> None:
     data, metadata = plots.beside(seconds, plots.LATENCY)._repr_mimebundle_()
     assert data["image/svg+xml"].lstrip().startswith("<?xml")
-    assert "primary only beside replicas, round-robin" in metadata["image/svg+xml"]["alt"]
+    assert "primary alone beside replicas" in metadata["image/svg+xml"]["alt"]
     assert data["text/plain"] == metadata["image/svg+xml"]["alt"]

@@ -14,7 +14,7 @@ from labkit.analysis.frames.rows import each
 from labkit.analysis.statistics import compare
 from labkit.analysis.statistics.bottleneck import WORDS
 from labkit.analysis.statistics.compare import Side
-from labkit.analysis.words import Sentences, arm_in_prose, count, interval, percent
+from labkit.analysis.words import Sentences, arm_in_prose, capital, count, interval, percent
 from labkit.checkers.comparisons import CONNECTIONS
 from labkit.run.store import Run
 
@@ -31,13 +31,12 @@ _METRICS = {
 
 
 def of_arms(run: Run, row: Any) -> str:
-    """`difference` for a row of `compare.arms`; arms with nothing but other connections are named by how many."""
+    """`difference` for a row of `compare.arms`; where nothing but connections differs, how many they are."""
     for pair in compare.comparisons(run):
         things = [what.thing for what in pair.differs]
         if (pair.arm, pair.against) == (row.arm, row.against) and things == [CONNECTIONS]:
-            base, (found,) = arm_in_prose(row.against), pair.differs
-            more = f"{found.after} connection{'s' * (found.after != '1')}"
-            return difference(row, other=f"{base} with {more}", against=f"{base} with {found.before}")
+            (found,) = pair.differs
+            return difference(row, other=f"{arm_in_prose(row.arm)} ({found.after} instead of {found.before})")
     return difference(row)
 
 
@@ -62,9 +61,9 @@ def confounded(run: Run) -> list[str]:
     ]
 
 
-def difference(row: Any, other: str = "", against: str = "") -> str:
+def difference(row: Any, other: str = "") -> str:
     """One sentence for one row of `compare.arms`: who did more, by how much, how sure that is."""
-    return _said(row, other or arm_in_prose(row.arm), against or arm_in_prose(row.against), what_of(row), "round")
+    return _said(row, other or arm_in_prose(row.arm), arm_in_prose(row.against), what_of(row), "round")
 
 
 def what_of(row: Any) -> str:
@@ -84,7 +83,7 @@ def no_interval(n: int, unit: str = "round") -> str:
 
 def _said(row: Any, other: str, against: str, what: str, unit: str) -> str:
     if math.isnan(row.relative_low):
-        return _capital(f"{what}, {other} against {against}: {no_interval(row.n, unit)}.")
+        return capital(f"{what}, {other} against {against}: {no_interval(row.n, unit)}.")
     n = f"{count(row.n, unit)}{' a side' * (unit == 'run')}"
     limits = f"95 % interval {interval(row.relative_low, row.relative_high)}, {n}"
     if row.relative_low <= 0 <= row.relative_high:
@@ -92,9 +91,9 @@ def _said(row: Any, other: str, against: str, what: str, unit: str) -> str:
     size = percent(abs(row.relative), signed=False)
     if row.metric == "requests_per_s":
         more = "more" if row.relative > 0 else "fewer"
-        return _capital(f"{other} answered {size} {more} {what} than {against} ({limits}).")
+        return capital(f"{other} answered {size} {more} {what} than {against} ({limits}).")
     higher = "higher" if row.relative > 0 else "lower"
-    return _capital(f"{what} was {size} {higher} on {other} than on {against} ({limits}).")
+    return capital(f"{what} was {size} {higher} on {other} than on {against} ({limits}).")
 
 
 def limits(found: pd.DataFrame, where: str = "") -> list[str]:
@@ -118,10 +117,6 @@ def generator_busy(run: Run) -> list[str]:
         f"The load generator used more than {GENERATOR_LIMIT:.0f} % of its core ({named}): it may have measured "
         "itself; raise `processes` to see."
     ]
-
-
-def _capital(sentence: str) -> str:
-    return sentence[0].upper() + sentence[1:]
 
 
 def two_runs(a: Side, b: Side, metrics: Sequence[str] = ("requests_per_s", "p99_ms")) -> Sentences:

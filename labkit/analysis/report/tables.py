@@ -13,7 +13,7 @@ from labkit.analysis import frames
 from labkit.analysis.frames.diagnosis import DEVIATION_LIMIT
 from labkit.analysis.frames.rows import each, matching
 from labkit.analysis.statistics import compare
-from labkit.analysis.statistics.bottleneck import WORDS, interventions
+from labkit.analysis.statistics.bottleneck import WORDS, interventions, more_connections
 from labkit.analysis.statistics.bottleneck import bottleneck as find_bottleneck
 from labkit.analysis.statistics.compare import Side
 from labkit.analysis.words import UNKNOWN, Words, arm_words, cores, interval, number, percent
@@ -143,17 +143,28 @@ def parameters(a: Side, b: Side) -> pd.DataFrame:
 
 def bottleneck(run: Run) -> pd.DataFrame:
     """What each change did to throughput, with its 95 % interval, and what limited it; rows: workload and arm."""
-    tried = interventions(run)
+    tried, in_arms = interventions(run), more_connections(run)
     columns = list(dict.fromkeys(tried["intervention"]))
     rows = {}
     for row in each(find_bottleneck(run)):
         found = dict.fromkeys(columns, "not tried")
         for change in each(matching(tried, workload=row.workload, arm=row.arm)):
-            found[change.intervention] = f"{percent(change.relative)} ({interval(change.low, change.high)})"
+            found[change.intervention] = _gain(change)
+        if len(in_arms):
+            wider = each(matching(in_arms, workload=row.workload, arm=row.arm))
+            cells = [f"{number(change.before)} → {number(change.after)}: {_gain(change)}" for change in wider]
+            found[_IN_ARMS] = "; ".join(cells) or "not measured"
         rows[row.workload, arm_words(row.arm)] = found | {"limit": WORDS[row.limit]}
     table = pd.DataFrame.from_dict(rows, orient="index")
     table.index = pd.MultiIndex.from_tuples(table.index)
     return Words(table)
+
+
+_IN_ARMS = "more connections, in the measured rounds"
+
+
+def _gain(change: Any) -> str:
+    return f"{percent(change.relative)} ({interval(change.low, change.high)})"
 
 
 def utilisation(run: Run) -> pd.DataFrame:

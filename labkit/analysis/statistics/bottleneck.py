@@ -6,6 +6,10 @@ gain of 10 %: then the CPU of the machine was the limit, if it was used up. An i
 neither, and then the limit is unknown, as it is where CPU was left. A load that was answered in full is its own limit,
 and on a machine that was shared with other programs nothing can be told.
 
+An arm that differs in nothing but more connections is such a change too, measured in the run's own rounds. Its interval
+is the one that the comparison of arms shows, so that both say the same of it. Where it has exactly twice as many, it
+stands for the short rounds with twice the connections: of one change the longer rounds are heard, whatever they say.
+
 10 %, because that is how much the rest of the verdict leaves open as well: a machine with a tenth of its CPU left
 counts as used up, and that tenth could answer a ninth more.
 
@@ -20,6 +24,7 @@ rounds and uneven noise. What that costs: a change that gives 20 % is found in 9
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -28,10 +33,11 @@ import pandas as pd
 from labkit.analysis.frames.host_cpu import account_of
 from labkit.analysis.frames.per_run_cache import once_a_run
 from labkit.analysis.frames.recorded import Block, counted, short, short_rounds
-from labkit.analysis.frames.rows import each
-from labkit.analysis.statistics import intervals
-from labkit.analysis.words import cores, count, interval, percent
+from labkit.analysis.frames.rows import each, matching
+from labkit.analysis.statistics import compare, intervals
+from labkit.analysis.words import cores, count, interval, number, percent
 from labkit.checkers import offered
+from labkit.checkers.comparisons import CONNECTIONS
 from labkit.run.schema import SHARE_THAT_MATTERS, HostCpu, Intervention, LoadBlock
 from labkit.run.store import Run
 
@@ -62,6 +68,7 @@ _CHANGED = {
 }
 _ORDER = list(get_args(Intervention))
 _COLUMNS = ["workload", "arm", "intervention", "before_per_s", "after_per_s", "relative", "low", "high", "n"]
+_ARM_COLUMNS = ["workload", "arm", "other", "before", "after", *_COLUMNS[3:]]
 
 
 @once_a_run
@@ -94,6 +101,34 @@ def interventions(run: Run) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 
+@once_a_run
+def more_connections(run: Run) -> pd.DataFrame:
+    """One row per workload and pair of arms of which one has more connections, and nothing else differs.
+
+    workload, arm, other: str, `other` has more. before, after: int, connections of both. The rest as in
+    `interventions`, of the measured rounds: n: int, pairs of them, and the interval of `compare.arms`. None for a
+    sweep, whose rounds have a block for each number of users.
+    """
+    blocks = counted(run)
+    in_rounds = len({(block.workload, block.arm, block.round) for block in blocks}) == len(blocks)
+    pools = {(block.workload, block.arm): sum(block.connections.values()) for block in blocks}
+    alone = {
+        (pair.against, pair.arm)
+        for pair in compare.comparisons(run)
+        if in_rounds and [what.thing for what in pair.differs] == [CONNECTIONS]
+    }
+    rows = []
+    for row in each(compare.arms(run, ["requests_per_s"])) if alone else ():
+        before, after = (pools.get((row.workload, arm), 0) for arm in (row.against, row.arm))
+        if (row.against, row.arm) in alone and before < after:
+            rows.append(
+                {"workload": row.workload, "arm": row.against, "other": row.arm, "before": before, "after": after}
+                | {"before_per_s": row.baseline, "after_per_s": row.other, "relative": row.relative}
+                | {"low": row.relative_low, "high": row.relative_high, "n": row.n}
+            )
+    return pd.DataFrame(rows, columns=_ARM_COLUMNS)
+
+
 def _per_s(*blocks: Block | None) -> float:
     """Right answers a second; NaN for a block that is missing."""
     known = [block for block in blocks if block is not None]
@@ -105,13 +140,19 @@ def bottleneck(run: Run) -> pd.DataFrame:
 
     workload, arm: str. limit: str, one of `WORDS`. reason: str, what was seen.
     """
-    tried = interventions(run)
-    tried_in = _by_cell(short(run))
+    tried, in_arms = interventions(run), more_connections(run)
+    tried_in, measured_in = _by_cell(short(run)), _by_cell(counted(run))
     rows = []
-    for (workload, arm), blocks in _by_cell(counted(run)).items():
+    for (workload, arm), blocks in measured_in.items():
         mine = tried_in.get((workload, arm), [])
-        changes = list(each(tried[(tried["workload"] == workload) & (tried["arm"] == arm)]))
-        limit, reason = _limit(run, _alike(blocks, mine), mine, changes)
+        wider = list(each(matching(in_arms.dropna(subset=["low"]), workload=workload, arm=arm)))
+        shown = {
+            "while it was measured": _alike(blocks, mine),
+            "while more connections were measured": [b for row in wider for b in measured_in[workload, row.other]],
+            "in the short rounds afterwards": mine,
+        }
+        changes = _changes(list(each(matching(tried, workload=workload, arm=arm))), wider)
+        limit, reason = _limit(run, shown, bool(mine), changes)
         rows.append({"workload": workload, "arm": arm, "limit": limit, "reason": reason})
     return pd.DataFrame(rows, columns=["workload", "arm", "limit", "reason"])
 
@@ -136,38 +177,86 @@ def _asked(one: LoadBlock, other: LoadBlock) -> bool:
     return bool(np.isclose(asked[0], asked[1], rtol=0.01).all())
 
 
+@dataclass(frozen=True)
+class _Change:
+    """One thing that was changed: in words, what it did to throughput (shares), in how many rounds, of which kind."""
+
+    limit: str
+    words: str
+    relative: float
+    low: float
+    high: float
+    n: int
+    kind: str = "short"
+
+    def __str__(self) -> str:
+        rounds = "" if self.kind == "short" else f", {self.rounds}"
+        known = "" if np.isnan(self.low) else f" {percent(self.relative)} ({interval(self.low, self.high)}{rounds})"
+        return f"{self.words}{known}"
+
+    @property
+    def rounds(self) -> str:
+        return count(self.n, f"{self.kind} round")
+
+    @property
+    def raised(self) -> str:
+        """In words, of a change that raised throughput."""
+        limits = f"95 % interval {interval(self.low, self.high)}, {self.rounds}"
+        return f"{self.words} ({percent(self.relative)}, {limits})"
+
+
+def _changes(short: Sequence[Any], wider: Sequence[Any]) -> list[_Change]:
+    """Those of the short rounds and those of arms with more connections; twice as many are told of once."""
+    found = [
+        _Change(LIMITS["connections doubled"], _instead(row), row.relative, row.low, row.high, row.n, "measured")
+        for row in wider
+    ]
+    measured = any(row.after == 2 * row.before for row in wider)
+    return found + [
+        _Change(LIMITS[row.intervention], _CHANGED[row.intervention], row.relative, row.low, row.high, row.n)
+        for row in short
+        if not (measured and row.intervention == "connections doubled")
+    ]
+
+
+def _instead(row: Any) -> str:
+    return f"{count(row.after, 'connection')} instead of {number(row.before)}"
+
+
 def _limit(
-    run: Run, measured: Sequence[LoadBlock], short: Sequence[LoadBlock], changes: Sequence[Any]
+    run: Run, shown: Mapping[str, Sequence[LoadBlock]], tried: bool, changes: Sequence[_Change]
 ) -> tuple[str, str]:
+    """`shown`: the blocks that the verdict rests on, and when they were, those that it is about first."""
+    measured = next(iter(shown.values()))
     if reason := offered.limit(measured):
         return "offered", reason
     account = account_of(run, measured)
-    for blocks, when in ((measured, "while it was measured"), (short, "in the short rounds afterwards")):
+    for when, blocks in shown.items():
         shared = account_of(run, blocks)
         if shared is not None and shared.disturbed:
             return UNKNOWN, f"other programs used {cores(shared.taken)} of {count(shared.cores, 'core')} {when}"
-    if not short:
-        return UNKNOWN, _not_tried(run)
+    if raised := sorted((each for each in changes if shows(each.low, each.high) == "gain"), key=lambda each: -each.low):
+        busy = "" if account is None else f", with {_busy(account)} busy"
+        return raised[0].limit, f"{_all(each.raised for each in raised)} raised throughput{busy}"
+    if not tried:
+        return UNKNOWN, _not_tried(run, "nothing but connections" if changes else "nothing")
     if not changes:
         return UNKNOWN, "nothing could be changed, or what was is not to be compared with anything"
-    if raised := sorted((row for row in changes if shows(row.low, row.high) == "gain"), key=lambda row: -row.low):
-        busy = "" if account is None else f", with {_busy(account)} busy"
-        return LIMITS[raised[0].intervention], f"{_all(map(_raised, raised))} raised throughput{busy}"
-    if any(np.isnan(row.low) for row in changes):
-        few = [row for row in changes if row.n < intervals.FEWEST]
+    if unsure := [each for each in changes if np.isnan(each.low)]:
+        few = [each for each in unsure if each.n < intervals.FEWEST]
         none = "in some short round nothing was answered, or every one gave the same"
         why = "too few short rounds for an interval" if few else none
-        return UNKNOWN, f"{why} ({', '.join(map(_change, few or changes))})"
+        return UNKNOWN, f"{why} ({', '.join(map(str, few or unsure))})"
     gain = f"{100 * GAIN_THAT_MATTERS:.0f} %"
-    open_question = any(shows(row.low, row.high) == "nothing" for row in changes)
+    open_question = any(shows(each.low, each.high) == "nothing" for each in changes)
     said = (
         f"nothing that was tried could be shown to raise throughput, nor that it gains less than {gain}"
         if open_question
         else f"nothing that was tried gains {gain}"
     )
-    said += (
-        f": {', '.join(map(_change, changes))}; 95 % intervals, {count(min(row.n for row in changes), 'short round')}"
-    )
+    said += f": {', '.join(map(str, changes))}; 95 % intervals"
+    if short := [each for each in changes if each.kind == "short"]:
+        said += f", {min(short, key=lambda each: each.n).rounds}"
     if account is None:
         return UNKNOWN, f"who used this machine's CPU is not known, and {said}"
     if not account.used_up:
@@ -181,29 +270,19 @@ def shows(low: float, high: float) -> Literal["gain", "no gain", "nothing"]:
     return "gain" if low > 0 else "no gain" if high < GAIN_THAT_MATTERS else "nothing"
 
 
-def _not_tried(run: Run) -> str:
+def _not_tried(run: Run, what: str) -> str:
     if "interventions_s" not in run.parameters:
-        return "nothing was changed to find out"
+        return f"{what} was changed to find out"
     if not run.parameter("interventions_s", float):
-        return "nothing was changed to find out, as `interventions_s` was 0"
+        return f"{what} was changed to find out, as `interventions_s` was 0"
     if run.state != "complete" and not short(run):
         return "the run did not come to the short rounds that would have shown it"
-    return "nothing was changed here to find out; raise `interventions_s`"
-
-
-def _raised(row: Any) -> str:
-    by = f"{percent(row.relative)}, 95 % interval {interval(row.low, row.high)}, {count(row.n, 'short round')}"
-    return f"{_CHANGED[row.intervention]} ({by})"
+    return f"{what} was changed here to find out; raise `interventions_s`"
 
 
 def _all(words: Iterable[str]) -> str:
     *some, last = words
     return f"{', '.join(some)} and {last}" if some else last
-
-
-def _change(row: Any) -> str:
-    known = "" if np.isnan(row.low) else f" {percent(row.relative)} ({interval(row.low, row.high)})"
-    return f"{_CHANGED[row.intervention]}{known}"
 
 
 def _busy(account: HostCpu) -> str:

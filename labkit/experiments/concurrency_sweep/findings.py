@@ -22,6 +22,7 @@ from labkit.analysis.words import (
     Words,
     arm_in_prose,
     arm_words,
+    capital,
     count,
     not_valid,
     number,
@@ -97,7 +98,7 @@ def verdicts(run: Run) -> Sentences:
 def _best(row: Any) -> str:
     """What was measured at best, and whether the law knows a number of users beyond which throughput falls."""
     rate = f"{number(row.highest_per_s)} requests/s at {count(row.highest_at, 'user')}"
-    measured = f"{arm_words(row.arm)}: highest measured {rate}"
+    measured = f"{capital(arm_in_prose(row.arm))}: highest measured {rate}"
     if not row.fits:
         return f"{measured}; the scalability law does not fit, so no knee is told."
     if row.knee <= row.most_users:
@@ -109,21 +110,22 @@ def _best(row: Any) -> str:
 def _of_law(row: Any) -> str:
     """The law's parameters where it fits, and why not where it does not."""
     if not row.determined:
-        return f"{arm_words(row.arm)}: what was measured does not determine the law's three parameters."
+        return f"{capital(arm_in_prose(row.arm))}: what was measured does not determine the law's three parameters."
     if not row.fits:
+        size, side = percent(abs(row.missed), signed=False), "above" if row.missed > 0 else "below"
+        passes = percent(max(usl.FAR, min(row.scatter, usl.TOO_FAR)), signed=False)
         return (
-            f"{arm_words(row.arm)}: the law misses what was measured at {count(row.missed_at, 'user')} by "
-            f"{percent(row.missed)}, more than {percent(usl.FAR, signed=False)} and than the rounds' scatter explains "
-            f"(±{percent(row.scatter, signed=False)}, but no more than {percent(usl.TOO_FAR, signed=False)})."
+            f"{capital(arm_in_prose(row.arm))}: with {count(row.missed_at, 'user')} the fitted law is {size} {side} "
+            f"what was measured. No more than {passes} is allowed, so the law does not fit."
         )
     sigma, kappa = (
         _shown(100 * row.sigma, 100 * row.sigma_low, 100 * row.sigma_high, ".1f"),
         _shown(row.kappa, row.kappa_low, row.kappa_high, ".1e"),
     )
     return (
-        f"{arm_words(row.arm)}, by the fitted law: {number(row.lam)} requests/s for a lone user (95 % interval "
-        f"{span(row.lam_low, row.lam_high)}); contention σ, in %: {sigma}; coherency κ: {kappa}. It misses "
-        f"nothing that was measured by more than {percent(abs(row.missed), signed=False)}."
+        f"{capital(arm_in_prose(row.arm))}, by the fitted law: {number(row.lam)} requests/s for a lone user (95 % "
+        f"interval {span(row.lam_low, row.lam_high)}); contention σ, in %: {sigma}; coherency κ: {kappa}. It "
+        f"misses nothing that was measured by more than {percent(abs(row.missed), signed=False)}."
     )
 
 

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from labkit import names
 from labkit.analysis.frames.rows import each
 from labkit.analysis.plots.style import BLACK, BLUE, GREY, WIDTH_IN, Sheet, drawing
-from labkit.analysis.words import SMALL_PT, number
-from labkit.experiments.cpu_budget.findings import speedup, words
+from labkit.analysis.words import SMALL_PT, arm_lines, number
+from labkit.experiments.cpu_budget.findings import speedup
 from labkit.run.store import Run
 
 
@@ -31,9 +31,7 @@ def ratios(frame: pd.DataFrame, ax: Axes) -> Axes:
         label = f"{number(row.ratio)} ×\n" * known + number(row.requests_per_s)
         at = (place, max(reach, 1.0) if known else 0.0)  # the line at 1 would cross the words
         ax.annotate(label, at, (0, 3), textcoords="offset points", ha="center", va="bottom", fontsize=SMALL_PT)
-    ax.set_xticks(
-        range(len(frame)), [words(row.arm, row.nodes).replace(" ", "\n", 1) for row in each(frame)], fontsize=SMALL_PT
-    )
+    ax.set_xticks(range(len(frame)), [arm_lines(arm, 8) for arm in frame["arm"]], fontsize=SMALL_PT)
     ax.axhline(1, color=BLACK, linewidth=0.8)
     ax.grid(visible=False, axis="x")
     ax.set_ylabel("× primary alone, and requests/s")

@@ -15,7 +15,7 @@ from labkit.analysis.report.sentences import limits, no_interval
 from labkit.analysis.report.tables import original_differences
 from labkit.analysis.statistics import compare
 from labkit.analysis.statistics.bottleneck import bottleneck
-from labkit.analysis.words import Sentences, count, not_valid, number, percent, span
+from labkit.analysis.words import Sentences, arm_in_prose, arm_words, count, not_valid, number, percent, span
 from labkit.run.store import Run
 
 headline = frames.headline
@@ -65,7 +65,7 @@ def speedup(run: Run) -> pd.DataFrame:
 def table(run: Run) -> pd.DataFrame:
     """`speedup` to read: a row for each budget and arm."""
     rows = {
-        (row.workload, words(row.arm, row.nodes)): {
+        (row.workload, arm_words(row.arm)): {
             "nodes": str(row.nodes),
             "requests/s": number(row.requests_per_s),
             "× primary alone": number(row.ratio),
@@ -76,15 +76,6 @@ def table(run: Run) -> pd.DataFrame:
     found = pd.DataFrame.from_dict(rows, orient="index")
     found.index = pd.MultiIndex.from_tuples(found.index)
     return found
-
-
-def words(arm: str, nodes: int) -> str:
-    """An arm of this experiment in words."""
-    if arm == names.PRIMARY_ONLY:
-        return "primary alone"
-    if arm == names.ALL_NODES:
-        return f"all {nodes} nodes"
-    return "one replica" if nodes == 1 else f"{nodes} replicas"
 
 
 def verdicts(run: Run) -> Sentences:
@@ -100,7 +91,7 @@ def verdicts(run: Run) -> Sentences:
 
 def _answered(row: Any) -> str:
     """A row of `speedup` as a sentence."""
-    who = f"{row.workload}: {words(row.arm, row.nodes)}"
+    who = f"{row.workload}: {arm_in_prose(row.arm)}"
     if np.isnan(row.low):
         return f"{who} against the primary alone: {no_interval(row.rounds)}."
     limits = f"95 % interval {span(row.low, row.high)}, {count(row.rounds, 'round')}"
@@ -119,7 +110,7 @@ def _original(run: Run) -> list[str]:
     if not len(shared) or not saw:
         return []
     original = f"The original report, on one machine too but with a pool of its own for every node, saw {saw}."
-    if more := [words(row.arm, row.nodes) for row in each(shared[shared["low"] > 1])]:
+    if more := [arm_in_prose(row.arm) for row in each(shared[shared["low"] > 1])]:
         return [f"With CPU shared {' and '.join(more)} answered more than the primary alone here. {original}"]
     return [f"With CPU shared several nodes could not be shown to answer more than the primary alone. {original}"]
 

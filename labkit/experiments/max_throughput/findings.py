@@ -11,7 +11,7 @@ from labkit.analysis.frames.rows import each
 from labkit.analysis.frames.single_blocks import blocks
 from labkit.analysis.report import tables
 from labkit.analysis.report.sentences import generator_busy
-from labkit.analysis.words import Sentences, Table, arm_words, not_valid, number
+from labkit.analysis.words import Sentences, Table, arm_in_prose, not_valid, number
 from labkit.run.store import Run
 from labkit.units import count
 
@@ -30,7 +30,7 @@ def lead(run: Run) -> Sentences:
 def _found(run: Run) -> str:
     """The rate, and in how many of its trials it held."""
     rate, every = run.record.found_per_s, blocks(run)
-    where = f"{run.parameter('workload', str)} on {arm_words(run.parameter('arm', str))}"
+    where = f"{run.parameter('workload', str)} on {arm_in_prose(run.parameter('arm', str))}"
     limit = f"a p99 latency of at most {run.parameter('p99_limit_ms', float):g} ms"
     if rate is None and run.status not in ("measured", "complete"):
         held = every.loc[every["holds"], "offered_per_s"]
