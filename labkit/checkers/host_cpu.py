@@ -8,12 +8,12 @@ Interrupts that a kernel charges to no process are among the others.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from labkit.run.schema import HostCpu
+from labkit.run.schema import AttemptBlock, Block, HostCpu, LoadBlock
 
 HOST, GENERATOR, LAB = "host", "generator", "lab"
 BUSY, IDLE, STOLEN = "cpu_busy_seconds_total", "cpu_idle_seconds_total", "cpu_stolen_seconds_total"
@@ -111,3 +111,23 @@ def pooled(accounts: Sequence[tuple[HostCpu, float]]) -> HostCpu:
         idle=mean([each.idle for each, _ in accounts]) or 0.0,
         stolen=mean([each.stolen for each, _ in accounts]),
     )
+
+
+def disturbed(known: Sequence[tuple[Block, HostCpu]]) -> dict[int, bool | None]:
+    """The number of each block -> whether others disturbed it; None: not known.
+
+    Blocks too short to be judged alone are judged together: short rounds of a workload on an arm, attempts to promote.
+    """
+    together: dict[Hashable, list[tuple[Block, HostCpu]]] = {}
+    for block, account in known:
+        key: Hashable = block.block
+        if isinstance(block, LoadBlock) and block.intervention:
+            key = block.workload, block.arm
+        elif isinstance(block, AttemptBlock):
+            key = AttemptBlock
+        together.setdefault(key, []).append((block, account))
+    found: dict[int, bool | None] = {}
+    for group in together.values():
+        one = group[0][1] if len(group) == 1 else pooled([(account, block.measured_s) for block, account in group])
+        found |= {block.block: one.disturbed for block, _ in group}
+    return found

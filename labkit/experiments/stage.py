@@ -4,6 +4,7 @@ on_cluster(p)        a new run, on a cluster that may be there already, and may 
 held(p)              the same, for a drive that others go on with later
 fresh_clusters(p)    a new run, or one that goes on, with a cluster recreated for every trial
 sampled(…)           samples, and who follows whom before and after
+accounted(…)         without them: who used this machine's CPU, and no more
 reading(p, …)        the users table, load generators, samples and blocks
 """
 
@@ -17,7 +18,7 @@ from concurrent.futures import Executor
 
 from labkit import interrupts, paths
 from labkit.checkers.comparisons import comparisons
-from labkit.checkers.host_cpu import GENERATOR, pooled
+from labkit.checkers.host_cpu import GENERATOR, disturbed
 from labkit.errors import BadInput, LabkitError, RunError
 from labkit.experiments.shared import SPARE_CONNECTIONS, OnACluster, OnServers, ReadingUsers, too_few_connections
 from labkit.lab import dataset, environment, providers, routing
@@ -33,7 +34,7 @@ from labkit.lab.routing.arms import Arm
 from labkit.lab.sampling.sampler import Sampler
 from labkit.progress import Progress
 from labkit.remedies import advice
-from labkit.run.schema import Follower, HostCpu, LoadBlock, Postgresql, Server
+from labkit.run.schema import Follower, Postgresql, Server
 from labkit.run.store import Run, RunStore, open_run
 
 _SETTINGS = (
@@ -49,6 +50,8 @@ _SETTINGS = (
     "jit",
 )
 CATCHUP_S = 60.0
+ACCOUNT_INTERVAL_S = 0.1
+"""Between two samples of who uses the machine's CPU, which have to tell apart the parts of a second."""
 
 
 def recorded(p: OnServers) -> Run:
@@ -218,31 +221,39 @@ def replication_restored(cluster: Cluster) -> Iterator[None]:
 def sampled(run: Run, cluster: Cluster, interval_s: float, generators: Sequence[int]) -> Iterator[Sampler]:
     """Servers, host and load generators (their pids) are sampled; who follows whom is noted before and after."""
     run.update(replication=_followers(cluster))
-    with Sampler(cluster.nodes, run, interval_s, pids={GENERATOR: generators}) as sampler:
+    with _accounting(run, Sampler(cluster.nodes, run, interval_s, pids={GENERATOR: generators})) as sampler:
         yield sampler
     run.update(replication_after=_followers(cluster), not_measured=sampler.not_measured, sampler=sampler.summary())
+
+
+def accounted(run: Run, cluster: Cluster, generators: Sequence[int] = ()) -> contextlib.AbstractContextManager[Sampler]:
+    """Only who uses this machine's CPU is sampled; blocks that are noted meanwhile say so afterwards."""
+    sampler = Sampler(cluster.nodes, run, ACCOUNT_INTERVAL_S, pids={GENERATOR: generators}, cpu_only=True)
+    return _accounting(run, sampler)
+
+
+@contextlib.contextmanager
+def _accounting(run: Run, sampler: Sampler) -> Iterator[Sampler]:
+    """What every block of every experiment goes through: it is sampled, and then says who used this machine's CPU."""
+    with sampler:
+        try:
+            yield sampler
+        finally:
+            note_host_cpu(run, sampler)
 
 
 def note_host_cpu(run: Run, sampler: Sampler) -> None:
     """Note in every block so far who used this machine's CPU, and whether other programs disturbed it."""
     sampler.sample_now()
     account = sampler.account()
-    blocks = []
-    short: dict[tuple[str, str], list[tuple[HostCpu, float]]] = {}
-    for block in run.blocks_of(LoadBlock):
-        if block.host_cpu is None and (found := account.of(block.warm_until_ns, block.to_ns)):
-            block = block.changed(host_cpu=found, disturbed=found.disturbed)
-        if block.intervention and block.host_cpu is not None:
-            short.setdefault((block.workload, block.arm), []).append((block.host_cpu, block.measured_s))
-        blocks.append(block)
-    # A short round alone is too short to be judged.
-    together = {cell: pooled(accounts).disturbed for cell, accounts in short.items()}
-    run.update(
-        blocks=[
-            block.changed(disturbed=together.get((block.workload, block.arm))) if block.intervention else block
-            for block in blocks
-        ]
-    )
+    blocks = [
+        block.changed(host_cpu=account.of(*block.measured_ns))
+        if block.host_cpu is None and block.measured_ns
+        else block
+        for block in run.blocks
+    ]
+    found = disturbed([(block, block.host_cpu) for block in blocks if block.host_cpu is not None])
+    run.update(blocks=[block.changed(disturbed=found.get(block.block)) for block in blocks])
 
 
 def _followers(cluster: Cluster) -> list[Follower]:
@@ -290,9 +301,6 @@ def reading(
             sampled(run, cluster, p.sample_interval_s, pids) as sampler,
             Progress("measuring", seconds, "s") as bar,
         ):
-            try:
-                yield Reads(run, serving, data, Blocks(run, generators, bar, p), generators, sampler, bar, pids)
-            finally:
-                note_host_cpu(run, sampler)
+            yield Reads(run, serving, data, Blocks(run, generators, bar, p), generators, sampler, bar, pids)
         run.update(comparisons=comparisons(run.experiment, run.blocks))
         run.mark("measured")

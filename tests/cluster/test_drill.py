@@ -19,7 +19,7 @@ from labkit.errors import ClusterError, RunUnreadable
 from labkit.experiments.failover import findings as recovery
 from labkit.experiments.failover.drill import FailoverDrill
 from labkit.experiments.failover.step_summary import StepSummary
-from labkit.lab import providers
+from labkit.lab import procfs, providers
 from labkit.lab.cluster import synchronize
 from labkit.lab.failover import Refused, faults
 from labkit.lab.providers.embedded.provider import EmbeddedProvider
@@ -87,6 +87,7 @@ def test_every_step_by_hand(drill: FailoverDrill) -> None:
     assert drill.close().status == "complete"
     assert running() == []
     assert recovery.table(drill.run).shape[1] == 3
+    assert drill.run.blocks[0].host_cpu is not None or not procfs.HERE
     assert any("taken by hand" in sentence for sentence in recovery.verdicts(drill.run))
 
     shown = FailoverDrill(labkit.Failover.build({"run_id": drill.run.id, "by_hand": True}))

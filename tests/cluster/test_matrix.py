@@ -12,6 +12,7 @@ from labkit.errors import BadInput, ClusterError, LabkitError
 from labkit.experiments.durability_matrix import drive as failover
 from labkit.experiments.durability_matrix import findings as durability
 from labkit.experiments.durability_matrix.parameters import DurabilityMatrix
+from labkit.lab import procfs
 from labkit.lab.providers.embedded.provider import EmbeddedProvider
 from labkit.run.store import RunStore
 
@@ -53,6 +54,11 @@ def test_cut_off_after_the_first_trial_it_is_resumed_behind_it(
     assert (run.status, run.id, half_written.exists()) == ("complete", cut_off.id, False)
     assert run.blocks[0] == cut_off.blocks[0], "a finished trial is not driven again"
     assert len({block.seed for block in run.blocks}) == 2
+    for used in [block.host_cpu for block in run.blocks] if procfs.HERE else []:
+        assert used is not None
+        assert used.servers is not None
+        assert used.servers["pg1"] > 0.02, "what the killed primary had used before is known"
+        assert used.generator > 0.02
     cells = durability.cells(run).set_index("mode")
     assert cells.loc["async", "lost_max"] > 0
     assert cells.loc["ANY 1", "lost_max"] == 0

@@ -9,6 +9,7 @@ import pytest
 from labkit.experiments.streaming_replication import findings as replication
 from labkit.experiments.streaming_replication.drive import streaming_replication
 from labkit.experiments.streaming_replication.parameters import StreamingReplication
+from labkit.lab import procfs
 from labkit.lab.providers.protocol import Provider
 from labkit.run.store import Run
 
@@ -26,6 +27,7 @@ def lesson(each_provider: Provider) -> Run:
 def test_the_lesson_is_valid_and_every_replica_streams_afterwards(lesson: Run) -> None:
     assert lesson.status == "complete"
     assert replication.validity(lesson) == []
+    assert all(block.host_cpu is not None for block in lesson.blocks) or not procfs.HERE
     after = replication.topology(lesson, when="after")
     assert list(after["role"]) == ["primary", "replica", "replica"]
     assert list(after["state"])[1:] == ["streaming", "streaming"]

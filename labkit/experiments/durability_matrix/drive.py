@@ -9,7 +9,7 @@ from collections import Counter
 from labkit.errors import BadInput
 from labkit.experiments.durability_matrix.parameters import DurabilityMatrix
 from labkit.experiments.failover.trial import Trial, run_trial
-from labkit.experiments.stage import fresh_clusters, recorded
+from labkit.experiments.stage import accounted, fresh_clusters, recorded
 from labkit.lab.failover import Policy
 from labkit.lab.failover.fault import Fault
 from labkit.lab.load.shards import Generators
@@ -43,8 +43,10 @@ def durability_matrix(parameters: DurabilityMatrix) -> Run:
             if number not in done:
                 trial = _trial(p, number, replication, fault)
                 began = time.monotonic()
-                block = run_trial(trial, recreate(p.replicas), run, generators)
-                run.note_block(block.changed(took_s=time.monotonic() - began))
+                cluster = recreate(p.replicas)
+                with accounted(run, cluster, generators.pids) as sampler:
+                    block = run_trial(trial, cluster, run, generators, sampler)
+                    run.note_block(block.changed(took_s=time.monotonic() - began))
             bar.update(number + 1)
     return run
 

@@ -88,8 +88,10 @@ class FailoverDrill:
             stack.enter_context(replication_restored(self.cluster))
             replication = parameters.replication
             self.cluster.synchronous(replication.mode, replication.k, replication.level)
-            stack.enter_context(sampled(self.run, self.cluster, parameters.sample_interval_s, generators.pids))
-            self._steps = stack.enter_context(TrialSteps(_trial(parameters), self.cluster, self.run, generators))
+            sampling = sampled(self.run, self.cluster, parameters.sample_interval_s, generators.pids)
+            sampler = stack.enter_context(sampling)
+            taking = TrialSteps(_trial(parameters), self.cluster, self.run, generators, sampler)
+            self._steps = stack.enter_context(taking)
             self._stack = stack.pop_all()
         _left_open[parameters.cluster] = self
         _see_to_the_end()

@@ -21,6 +21,7 @@ from labkit.lab.failover.watching import Watch
 from labkit.lab.load import writing
 from labkit.lab.load.shards import Generators
 from labkit.lab.load.writing import WriteLoad
+from labkit.lab.sampling.sampler import Sampler
 from labkit.lab.workloads.append_rows import AppendRows
 from labkit.replication import Replication
 from labkit.run import steps
@@ -52,12 +53,12 @@ class Trial:
     deadline_s: float = 60.0
 
 
-def run_trial(trial: Trial, cluster: Cluster, run: Run, generators: Generators) -> TrialBlock:
+def run_trial(trial: Trial, cluster: Cluster, run: Run, generators: Generators, sampler: Sampler) -> TrialBlock:
     """Drive it on a healthy cluster; its facts. Everything read is in the run's tables.
 
     Raises Refused, ClusterError, LoadError, WaitTimeout.
     """
-    with TrialSteps(trial, cluster, run, generators) as taking:
+    with TrialSteps(trial, cluster, run, generators, sampler) as taking:
         for step in steps.TRIAL:
             taking.take(step)
     assert taking.facts is not None
@@ -70,8 +71,9 @@ class TrialSteps:
     A context manager: at its end no writer is left. `facts` are there after `read_back`.
     """
 
-    def __init__(self, trial: Trial, cluster: Cluster, run: Run, generators: Generators) -> None:
+    def __init__(self, trial: Trial, cluster: Cluster, run: Run, generators: Generators, sampler: Sampler) -> None:
         self.trial, self.cluster, self.run, self.generators = trial, cluster, run, generators
+        self._sampler = sampler
         self.old = cluster.primary()
         self.facts: TrialBlock | None = None
         self._load: WriteLoad | None = None
@@ -116,6 +118,7 @@ class TrialSteps:
         if self._fault_ns is None:  # an attempt that was cut off later may have lost it already
             with Watch(self.old, self.cluster.replicas()) as watch:
                 self._hold_back()
+                self._sampler.sample_now()  # what a killed server has used cannot be read afterwards
                 watch.probe()
                 self._fault_ns = faults.inject(self.old, self.trial.fault.does)
                 at_ns = self._fault_ns - self.run.epoch_ns

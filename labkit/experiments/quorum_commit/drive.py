@@ -10,7 +10,7 @@ from psycopg import pq
 from labkit.checkers import outage
 from labkit.checkers.comparisons import comparisons
 from labkit.experiments.quorum_commit.parameters import QuorumCommit
-from labkit.experiments.stage import on_cluster, recorded, replication_restored
+from labkit.experiments.stage import accounted, on_cluster, recorded, replication_restored
 from labkit.lab.cluster import sql
 from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.cluster.node import Node
@@ -44,7 +44,8 @@ def quorum_commit(parameters: QuorumCommit) -> Run:
         run.update(planned=Counter(f"{replication}/{replication.level}" for _, replication in plan))
         with Progress("measuring", len(plan), "blocks") as bar:
             for number, (r, replication) in enumerate(plan):
-                run.note_block(_measure(p, cluster, run, generators, number, r, replication))
+                with accounted(run, cluster, generators.pids):
+                    run.note_block(_measure(p, cluster, run, generators, number, r, replication))
                 bar.update(number + 1)
         run.update(comparisons=comparisons(run.experiment, run.blocks), demonstrations=_demonstrate(p, cluster))
     return run
@@ -79,6 +80,7 @@ def _measure(
         level=replication.level,
         sync_states=states,
         from_ns=load.result.from_ns,
+        warm_until_ns=begun,
         to_ns=load.result.to_ns,
         **found.model_dump(include=set(WriteFigures.model_fields)),
     )

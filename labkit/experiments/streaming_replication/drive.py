@@ -12,7 +12,7 @@ import psycopg
 from psycopg.sql import SQL, Literal
 
 from labkit.errors import ClusterError
-from labkit.experiments.stage import on_cluster, recorded
+from labkit.experiments.stage import accounted, on_cluster, recorded
 from labkit.experiments.streaming_replication.parameters import StreamingReplication
 from labkit.lab import providers
 from labkit.lab.cluster import sql
@@ -64,7 +64,8 @@ def streaming_replication(parameters: StreamingReplication) -> Run:
         _note_topology(run, cluster, "before")
         _watch_positions(run, cluster, p.write_load_s)
         for number, level in enumerate(p.levels):
-            _time_visibility(run, cluster, p, number, level)
+            with accounted(run, cluster):
+                _time_visibility(run, cluster, p, number, level)
         _provoke_conflict(run, cluster)
         _lose_slot(run, cluster, p)
         _note_topology(run, cluster, "after")

@@ -26,7 +26,7 @@ from labkit.lab.sampling.host import RELAY, HostProbe, LabProbe, ProcessProbe, d
 from labkit.lab.sampling.node import DiskProbe, UsageProbe, not_measurable
 from labkit.lab.sampling.probe import Dated, Probe, Reading
 from labkit.lab.sampling.server import ServerProbe
-from labkit.run.schema import Sampling
+from labkit.run.schema import Event, Sampling
 from labkit.run.schema.events import ProbeFailed, ProbeRecovered, SamplerFailed
 from labkit.run.store import Run
 
@@ -48,6 +48,8 @@ class Sampler:
     A probe that cannot read leaves its values absent, logs one event `probe_failed` (node, probe, reason), is
     tried again at every tick, and logs `probe_recovered` when it reads again.
 
+    With `cpu_only` nothing is asked of the servers and nothing is written: the counters of the account stay in memory.
+
     `account()` says who used the machine's CPU so far. On exit: `summary()` has the sampler's own cost. An error
     inside the sampler itself is raised on exit.
     """
@@ -58,8 +60,10 @@ class Sampler:
         run: Run,
         interval_s: float = 1.0,
         pids: Mapping[str, Sequence[int]] | None = None,
+        *,
+        cpu_only: bool = False,
     ) -> None:
-        self.interval_s, self._run = interval_s, run
+        self.interval_s, self._run, self._cpu_only = interval_s, run, cpu_only
         self.ticks = self.missed = self.rows = 0
         self.not_measured: dict[str, dict[str, str]] = {}
         """Node -> metric -> why it is absent from the samples of this run."""
@@ -74,10 +78,11 @@ class Sampler:
         self._blind = any(not isinstance(n.control, Measurable) and on_this_machine(n.host) for n in nodes)
         self._disk: list[Probe] = []
         for node in nodes:
-            self._every_tick.append(ServerProbe(node, [other for other in nodes if other is not node]))
+            if not cpu_only:
+                self._every_tick.append(ServerProbe(node, [other for other in nodes if other is not node]))
             if isinstance(node.control, Measurable):
                 self._every_tick.append(UsageProbe(node.name, node.control))
-                self._disk.append(DiskProbe(node.name, node.control))
+                self._disk += [] if cpu_only else [DiskProbe(node.name, node.control)]
             else:
                 self.not_measured[node.name] = not_measurable(node)
         for probe in self._every_tick:
@@ -232,8 +237,9 @@ class Sampler:
             return
         if probe in self._failing:
             self._failing.remove(probe)
-            self._run.note(ProbeRecovered(node=probe.node, probe=probe.name))
-        self._buffer += [(t_ns, reading) for reading in answer]
+            self._note(ProbeRecovered(node=probe.node, probe=probe.name))
+        if not self._cpu_only:
+            self._buffer += [(t_ns, reading) for reading in answer]
         with self._counting:
             for node, metric, value in answer:
                 if metric in COUNTERS:
@@ -244,7 +250,11 @@ class Sampler:
     def _failed(self, probe: Probe, reason: str) -> None:
         if probe not in self._failing:
             self._failing.add(probe)
-            self._run.note(ProbeFailed(node=probe.node, probe=probe.name, reason=reason))
+            self._note(ProbeFailed(node=probe.node, probe=probe.name, reason=reason))
+
+    def _note(self, event: Event) -> None:
+        if not self._cpu_only:  # a server that is killed there is no trouble of the sampler's
+            self._run.note(event)
 
     def _flush(self) -> None:
         self._flushed_at = time.monotonic()

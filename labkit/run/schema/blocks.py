@@ -10,11 +10,54 @@ from labkit.replication import Level, Replication
 from labkit.run.layout import View
 from labkit.run.schema.base import Record, ReplicationMode, Verdict
 
+SHARE_THAT_MATTERS = 0.1
+"""Of the cores: others that use more disturb a measurement; a machine with less left is used up."""
+
+
+class HostCpu(Record):
+    """Who used the CPU of the machine that drove a run, in cores; together they are all its cores. None: not known."""
+
+    cores: int
+    servers: dict[str, float] | None  # those on this machine, by node; None: there are some that were not measured
+    generator: float
+    lab: float | None  # the process that drove, and its children; None: they are among the others
+    others: float | None  # other programs, and the kernel where it works for no process
+    idle: float
+    stolen: float | None  # what a virtual machine was not given; None: it is among the others
+
+    @property
+    def disturbed(self) -> bool | None:
+        """Whether others and the hypervisor took more than 10 % of the cores; None: not known."""
+        return None if self.others is None else self.taken > SHARE_THAT_MATTERS * self.cores
+
+    @property
+    def taken(self) -> float:
+        """Cores that others used or the hypervisor took, as far as it is known."""
+        return (self.others or 0.0) + (self.stolen or 0.0)
+
+    @property
+    def used_up(self) -> bool:
+        """Whether less than 10 % of the cores were left."""
+        return self.idle < SHARE_THAT_MATTERS * self.cores
+
 
 class Block(Record):
     """A part of a run that was driven as a whole. Its rows in the run's tables carry its number."""
 
     block: int  # counts from 0
+    host_cpu: HostCpu | None = None  # while its times and rates were measured; None: not accounted for
+    disturbed: bool | None = None  # by other programs, see HostCpu; None: not known
+
+    @property
+    def measured_ns(self) -> tuple[int, int] | None:
+        """From when to when its times and rates were measured, since the run's epoch; None if there are none."""
+        return None
+
+    @property
+    def measured_s(self) -> float:
+        """For how many seconds its times and rates were measured."""
+        from_ns, to_ns = self.measured_ns or (0, 0)
+        return (to_ns - from_ns) / 1e9
 
     @property
     def cell(self) -> str:
@@ -78,37 +121,6 @@ class LoadFigures(Record):
         return (self.to_ns - self.warm_until_ns) / 1e9
 
 
-SHARE_THAT_MATTERS = 0.1
-"""Of the cores: others that use more disturb a measurement; a machine with less left is used up."""
-
-
-class HostCpu(Record):
-    """Who used the CPU of the machine that drove a run, in cores; together they are all its cores. None: not known."""
-
-    cores: int
-    servers: dict[str, float] | None  # those on this machine, by node; None: there are some that were not measured
-    generator: float
-    lab: float | None  # the process that drove, and its children; None: they are among the others
-    others: float | None  # other programs, and the kernel where it works for no process
-    idle: float
-    stolen: float | None  # what a virtual machine was not given; None: it is among the others
-
-    @property
-    def disturbed(self) -> bool | None:
-        """Whether others and the hypervisor took more than 10 % of the cores; None: not known."""
-        return None if self.others is None else self.taken > SHARE_THAT_MATTERS * self.cores
-
-    @property
-    def taken(self) -> float:
-        """Cores that others used or the hypervisor took, as far as it is known."""
-        return (self.others or 0.0) + (self.stolen or 0.0)
-
-    @property
-    def used_up(self) -> bool:
-        """Whether less than 10 % of the cores were left."""
-        return self.idle < SHARE_THAT_MATTERS * self.cores
-
-
 class Asked(Record):
     """What was asked of the servers: users, or requests per second; means over the measured part, the other is None."""
 
@@ -124,11 +136,13 @@ class LoadBlock(Block, Cell, Asked, LoadFigures):
     nodes: list[str]  # who served
     connections: dict[str, int]  # to each of them, as they were opened
     shards: list[LoadFigures] = []  # of a load in several processes: what each did
-    host_cpu: HostCpu | None = None  # in the measured part; None: not accounted for
-    disturbed: bool | None = None  # by other programs, see HostCpu; None: not known
     replaced: bool = False  # it was disturbed, or compared with one that was: no part of any figure
     holds: bool = True  # of max-throughput: whether the rate held
     reasons: list[str] = []  # of max-throughput: why it did not
+
+    @property
+    def measured_ns(self) -> tuple[int, int]:
+        return self.warm_until_ns, self.to_ns
 
     @property
     def counts(self) -> bool:
@@ -158,6 +172,10 @@ class LessonBlock(Block):
     warm_until_ns: int
     to_ns: int
     nodes: list[str]
+
+    @property
+    def measured_ns(self) -> tuple[int, int]:
+        return self.warm_until_ns, self.to_ns
 
     @property
     def cell(self) -> str:
@@ -198,7 +216,12 @@ class CostBlock(Block, Replicated, WriteFigures):
     round: int
     sync_states: dict[str, str]  # replica -> sync_state, as the primary had it before the load
     from_ns: int
+    warm_until_ns: int | None = None  # None in runs that did not note it
     to_ns: int
+
+    @property
+    def measured_ns(self) -> tuple[int, int]:
+        return self.from_ns if self.warm_until_ns is None else self.warm_until_ns, self.to_ns
 
     @property
     def cell(self) -> str:
@@ -268,6 +291,11 @@ class TrialBlock(Block, Replicated, Outage):
     took_s: float | None = None  # the whole trial, from its new cluster to its verdict
 
     @property
+    def measured_ns(self) -> tuple[int, int]:
+        """Until the fault: what killed processes had used is known to nobody afterwards."""
+        return self.from_ns, self.fault_ns
+
+    @property
     def cell(self) -> str:
         return f"{self.mode}/{self.level} {self.fault}"
 
@@ -293,6 +321,12 @@ class AttemptBlock(Block, Attempt):
     tried: bool
     reason: str | None = None  # why it was not tried
     repaired: str | None = None  # the role after the repair, if it was not promoted at once
+    from_ns: int | None = None  # it was begun; None in runs that did not note it
+    to_ns: int | None = None  # the replica was repaired, if it had to be
+
+    @property
+    def measured_ns(self) -> tuple[int, int] | None:
+        return None if self.from_ns is None or self.to_ns is None else (self.from_ns, self.to_ns)
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
