@@ -17,6 +17,7 @@ from labkit.analysis import words
 from labkit.analysis.report import sentences, tables
 from labkit.analysis.report.findings import records
 from labkit.analysis.report.findings import summary as summary_of
+from labkit.analysis.report.findings import verdicts as verdicts_of
 from labkit.analysis.statistics import compare
 from labkit.checkers import evidence
 from labkit.cli import wording
@@ -101,7 +102,7 @@ def _finish(context: click.Context, kind: Experiment, made: Run, page: Path, as_
     if as_json:
         click.echo(json.dumps(summary.as_json() | {"report": str(page)}, ensure_ascii=False, indent=1))
     else:
-        table, verdicts = _fitting(kind.findings.table(made)), kind.findings.verdicts(made)
+        table, verdicts = _fitting(kind.findings.table(made)), verdicts_of(made, kind.findings)
         first = words.Sentences(each for each in words.not_valid(summary.problems) if each not in verdicts)
         click.echo(f"{first}\n\n" * bool(first) + f"{table}\n\n{verdicts}\n\nrun     {made.id}\nreport  {page}")
     if not summary.valid:
@@ -230,7 +231,7 @@ def compare_command(runs_a: str, runs_b: str, as_json: bool) -> None:
     differing, figures = compare.parameters(a, b), compare.runs(a, b)
     if as_json:
         content: dict[str, Any] = {name: [run.id for run in side] for name, side in (("a", a), ("b", b))}
-        content |= {"parameters": records(differing)}
+        content |= {"parameters": records(differing), "disturbances": compare.disturbances(a, b)}
         content |= {"differences": records(figures), "report": str(page)}
         click.echo(json.dumps(content, ensure_ascii=False, indent=1))
         return

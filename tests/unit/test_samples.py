@@ -10,7 +10,6 @@ from labkit import paths
 from labkit.analysis import frames
 from labkit.checkers import evidence
 from labkit.experiments.catalogue import EXPERIMENTS
-from labkit.run.schema import LoadBlock
 from labkit.run.store import Run, RunStore, read_run
 
 
@@ -25,8 +24,7 @@ def test_every_experiment_has_a_recorded_sample_that_nothing_disturbed() -> None
     runs = [read_run(path) for path in RunStore(paths.sample_runs()).paths()]
     assert {run.experiment for run in runs} == set(EXPERIMENTS)
     for run in runs:
-        counted = [block for block in run.blocks if isinstance(block, LoadBlock) and block.counts]
-        assert [block.block for block in counted if block.disturbed] == [], run.id
+        assert frames.disturbed_blocks(run) == frozenset(), run.id
         assert evidence.problems(run) == [], run.id
 
 

@@ -16,13 +16,15 @@ after the warm-up. Latency is that of requests answered rightly; the others are 
     utilisation(run)   how busy servers, load generator, lab, other programs and connections were
     host_cpu(run)      who used the machine's CPU in each block
     disturbances(run)  that other programs took CPU from the measurement, if they did
+    disturbed_blocks   in which blocks
+    unaccounted(run)   that it is not known whether they did, if it is not
     littles_law(run)   whether users, throughput and latency fit together
     validity(run)      what makes the measurement worthless, if anything
     reference()        the original report's figures in the shape of headline
 """
 
 from labkit.analysis.frames.diagnosis import littles_law, utilisation, validity, validity_problems
-from labkit.analysis.frames.host_cpu import disturbances, host_cpu
+from labkit.analysis.frames.host_cpu import disturbances, disturbed_blocks, host_cpu, unaccounted
 from labkit.analysis.frames.original import reference
 from labkit.analysis.frames.requests import ecdf, errors, headline, is_open, per_second, rounds
 from labkit.analysis.frames.samples import disk_space, not_measured, resources
@@ -32,6 +34,7 @@ __all__ = [
     "blocks",
     "disk_space",
     "disturbances",
+    "disturbed_blocks",
     "ecdf",
     "errors",
     "headline",
@@ -43,6 +46,7 @@ __all__ = [
     "reference",
     "resources",
     "rounds",
+    "unaccounted",
     "utilisation",
     "validity",
     "validity_problems",

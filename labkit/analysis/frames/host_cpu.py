@@ -8,11 +8,10 @@ import numpy as np
 import pandas as pd
 
 from labkit.analysis.frames.per_run_cache import read_once
-from labkit.analysis.frames.recorded import counted
 from labkit.analysis.words import cores
 from labkit.checkers import host_cpu as checker
 from labkit.checkers.host_cpu import BUSY, HOST, IDLE, PROCESSES, Account, Series, pooled
-from labkit.run.schema import HostCpu, LoadBlock
+from labkit.run.schema import AttemptBlock, Block, HostCpu, LoadBlock
 from labkit.run.store import Run
 from labkit.units import count
 
@@ -22,22 +21,21 @@ _PARTS = ("cores", "generator", "lab", "others", "idle", "stolen")
 def host_cpu(run: Run) -> pd.DataFrame:
     """One row per block that is accounted for, in the order they ran, short rounds included.
 
-    block, round: int. workload, arm, intervention: str. counts: bool, whether it is part of the run's figures. In
+    block: int. cell: str, which part of the plan it belongs to. Of loads also round: int; workload, arm, intervention:
+    str; counts: bool, whether it is part of the run's figures. In
     cores, adding up to `cores`: float, a column for each server on the machine by its name, generator, lab (the process
     that drove, and its children), others, idle, stolen (by the hypervisor); NaN where it is not known, what is not
     known of lab and stolen is among the others. disturbed: bool or None, others and stolen were more than 10 %.
     """
     known = accounts(run)
     rows = []
-    for block in run.blocks_of(LoadBlock):
-        account = known[block.block]
-        if account is not None:
-            rows.append(
-                {"block": block.block, "workload": block.workload, "arm": block.arm, "round": block.round}
-                | {"intervention": block.intervention or "", "counts": block.counts}
-                | in_cores(account)
-                | {"disturbed": account.disturbed}
-            )
+    for block in run.blocks:
+        if (account := known[block.block]) is not None:
+            names = {"block": block.block, "cell": block.cell}
+            if isinstance(block, LoadBlock):
+                names |= {"workload": block.workload, "arm": block.arm, "round": block.round}
+                names |= {"intervention": block.intervention or "", "counts": block.counts}
+            rows.append(names | in_cores(account) | {"disturbed": account.disturbed})
     return pd.DataFrame(rows)
 
 
@@ -48,11 +46,14 @@ def in_cores(account: HostCpu) -> dict[str, float]:
 
 
 def accounts(run: Run) -> dict[int, HostCpu | None]:
-    """Block -> its account: what the run notes, else what its samples say; None if they do not."""
-    found = {block.block: block.host_cpu for block in run.blocks_of(LoadBlock)}
-    if None in found.values() and (derived := _derived(run)):
-        for block in run.blocks_of(LoadBlock):
-            found[block.block] = block.host_cpu or derived.of(block.warm_until_ns, block.to_ns)
+    """Block -> its account: what the run notes, of a load else what its samples say; None if they do not.
+
+    Samples that were not taken right before a server was killed do not say what it had used.
+    """
+    found = {block.block: block.host_cpu for block in run.blocks}
+    loads = [block for block in run.blocks if isinstance(block, LoadBlock) and block.host_cpu is None]
+    if loads and (derived := _derived(run)):
+        found |= {block.block: derived.of(*block.measured_ns) for block in loads}
     return found
 
 
@@ -67,18 +68,49 @@ def account_of(run: Run, blocks: Iterable[LoadBlock]) -> HostCpu | None:
 def disturbances(run: Run) -> list[str]:
     """What a reader has to know first: that other programs took CPU while figures were measured. Empty if none did,
     or if that is not known."""
-    known, blocks = accounts(run), counted(run)
-    mine = [(known[block.block], block.measured_s) for block in blocks]
-    disturbed = [(account, seconds) for account, seconds in mine if account is not None and account.disturbed]
+    numbers, every = disturbed_blocks(run), _measured(run)
+    disturbed = [(account, block.measured_s) for block, account in every if account and block.block in numbers]
     if not disturbed:
         return []
     mean = pooled(disturbed)
     whom = "other programs" if mean.lab is not None else "other programs, the lab among them,"
     stolen = f" and the hypervisor took {cores(mean.stolen)}" if mean.stolen and mean.stolen >= 0.01 else ""
     return [
-        f"Disturbed: in {len(disturbed)} of {count(len(blocks), 'block')} {whom} used {cores(mean.others or 0.0)} of "
+        f"Disturbed: in {len(disturbed)} of {count(len(every), 'block')} {whom} used {cores(mean.others or 0.0)} of "
         f"{count(mean.cores, 'core')}{stolen}: these are figures of a machine that was shared."
     ]
+
+
+def disturbed_blocks(run: Run) -> frozenset[int]:
+    """The numbers of the blocks in which other programs took CPU: their times and rates prove nothing."""
+    judged = checker.disturbed([(block, account) for block, account in _measured(run) if account is not None])
+    return frozenset(number for number, yes in judged.items() if yes)
+
+
+def unaccounted(run: Run) -> list[str]:
+    """That it is not known whether other programs took CPU, of the run or of some blocks; empty if all is known.
+
+    Of a run that is under way it is not known yet.
+    """
+    every = _measured(run)
+    unknown = [block for block, account in every if account is None or account.disturbed is None]
+    if not unknown or run.state == "running":
+        return []
+    where = "" if len(unknown) == len(every) else f" in {len(unknown)} of {count(len(every), 'block')}"
+    why = " (the process that drove it was killed)" if run.state == "cut off" else ""
+    return [f"This run carries no account of other programs' CPU{where}{why}: whether they disturbed it is unknown."]
+
+
+def _measured(run: Run) -> list[tuple[Block, HostCpu | None]]:
+    """The blocks in which something was measured that counts, and their accounts."""
+    known = accounts(run)
+    return [(block, known[block.block]) for block in run.blocks if _counts(block)]
+
+
+def _counts(block: Block) -> bool:
+    if isinstance(block, LoadBlock):
+        return block.counts and block.measured_s > 0
+    return not isinstance(block, AttemptBlock) or block.tried
 
 
 @read_once

@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import pandas as pd
 
+from labkit.analysis import frames
 from labkit.analysis.words import Sentences, not_valid
 from labkit.checkers import evidence
 from labkit.run.schema import Summary
@@ -52,8 +53,14 @@ def problems(run: Run, findings: Findings) -> list[str]:
 
 
 def head(run: Run, findings: Findings) -> Sentences:
-    """What a report begins with: what makes the run worthless, before anything that is concluded from it."""
-    return Sentences([*not_valid(problems(run, findings)), *findings.lead(run)])
+    """What a report begins with: what makes the run worthless, before anything that is concluded from it; then, if so,
+    that it is unknown whether other programs disturbed it."""
+    return Sentences([*not_valid(problems(run, findings)), *findings.lead(run), *frames.unaccounted(run)])
+
+
+def verdicts(run: Run, findings: Findings) -> Sentences:
+    """All that can be said of the run, and whether it is known that nothing disturbed it."""
+    return Sentences([*findings.verdicts(run), *frames.unaccounted(run)])
 
 
 def summary(run: Run, findings: Findings) -> Summary:
@@ -67,7 +74,7 @@ def summary(run: Run, findings: Findings) -> Summary:
         problems=found,
         headline=records(findings.headline(run)),
         differences=records(findings.differences(run)) if isinstance(findings, Compares) else [],
-        verdicts=list(findings.verdicts(run)),
+        verdicts=list(verdicts(run, findings)),
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from labkit.analysis import frames
 from labkit.analysis.frames.rows import each
 from labkit.analysis.frames.trials import trials
 from labkit.analysis.statistics.intervals import share_at_most
@@ -100,6 +101,9 @@ def verdicts(run: Run) -> Sentences:
             f"{count(weakest.judged, 'trial')} of one, a rate of losing trials of up to "
             f"{percent(weakest.bound, signed=False)} would still look like that."
         )
+    quiet, disturbed = len(_undisturbed(run)), len(frames.disturbed_blocks(run))
+    if quiet and disturbed:
+        found.append(f"Times are told of the {count(quiet, 'trial')} that nothing disturbed.")
     found += [outage for fault in dict.fromkeys(every["fault"]) for outage in _outages(run, str(fault))]
     held = "hold_writes" in run.parameters and run.parameter("hold_writes", bool)
     if held and len(set(_waits(every))) > 1:
@@ -107,7 +111,7 @@ def verdicts(run: Run) -> Sentences:
             "Where commits waited for a replica, the new primary also acknowledged none until one followed it "
             "(`hold_writes`): two things differ between these outages and the others."
         )
-    took_s = trials(run)["took_s"].dropna()
+    took_s = _undisturbed(run)["took_s"].dropna()
     if len(took_s):
         found.append(
             f"From its new cluster to its verdict a trial took {number(took_s.median())} s in the median of "
@@ -126,8 +130,10 @@ def _waits(rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
 
 
 def _outages(run: Run, fault: str) -> list[str]:
-    """The outages of a fault's trials: where commits waited for a replica, and where they did not."""
-    of_fault = trials(run).query("fault == @fault and rto_ms.notna()")
+    """The outages of a fault's trials that nothing disturbed: where commits waited for a replica, and where not."""
+    of_fault = _undisturbed(run).query("fault == @fault and rto_ms.notna()")
+    if of_fault.empty and trials(run).query("fault == @fault")["rto_ms"].notna().any():
+        return [f"RTO of {fault}: unknown, as other programs disturbed every trial."]
     waits = _waits(of_fault)
     found = []
     for group, who in ((of_fault[waits], "waited for a replica"), (of_fault[~waits], "waited for none")):
@@ -149,15 +155,22 @@ def _outages(run: Run, fault: str) -> list[str]:
     return found
 
 
+def _undisturbed(run: Run) -> pd.DataFrame:
+    """The trials whose times tell something: other programs took no CPU from them, as far as that is known."""
+    every = trials(run)
+    return every[~every["block"].isin(frames.disturbed_blocks(run))]
+
+
 def _tried(row: Any) -> int:
     return int(row.judged)
 
 
 def lead(run: Run) -> Sentences:
-    """Survival of acknowledged commits: of those that waited for a replica, and of those that waited for none."""
+    """Survival of acknowledged commits: of those that waited for a replica, and of those that waited for none. Rows are
+    lost or not, whatever other programs used; of that only times are unknown."""
     every = cells(run)
     waits = _waits(every)
-    found = Sentences()
+    found = Sentences(frames.disturbances(run))
     for group, who in ((every[waits], "waited for a replica"), (every[~waits], "waited for no replica")):
         if not len(group):
             continue

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from labkit.analysis import frames
 from labkit.analysis.words import UNKNOWN, Sentences, Words, not_valid, number, whole
 from labkit.checkers import audit, evidence
 from labkit.errors import RunUnreadable
@@ -292,18 +293,23 @@ def verdicts(run: Run) -> Sentences:
 
 
 def lead(run: Run) -> Sentences:
-    """The verdict and the outage."""
+    """The verdict and the outage; how long that takes is unknown where other programs disturbed it, but not what was
+    lost."""
     block = facts(run)
     judged = audit.of_run(run, block.block)
+    disturbed = frames.disturbances(run)
     wrong = "Acknowledged rows are lost" if len(judged.lost) else "Rows are wrong"
     what = {"true": "Nothing that was acknowledged is lost", "false": wrong}.get(
         judged.verdict, "Whether anything is lost is unknown"
     )
-    found = Sentences([f"{what} ({block.mode}, synchronous_commit = {block.level}): {judged.reason}."])
+    verdict = f"{what} ({block.mode}, synchronous_commit = {block.level}): {judged.reason}."
+    found = Sentences([*disturbed, verdict])
     if block.rto_ms is not None:
+        lasted = f"{number(block.rto_ms)} ms, from the last row of {block.old} to the first of {block.new}"
         found.append(
-            f"Nothing was acknowledged for {number(block.rto_ms)} ms, from the last row of {block.old} to the "
-            f"first of {block.new} (RTO, as the writers saw it)."
+            f"How long an outage lasts is unknown: beside other programs nothing was acknowledged for {lasted}."
+            if disturbed
+            else f"Nothing was acknowledged for {lasted} (RTO, as the writers saw it)."
         )
         if "by_hand" in run.parameters and run.parameter("by_hand", bool):
             found.append(_by_hand(run))

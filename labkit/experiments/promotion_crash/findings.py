@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from labkit.analysis import frames
 from labkit.analysis.words import UNKNOWN, Sentences, Words, count, not_valid
 from labkit.run.schema import AttemptBlock, Cause
 from labkit.run.store import Run
@@ -76,7 +77,7 @@ def headline(run: Run) -> pd.DataFrame:
 def verdicts(run: Run) -> Sentences:
     """What the run shows, in sentences."""
     tried = _tried(run)
-    found = [_crashes(run)]
+    found = [*lead(run)]
     found += [
         f"Refused, and it stays a replica: {MEANING[block.cause]}."
         for block in tried
@@ -111,8 +112,8 @@ def _of(some: int, every: int) -> str:
 
 
 def lead(run: Run) -> Sentences:
-    """The cause."""
-    return Sentences([_crashes(run)])
+    """The cause, which does not depend on what other programs used."""
+    return Sentences([*frames.disturbances(run), _crashes(run)])
 
 
 def validity(run: Run) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from labkit.analysis import frames
 from labkit.analysis.frames.rows import each
 from labkit.analysis.report.sentences import no_interval
 from labkit.analysis.statistics import compare, intervals
@@ -181,7 +182,8 @@ def headline(run: Run) -> pd.DataFrame:
 def verdicts(run: Run) -> Sentences:
     """What the run shows, in sentences."""
     found = lead(run)
-    every = [row for row in each(steps(run)) if not np.isnan(row.low)]  # too few rounds cannot tell
+    disturbed = bool(frames.disturbed_blocks(run))
+    every = [row for row in each(steps(run)) if not (disturbed or np.isnan(row.low))]  # too few rounds cannot tell
     slower, same, faster = (
         "; ".join(_step(row) for row in every if _slower(row.low, row.high) == told) for told in _TOLD
     )
@@ -214,7 +216,12 @@ def _latency(row: object) -> float:
 
 
 def lead(run: Run) -> Sentences:
-    """What waiting costs, beside a commit that is on the primary's disk only."""
+    """What waiting costs, beside a commit that is on the primary's disk only; unknown where other programs disturbed
+    that."""
+    if disturbed := frames.disturbances(run):
+        return Sentences(
+            [*disturbed, "What a commit costs at each level, and what waiting for a replica costs: unknown."]
+        )
     every = sorted(each(costs(run)), key=_latency)
     if few := [row for row in every if np.isnan(row.commit_p50_ms_low)]:
         return Sentences([f"What a commit costs at each level: {no_interval(min(row.rounds for row in few))}."])

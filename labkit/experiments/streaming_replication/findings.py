@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from labkit.analysis import frames
 from labkit.analysis.frames.rows import each
 from labkit.analysis.words import UNKNOWN, Sentences, Words, not_valid, number
 from labkit.checkers import evidence
@@ -29,6 +30,9 @@ from labkit.run.store import Run
 from labkit.units import MIB
 
 _HUNDRED = 100
+_UNKNOWN = (
+    "What a commit costs at each level, and how many rows a client that reads its own write finds at once: unknown."
+)
 E = TypeVar("E", bound=Event)
 _STATUS = {
     "reserved": "within max_wal_size",
@@ -164,6 +168,8 @@ def conflict(run: Run) -> pd.DataFrame:
 
 def verdicts(run: Run) -> Sentences:
     """What the lesson showed, computed from the run."""
+    if disturbed := frames.disturbances(run):
+        return Sentences([*disturbed, _UNKNOWN, *_conflict_and_slot(run), *not_valid(validity(run))])
     found = Sentences()
     cost = {row.arm: row.p50_ms for row in each(headline(run))}
     for row in each(differences(run)):
@@ -216,6 +222,8 @@ def validity(run: Run) -> list[str]:
 
 def lead(run: Run) -> Sentences:
     """Own writes where fewest and where most of them are found, the read that was cancelled, and the lost slot."""
+    if disturbed := frames.disturbances(run):
+        return Sentences([*disturbed, _UNKNOWN, *_conflict_and_slot(run)])
     rows = sorted(each(differences(run)), key=lambda row: (row.visible_share, row.synchronous))
     fewest, most = (f"{_at_once(row)} (synchronous_commit = {row.level}, on {row.node})" for row in (rows[0], rows[-1]))
     found = f"A client that reads its own write on a replica found at once from {fewest} to {most} rows."
