@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
+from fix_records import a_host_cpu
 
 from labkit.analysis import frames, plots, words
 from labkit.analysis.report import sentences, tables
@@ -174,6 +175,20 @@ def test_with_fewer_than_three_runs_a_side_nothing_is_claimed(make_run: MakeRun,
     table = table.drop(index="requests", level=2)
     assert set(table["difference"]) == set(table["95 % interval"]) == {words.UNKNOWN}
     assert table.loc[("get-user", "primary alone", "requests/s"), "B"].startswith(("29", "30", "31"))
+
+
+@pytest.mark.parametrize("others", [0.9, None])
+def test_runs_that_others_may_have_disturbed_are_named_and_prove_no_difference(
+    runs_at: RunsAt, others: float | None
+) -> None:
+    a, b = (runs_at(rates, 4, 10 * side) for side, rates in SIDES)
+    b[1].update(blocks=[block.changed(host_cpu=a_host_cpu(others=others, idle=0.0)) for block in b[1].blocks])
+    named, unknown, *more = sentences.two_runs(a, b)
+    assert named.startswith(f"B ({b[1].id}): ")
+    what = "this run carries no account of other programs' CPU" if others is None else "disturbed: in 8 of 8 blocks"
+    assert what in named
+    assert unknown.startswith("Whether A and B differ is unknown")
+    assert not any("%" in said or "No parameter differs" in said for said in more)
 
 
 def test_what_was_asked_differently_and_what_makes_a_side_no_side(make_run: MakeRun) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from labkit.analysis import frames
 from labkit.analysis.frames.per_run_cache import once_a_run
 from labkit.analysis.frames.recorded import Block, groups
 from labkit.analysis.frames.requests import distribution, figures
@@ -162,6 +163,16 @@ def pooled(a: Side, b: Side) -> pd.DataFrame:
             if key in _common([*a, *b])
         ]
     )
+
+
+def disturbances(a: Side, b: Side) -> list[str]:
+    """Which of the runs other programs disturbed, or of which that is not known: a sentence for each of them."""
+    return [
+        f"{name} ({run.id}): {said[0].lower()}{said[1:]}"
+        for name, side in (("A", a), ("B", b))
+        for run in side
+        for said in (*frames.disturbances(run), *frames.unaccounted(run))
+    ]
 
 
 _NO_CONDITION = ("run_id", "cluster", "keep_cluster")
