@@ -21,11 +21,12 @@ from labkit import paths
 from labkit.analysis import frames
 from labkit.analysis.report import report, tables
 from labkit.checkers import audit, evidence
-from labkit.errors import RunDamaged
+from labkit.errors import RunDamaged, RunUnreadable
 from labkit.experiments.durability_matrix.parameters import DurabilityMatrix
 from labkit.experiments.failover import findings
+from labkit.experiments.streaming_replication import findings as streaming
 from labkit.lab.failover import readback
-from labkit.run.schema.events import Stall
+from labkit.run.schema.events import NodeSeen, Stall
 from labkit.run.store import Run, RunStore, read_run
 
 PROMOTED = "survivors/block-00000-promoted.parquet"
@@ -192,6 +193,17 @@ def test_events_that_are_not_those_that_were_recorded_are_named(what: str, tmp_p
     assert f"damaged: {file} {how}" in done.stderr
     damaged.mark("complete")
     assert len(evidence.problems(read_run(run.path))) == 1, "no digest is taken of what was damaged before"
+
+
+def test_a_complete_run_of_before_whose_events_are_gone_was_not_cut_off(tmp_path: Path) -> None:
+    run = RunStore(tmp_path).create("streaming-replication", {})
+    with pytest.raises(RunUnreadable, match="was cut off before it noted anything of 'node'"):
+        streaming.noted(run, NodeSeen)
+    run.mark("complete")
+    run.record.events = None  # it carries no digest of them
+    with pytest.raises(RunDamaged, match=r"is complete, and its events.jsonl holds nothing of 'node'") as error:
+        streaming.noted(run, NodeSeen)
+    assert error.value.exit_code == 1
 
 
 def test_events_of_a_run_that_was_killed_are_known_as_far_as_its_last_block(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from labkit.analysis import frames
 from labkit.analysis.frames.rows import each
 from labkit.analysis.words import UNKNOWN, Sentences, Words, not_valid, number
 from labkit.checkers import evidence
-from labkit.errors import RunUnreadable
+from labkit.errors import RunDamaged, RunUnreadable
 from labkit.percentiles import percentile, percentiles
 from labkit.run.schema import Event
 from labkit.run.schema.events import (
@@ -43,10 +43,12 @@ _STATUS = {
 
 
 def noted(run: Run, kind: type[E]) -> list[E]:
-    """The events of one kind, in order. Raises RunUnreadable if there are none."""
-    found = run.events_of(kind)
+    """The events of one kind, in order. Raises RunUnreadable if there are none, RunDamaged if there must have been."""
+    found, name = run.events_of(kind), kind.model_fields["kind"].default
+    if not found and run.status == "complete":
+        raise RunDamaged(f"{run.id} is complete, and its events.jsonl holds nothing of {name!r}: events are missing")
     if not found:
-        raise RunUnreadable(f"{run.id} was cut off before it noted anything of {kind.model_fields['kind'].default!r}")
+        raise RunUnreadable(f"{run.id} was cut off before it noted anything of {name!r}")
     return found
 
 
