@@ -8,7 +8,7 @@ Interrupts that a kernel charges to no process are among the others.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -27,14 +27,22 @@ Series = tuple[Sequence[int] | npt.NDArray[np.int64], Sequence[float] | npt.NDAr
 class Account:
     """The counters of one machine, by node and metric, ready to be asked for any span of time.
 
-    `cores`: of the machine. `blind`: there are servers on it whose CPU was not measured.
+    `cores`: of the machine. `blind`: there are servers on it whose CPU was not measured. `late`: servers whose counts
+    are some time old when they are read; what is not counted of a span yet is no other program's.
     """
 
-    def __init__(self, counters: Mapping[tuple[str, str], Series], cores: int, *, blind: bool = False) -> None:
+    def __init__(
+        self,
+        counters: Mapping[tuple[str, str], Series],
+        cores: int,
+        *,
+        blind: bool = False,
+        late: Collection[str] = (),
+    ) -> None:
         self._rising = {
             key: _rising(series, restarts=key[0] != HOST) for key, series in counters.items() if len(series[0]) > 1
         }
-        self._cores, self._blind = cores, blind
+        self._cores, self._blind, self._late = cores, blind, late
 
     def of(self, from_ns: int, to_ns: int) -> HostCpu | None:
         """Who used the machine from one moment to another; None if the samples do not say it.
@@ -53,20 +61,28 @@ class Account:
         if total <= 0:
             return None
         scale = self._cores / total
+        blind = self._blind or any(2 * self._counted_ns(node, *span) < span[1] - span[0] for node in self._late)
         lab, generator = parts.pop(LAB, None), parts.pop(GENERATOR, 0.0)
         others = max((busy or 0.0) - generator - (lab or 0.0) - sum(parts.values()), 0.0)
         return HostCpu(
             cores=self._cores,
-            servers=None if self._blind else {node: used * scale for node, used in parts.items()},
+            servers=None if blind else {node: used * scale for node, used in parts.items()},
             generator=generator * scale,
             lab=None if lab is None else lab * scale,
-            others=None if self._blind else others * scale,
+            others=None if blind else others * scale,
             idle=(idle or 0.0) * scale,
             stolen=None if stolen is None else stolen * scale,
         )
 
     def _nodes(self) -> list[str]:
         return [node for node, metric in self._rising if metric == PROCESSES]
+
+    def _counted_ns(self, node: str, from_ns: int, to_ns: int) -> int:
+        """How much of a span a process counter covers."""
+        if (node, PROCESSES) not in self._rising:
+            return 0
+        times, _ = self._rising[node, PROCESSES]
+        return min(to_ns, int(times[-1])) - max(from_ns, int(times[0]))
 
     def _used(self, node: str, metric: str, from_ns: int, to_ns: int) -> float | None:
         """What a counter rose by; None if there is no such counter."""

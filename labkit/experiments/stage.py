@@ -247,8 +247,8 @@ def note_host_cpu(run: Run, sampler: Sampler) -> None:
     sampler.sample_now()
     account = sampler.account()
     blocks = [
-        block.changed(host_cpu=account.of(*block.measured_ns))
-        if block.host_cpu is None and block.measured_ns
+        block.changed(host_cpu=account.of(*block.measured_ns) or block.host_cpu)
+        if block.measured_ns and (block.host_cpu is None or block.host_cpu.others is None)
         else block
         for block in run.blocks
     ]

@@ -141,6 +141,20 @@ def test_a_count_that_is_some_time_old_goes_on_as_before() -> None:
     assert used.others == pytest.approx(0.0, abs=1e-9)
 
 
+def test_what_an_engine_has_not_counted_yet_is_no_other_program_s() -> None:
+    """A block shorter than its second: the container's CPU would look like somebody else's."""
+    counters = machine(1.5, 0.5, pg1=0.8, generator=0.5, lab=0.2)
+    for kept in (slice(0, 8), slice(0, 1)):
+        times, values = counters["pg1", PROCESSES]
+        counted = counters | {("pg1", PROCESSES): (times[kept], values[kept])}
+        used = Account(counted, cores=2, late={"pg1"}).of(8 * SECOND, 9 * SECOND)
+        assert used is not None
+        assert (used.servers, used.others, used.disturbed) == (None, None, None)
+    known = Account(counters, cores=2, late={"pg1"}).of(8 * SECOND, 9 * SECOND)
+    assert known is not None
+    assert known.others == pytest.approx(0.0, abs=1e-9)
+
+
 def test_what_carries_the_load_to_containers_is_found_by_its_port(monkeypatch: pytest.MonkeyPatch) -> None:
     def process(pid: int, name: str, *words: str) -> SimpleNamespace:
         return SimpleNamespace(pid=pid, info={"name": name, "cmdline": [f"/usr/bin/{name}", *words]})

@@ -42,10 +42,9 @@ def quorum_commit(parameters: QuorumCommit) -> Run:
     ):
         plan = [(r, arm) for r in range(p.rounds) for arm in (p.arms if r % 2 == 0 else p.arms[::-1])]
         run.update(planned=Counter(f"{replication}/{replication.level}" for _, replication in plan))
-        with Progress("measuring", len(plan), "blocks") as bar:
+        with accounted(run, cluster, generators.pids), Progress("measuring", len(plan), "blocks") as bar:
             for number, (r, replication) in enumerate(plan):
-                with accounted(run, cluster, generators.pids):
-                    run.note_block(_measure(p, cluster, run, generators, number, r, replication))
+                run.note_block(_measure(p, cluster, run, generators, number, r, replication))
                 bar.update(number + 1)
         run.update(comparisons=comparisons(run.experiment, run.blocks), demonstrations=_demonstrate(p, cluster))
     return run

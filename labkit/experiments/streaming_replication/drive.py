@@ -63,8 +63,8 @@ def streaming_replication(parameters: StreamingReplication) -> Run:
         cluster.wait_for_catchup(DEADLINE_S)
         _note_topology(run, cluster, "before")
         _watch_positions(run, cluster, p.write_load_s)
-        for number, level in enumerate(p.levels):
-            with accounted(run, cluster):
+        with accounted(run, cluster):
+            for number, level in enumerate(p.levels):
                 _time_visibility(run, cluster, p, number, level)
         _provoke_conflict(run, cluster)
         _lose_slot(run, cluster, p)

@@ -93,6 +93,7 @@ class Sampler:
         self._buffer: list[tuple[int, Reading]] = []
         self._counters: dict[tuple[str, str], tuple[array[int], array[float]]] = {}
         self._counting = threading.Lock()
+        self._late: set[str] = set()
         self._flushed_at = self._ticked_at = time.monotonic()
         self._cpu_s = self._duration_s = 0.0
         self._error: BaseException | None = None
@@ -136,7 +137,8 @@ class Sampler:
         """Who used this machine's CPU, as far as it has been sampled."""
         with self._counting:
             counters = {key: (list(times), list(values)) for key, (times, values) in self._counters.items()}
-        return Account(counters, psutil.cpu_count() or 1, blind=self._blind)
+            late = set(self._late)
+        return Account(counters, psutil.cpu_count() or 1, blind=self._blind, late=late)
 
     @property
     def cost_fraction(self) -> float:
@@ -226,8 +228,11 @@ class Sampler:
             readings = await probe.read()
         except _ABSENT as error:
             return self._run.now_ns(), error
-        at_ns = readings.at_ns - self._run.epoch_ns if isinstance(readings, Dated) else self._run.now_ns()
-        return at_ns, readings
+        if not isinstance(readings, Dated):
+            return self._run.now_ns(), readings
+        with self._counting:
+            self._late.add(probe.node)
+        return readings.at_ns - self._run.epoch_ns, readings
 
     def _take(self, probe: Probe, t_ns: int, answer: list[Reading] | Exception) -> None:
         if isinstance(answer, Exception):
