@@ -75,6 +75,17 @@ def test_an_arm_has_its_colour_everywhere(seconds: pd.DataFrame, recorded_run: R
     assert arm_colour("primary-only") != arm_colour("replicas-round-robin")
 
 
+def test_the_figures_of_a_distribution_stand_above_it_and_its_ticks_apart(make_run: MakeRun) -> None:
+    """Of three arms beside each other the curve crossed its own words, and the ticks ran together."""
+    run = make_run(arms=(*ARMS, MORE_ARMS[0]), rounds=3, workloads=("get-user",))
+    axes = plots.beside(frames.ecdf(run), plots.ECDF).subfigs[0].axes
+    assert len(axes) == 3
+    for ax in axes:
+        assert not ax.texts
+        assert "\np50 " in ax.get_title()
+        assert ax.get_xlabel() == "latency, ms (log)"
+
+
 ALL = [getattr(plots, name) for name in plots.__all__ if isinstance(getattr(plots, name), plots.Panel)]
 
 

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from labkit.analysis import words
-from labkit.analysis.report import findings, report, tables
+from labkit.analysis.report import findings, html_tables, report, tables
+from labkit.analysis.words import Table, Words
 from labkit.errors import BadInput
 from labkit.experiments import catalogue
 from labkit.experiments.read_scaling import findings as read_scaling
@@ -74,6 +76,34 @@ def test_wide_tables_scroll_by_themselves_and_show_that_they_do(page: str) -> No
     assert rule.count("no-repeat local") == rule.count("no-repeat scroll") == 2, "a shadow at each end"
     assert "@media print" in page
     assert "prefers-color-scheme: dark" in page
+
+
+def test_a_table_that_is_wider_than_the_page_says_in_words_that_it_scrolls() -> None:
+    """A shadow alone was overlooked: of a search's trials the reasons were out of sight."""
+    narrow = pd.DataFrame({"p50, ms": ["0.2", "0.3"]}, index=["primary alone", "replicas"])
+    wide = pd.DataFrame({f"figure {n}, ms": ["12,345"] for n in range(6)}, index=["primary alone"])
+    reason = "p99 126 ms, 4,078 dropped, answers did not keep up with the offered rate"
+    trials = Table({"p99, ms": ["126"], "interval": ["+131.7 % (−14.6 … +528.6 %)"], "because of": [reason]})
+    assert html_tables.width(narrow.to_html()) < 370 < html_tables.width(wide.to_html()) < 920
+    assert html_tables.width(pd.concat([wide] * 3, axis=1).to_html()) > 920
+    long_names = narrow.set_axis(["the primary alone with more connections"] * 2)
+    assert html_tables.width(long_names.to_html()) < 370, "the name of a row breaks"
+    assert html_tables.width(Words({"value": [reason * 3]}).to_html(classes="words")) < 370, "words break"
+    marked = html_tables.with_sentences(trials.to_html())
+    assert marked.count('<td class="sentence">') == 1
+    assert f'<td class="sentence">{reason}</td>' in marked
+
+
+def test_a_page_marks_the_tables_that_are_wider(tmp_path: Path) -> None:
+    cell = new_code_cell("table")
+    table = pd.DataFrame({f"figure {n}, ms": ["12,345"] for n in range(6)}, index=["primary alone"]).to_html()
+    cell.outputs = [new_output("display_data", {"text/html": table})]
+    nbformat.write(new_notebook(cells=[cell]), tmp_path / "one.ipynb")
+    page = report.export(tmp_path / "one.ipynb", tmp_path / "one.html").read_text(encoding="utf-8")
+    assert '<div class="scrolls beyond-phone" tabindex="0">' in page
+    rules = page[page.index("@media (max-width: 32rem)") :].split("}\n}")[0]
+    assert '.beyond-phone::before { content: "scroll the table sideways →"' in rules
+    assert "white-space: pre-wrap" in page, "a printed line breaks"
 
 
 def test_leading_sentences_are_text(page: str) -> None:

@@ -83,12 +83,15 @@ def ecdf(frame: pd.DataFrame, ax: Axes) -> Axes:
     ax.plot(frame["latency_ms"], frame["share"], color=colour)
     marks = [float(frame.loc[np.isclose(frame["share"], q), "latency_ms"].iloc[0]) for q in (0.5, 0.99)]
     ax.plot(marks, [0.5, 0.99], "o", color=colour, markersize=5)
-    words = "\n".join(f"p{q}  {number(value)} ms" for q, value in zip((50, 99), marks, strict=True))
-    # Above a distribution function its left-hand side is always free.
-    ax.text(0.03, 0.95, words, transform=ax.transAxes, va="top", color=colour)
-    decades = np.log10(frame["latency_ms"].iloc[-1] / frame["latency_ms"].iloc[0])
-    logarithmic(ax, "x", PLAIN, (1, 2, 5) if decades < 2 else (1,))
-    ax.set_xlabel("latency, ms (logarithmic)")
+    # In a narrow panel no place beside the curve is surely free.
+    words = "\n".join(f"p{q} {number(value)} ms" for q, value in zip((50, 99), marks, strict=True))
+    ax.set_title(f"{ax.get_title()}\n{words}".strip(), color=colour)
+    drawn = [other.dataLim for other in ax.get_shared_x_axes().get_siblings(ax) if other.has_data()]
+    decades = np.log10(max(limits.x1 for limits in drawn) / min(limits.x0 for limits in drawn))
+    spec = ax.get_subplotspec()
+    narrow = spec is not None and spec.get_gridspec().ncols > 2
+    logarithmic(ax, "x", PLAIN, (1,) if decades >= (1 if narrow else 2) else (1, 2, 5))
+    ax.set_xlabel("latency, ms (log)" if narrow else "latency, ms (logarithmic)")
     ax.set_ylabel("share of requests")
     ax.yaxis.set_major_formatter(PercentFormatter(1))
     ax.set_ylim(0, 1.03)

@@ -27,7 +27,7 @@ from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
 from labkit import interrupts, paths, progress
-from labkit.analysis.report import in_kernel, sentences
+from labkit.analysis.report import html_tables, in_kernel, sentences
 from labkit.analysis.report.findings import Findings, head, summary
 from labkit.analysis.words import NOT_VALID, SMALL_PT, SMALL_PX
 from labkit.errors import LabkitError, RunError
@@ -258,6 +258,8 @@ def export(
         config=config, template_name="report", extra_template_basedirs=[str(_TEMPLATES)], exclude_anchor_links=True
     )
     exporter.register_filter("least_width", least_width)
+    exporter.register_filter("table_width", html_tables.width)
+    exporter.register_filter("with_sentences", html_tables.with_sentences)
     page, _ = exporter.from_notebook_node(
         document, resources={"report": {"title": title(document), "css": style, "footer": footer}}
     )
