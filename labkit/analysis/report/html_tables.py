@@ -25,6 +25,7 @@ def _width(table: str) -> int:
         cells = [(kind, _text(inside)) for kind, inside in re.findall(r"<(t[hd])[^>]*>(.*?)</t[hd]>", row, re.DOTALL)]
         # A name that spans rows stands in the first of them: later rows are counted from their end.
         for place, (kind, text) in enumerate(reversed(cells)):
+            needed: float
             if words:
                 needed = _WORDS_PX[kind]
             elif kind == "th":
