@@ -15,7 +15,7 @@ from labkit.run.store import Run, RunStore
 RUN_S = 150
 BEGIN_S = 90
 END_S = 60
-SMALL = ("cluster=driven", "writers=4", "before_s=0.4", "after_s=0.2", "sample_interval_s=0.2")
+SMALL = ("cluster=driven", "writers=4", "before_s=0.4", "sample_interval_s=0.2")
 REFUSED = ("mode=async", "level=local", "fault=kill-all-behind", "max_lag_bytes=0")
 
 
@@ -25,7 +25,7 @@ def failover(*pairs: str) -> list[str]:
 
 @pytest.mark.parametrize("by_hand", [True, False])
 def test_each_cell_shows_its_step(driven: dict[str, str], data: Path, by_hand: bool) -> None:
-    words = failover(f"by_hand={by_hand}")
+    words = failover(f"by_hand={by_hand}", "after_s=0.2")
     done = subprocess.run(words, env=driven, capture_output=True, text=True, timeout=RUN_S, check=False)
     assert done.returncode == 0, done.stderr
     run = RunStore(data / "runs").latest()
@@ -40,7 +40,7 @@ def test_each_cell_shows_its_step(driven: dict[str, str], data: Path, by_hand: b
 
 
 def test_a_cell_that_is_refused_ends_the_drill_and_its_servers(driven: dict[str, str], data: Path) -> None:
-    words = failover("by_hand=true", *REFUSED)
+    words = failover("by_hand=true", "after_s=0.2", *REFUSED)
     done = subprocess.run(words, env=driven, capture_output=True, text=True, timeout=RUN_S, check=False)
     assert done.returncode == 2
     assert "nothing was promoted" in done.stderr
