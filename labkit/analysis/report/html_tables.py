@@ -6,14 +6,14 @@ import re
 from html import unescape
 
 _LETTER_PX, _BOLD_PX, _PADDING_PX = 7.5, 8.5, 14  # of the style sheet's tables
-_WORDS_PX = {"th": 105, "td": 75}  # what the style sheet leaves a cell in a table of words
+_SENTENCE_PX = 70  # what the style sheet leaves a sentence in a table of words
 _SENTENCE = 30  # letters: an interval with its middle is shorter
 
 
 def width(page: str) -> int:
     """About how many pixels wide the tables of a page are shown at least; 0 if it holds none.
 
-    Cells do not break; headings and the names of rows break between words, a table of words and sentences as they must.
+    Numbers do not break; headings, the names of rows and a table of words break between words, sentences as they must.
     """
     return max((_width(table) for table in re.findall(r"<table.*?</table>", page, re.DOTALL)), default=0)
 
@@ -26,10 +26,11 @@ def _width(table: str) -> int:
         # A name that spans rows stands in the first of them: later rows are counted from their end.
         for place, (kind, text) in enumerate(reversed(cells)):
             needed: float
-            if words:
-                needed = _WORDS_PX[kind]
-            elif kind == "th":
-                needed = max(map(len, text.split()), default=0) * _BOLD_PX + _PADDING_PX
+            if words and _is_sentence(text):
+                needed = _SENTENCE_PX
+            elif words or kind == "th":
+                letter = _BOLD_PX if kind == "th" else _LETTER_PX
+                needed = max(map(len, text.split()), default=0) * letter + _PADDING_PX
             else:
                 needed = min(len(text), _SENTENCE) * _LETTER_PX + _PADDING_PX
             most[place] = max(most.get(place, 0.0), needed)
