@@ -7,7 +7,7 @@ from html import unescape
 
 _LETTER_PX, _BOLD_PX, _PADDING_PX = 7.5, 8.5, 14  # of the style sheet's tables
 _SENTENCE_PX = 70  # what the style sheet leaves a sentence in a table of words
-_SENTENCE = 30  # letters: an interval with its middle is shorter
+_SENTENCE, _WORD = 30, 20  # letters: an interval with its middle is shorter, and a word that may not break
 
 
 def width(page: str) -> int:
@@ -26,11 +26,10 @@ def _width(table: str) -> int:
         # A name that spans rows stands in the first of them: later rows are counted from their end.
         for place, (kind, text) in enumerate(reversed(cells)):
             needed: float
-            if words and _is_sentence(text):
+            if words and kind == "td" and _is_sentence(text) and _longest_word(text) > _WORD:
                 needed = _SENTENCE_PX
             elif words or kind == "th":
-                letter = _BOLD_PX if kind == "th" else _LETTER_PX
-                needed = max(map(len, text.split()), default=0) * letter + _PADDING_PX
+                needed = _longest_word(text) * (_BOLD_PX if kind == "th" else _LETTER_PX) + _PADDING_PX
             else:
                 needed = min(len(text), _SENTENCE) * _LETTER_PX + _PADDING_PX
             most[place] = max(most.get(place, 0.0), needed)
@@ -43,11 +42,18 @@ def with_sentences(page: str) -> str:
 
 
 def _marked(cell: re.Match[str]) -> str:
-    return f'<td class="sentence">{cell[1]}</td>' if _is_sentence(_text(cell[1])) else cell[0]
+    text = _text(cell[1])
+    if not _is_sentence(text):
+        return cell[0]
+    return f'<td class="sentence{" path" * (_longest_word(text) > _WORD)}">{cell[1]}</td>'
 
 
 def _is_sentence(text: str) -> bool:
     return len(text) > _SENTENCE and re.search(r"[a-z]{4}", text) is not None
+
+
+def _longest_word(text: str) -> int:
+    return max(map(len, text.split()), default=0)
 
 
 def _text(inside: str) -> str:
