@@ -52,7 +52,8 @@ def test_replicas_add_throughput_when_they_add_cpu(docker_engine: str, lab_data:
     assert run.blocks[0].connections == {"pg1": 6}
     usage = frames.resources(run)
     assert (usage[usage["metric"] == "throttled_percent"]["value"] > 5).any()
-    assert "all nodes answered" in str(speedup.verdicts(run))
+    shown = "answered" if found["low"].iloc[3] > 1 else "and the primary alone cannot be told apart"
+    assert f"all nodes {shown}" in str(speedup.verdicts(run))
     # On a machine that others use, nothing is tried; what is tried doubles the budget of its rounds alone.
     tried = [block for block in run.blocks if block.intervention]
     assert sum(block.intervention == "CPU limit doubled" for block in tried) == len(tried) / 5
