@@ -1,8 +1,9 @@
-"""Who used the CPU of the machine that drove a run: servers, load generator, lab, other programs, none.
+"""Who used the CPU of the machine that drove a run: servers, load generator, lab, kernel, other programs, none.
 
 The sampler reads what the kernel has counted for the whole machine (proc(5), /proc/stat) and for every process that
-takes part. The rest of what was busy is other programs'. The kernel counts the machine's time in ticks and that of
-processes exactly, so a part may be wrong by a few ticks; in half a second on two cores that is about 4 % of them.
+takes part. The kernel's own threads are counted apart: they work disks and network for whoever asks, most of all for
+servers under load. The rest of what was busy is other programs'. The kernel counts the machine's time in ticks and that
+of processes exactly, so a part may be wrong by a few ticks; in half a second on two cores that is about 4 % of them.
 Interrupts that a kernel charges to no process are among the others.
 """
 
@@ -13,12 +14,13 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from labkit.run.schema import AttemptBlock, Block, HostCpu, LoadBlock
+from labkit.run.schema import Block, HostCpu, LoadBlock
 
-HOST, GENERATOR, LAB = "host", "generator", "lab"
+HOST, GENERATOR, LAB, KERNEL = "host", "generator", "lab", "kernel"
 BUSY, IDLE, STOLEN = "cpu_busy_seconds_total", "cpu_idle_seconds_total", "cpu_stolen_seconds_total"
 PROCESSES = "cpu_seconds_total"
 COUNTERS = (BUSY, IDLE, STOLEN, PROCESSES)
+_ALONE_S = 1.0
 
 Series = tuple[Sequence[int] | npt.NDArray[np.int64], Sequence[float] | npt.NDArray[np.float64]]
 """Times in ns, ascending, and the values of one counter."""
@@ -62,8 +64,8 @@ class Account:
             return None
         scale = self._cores / total
         blind = self._blind or any(2 * self._counted_ns(node, *span) < span[1] - span[0] for node in self._late)
-        lab, generator = parts.pop(LAB, None), parts.pop(GENERATOR, 0.0)
-        others = max((busy or 0.0) - generator - (lab or 0.0) - sum(parts.values()), 0.0)
+        others = max((busy or 0.0) - sum(parts.values()), 0.0)
+        generator, lab, kernel = parts.pop(GENERATOR, 0.0), parts.pop(LAB, None), parts.pop(KERNEL, None)
         return HostCpu(
             cores=self._cores,
             servers=None if blind else {node: used * scale for node, used in parts.items()},
@@ -72,6 +74,7 @@ class Account:
             others=None if blind else others * scale,
             idle=(idle or 0.0) * scale,
             stolen=None if stolen is None else stolen * scale,
+            kernel=None if kernel is None else kernel * scale,
         )
 
     def _nodes(self) -> list[str]:
@@ -126,21 +129,23 @@ def pooled(accounts: Sequence[tuple[HostCpu, float]]) -> HostCpu:
         others=mean([each.others for each, _ in accounts]),
         idle=mean([each.idle for each, _ in accounts]) or 0.0,
         stolen=mean([each.stolen for each, _ in accounts]),
+        kernel=mean([each.kernel for each, _ in accounts]),
     )
 
 
 def disturbed(known: Sequence[tuple[Block, HostCpu]]) -> dict[int, bool | None]:
     """The number of each block -> whether others disturbed it; None: not known.
 
-    Blocks too short to be judged alone are judged together: short rounds of a workload on an arm, attempts to promote.
+    Blocks too short to be judged alone are judged together: short rounds of a workload on an arm, and of a cell those
+    of less than a second, in which the ticks of the counters weigh too much.
     """
     together: dict[Hashable, list[tuple[Block, HostCpu]]] = {}
     for block, account in known:
         key: Hashable = block.block
         if isinstance(block, LoadBlock) and block.intervention:
             key = block.workload, block.arm
-        elif isinstance(block, AttemptBlock):
-            key = AttemptBlock
+        elif block.measured_s < _ALONE_S:
+            key = block.cell
         together.setdefault(key, []).append((block, account))
     found: dict[int, bool | None] = {}
     for group in together.values():

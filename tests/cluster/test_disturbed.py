@@ -63,7 +63,7 @@ def accounts_are_whole(run: Run) -> None:
     for used in [*(account for account, _ in measured), *([pooled(short)] if short else [])]:
         assert used.servers is not None
         assert used.servers.keys() == {"pg1", "pg2", "pg3"}
-        parts = [*used.servers.values(), used.generator, used.lab, used.others, used.idle, used.stolen]
+        parts = [*used.servers.values(), used.generator, used.lab, used.kernel, used.others, used.idle, used.stolen]
         assert sum(part or 0.0 for part in parts) == pytest.approx(used.cores, rel=0.1)
     assert (frames.utilisation(run)["generator_cores"] > 0).all()
 

@@ -23,7 +23,7 @@ from labkit.experiments.read_scaling import findings
 from labkit.lab import procfs
 from labkit.lab.cluster.waiting import wait_until
 from labkit.lab.sampling import Sampler
-from labkit.lab.sampling.host import HostProbe, LabProbe, ProcessProbe, docker_proxies, on_this_machine
+from labkit.lab.sampling.host import HostProbe, KernelProbe, LabProbe, ProcessProbe, docker_proxies, on_this_machine
 from labkit.run.store import Run, RunStore
 
 MakeRun = Callable[..., Run]
@@ -40,11 +40,12 @@ def machine(busy: float, idle: float, stolen: float = 0.0, **processes: float) -
 
 
 def test_what_nobody_of_the_lab_used_is_others() -> None:
-    account = Account(machine(1.7, 0.2, 0.1, pg1=0.4, pg2=0.01, generator=0.3, lab=0.04), cores=2)
+    account = Account(machine(1.8, 0.1, 0.1, pg1=0.4, pg2=0.01, generator=0.3, lab=0.04, kernel=0.1), cores=2)
     used = account.of(2 * SECOND, 5 * SECOND)
     assert used is not None
     assert used.servers == pytest.approx({"pg1": 0.4, "pg2": 0.01})
-    assert (used.generator, used.lab, used.idle, used.stolen) == pytest.approx((0.3, 0.04, 0.2, 0.1))
+    assert (used.generator, used.lab, used.idle, used.stolen) == pytest.approx((0.3, 0.04, 0.1, 0.1))
+    assert used.kernel == pytest.approx(0.1), "disks and network, whoever uses them: no other program"
     assert used.others == pytest.approx(0.95)
     assert used.disturbed
 
@@ -220,6 +221,36 @@ def test_the_lab_is_this_process_and_its_children_until_after_their_end() -> Non
     assert used() == pytest.approx(without, abs=0.1)
 
 
+@pytest.mark.skipif(not KernelProbe.can_see(), reason="the kernel's own threads can be seen")
+def test_the_kernels_threads_are_counted_from_the_first_look_on_and_not_too_often(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ticks = {2: 5, 10: 100, 11: 7}
+    looks: list[int] = []
+
+    def stat(pid: int) -> tuple[str, list[bytes]]:
+        looks.append(pid)
+        return "", [b""] * 11 + [b"%d" % ticks[pid], b"0"]
+
+    monkeypatch.setattr(procfs, "stat", stat)
+    monkeypatch.setattr(procfs, "children", lambda _: [pid for pid in ticks if pid != 2])
+    probe = KernelProbe()
+
+    def used() -> float:
+        ((node, metric, value),) = asyncio.run(probe.read())
+        assert (node, metric) == ("kernel", PROCESSES)
+        return value * procfs.TICKS_PER_S
+
+    assert used() == 0
+    ticks.update({10: 103, 12: 4})  # one that works, and a new one
+    del ticks[11]
+    seen = len(looks)
+    probe._due_s += 60
+    assert (used(), len(looks)) == (0, seen), "not yet"
+    probe._due_s -= 61
+    assert used() == pytest.approx(7)
+
+
 @pytest.mark.skipif(not procfs.HERE, reason="/proc says it")
 def test_a_busy_program_is_found_among_the_others(tmp_path) -> None:  # type: ignore[no-untyped-def]
     """The account of this very machine while a process that is not the lab's keeps one core busy."""
@@ -240,7 +271,8 @@ def test_a_busy_program_is_found_among_the_others(tmp_path) -> None:  # type: ig
         finally:
             os.kill(pid, 9)
     assert used is not None
-    whole = used.generator + used.idle + sum(part or 0.0 for part in (used.lab, used.others, used.stolen))
+    parts = (used.lab, used.kernel, used.others, used.stolen)
+    whole = used.generator + used.idle + sum(part or 0.0 for part in parts)
     assert whole == pytest.approx(used.cores, rel=0.05)
     # As much as it got: a machine that is busy anyway does not give it a whole core.
     assert procfs.own_ticks(fields) > 0

@@ -17,7 +17,7 @@ from labkit.analysis.report import findings as in_short
 from labkit.experiments import stage
 from labkit.experiments.catalogue import EXPERIMENTS
 from labkit.lab.sampling import Sampler
-from labkit.run.schema import BLOCKS, AttemptBlock, Block, HostCpu
+from labkit.run.schema import BLOCKS, Block, HostCpu
 from labkit.run.store import Run, RunStore, read_run
 
 SECOND = 1_000_000_000
@@ -33,7 +33,6 @@ WITHHELD = {
         "synchronous_commit = ",
     ),
     "durability-matrix": ("RTO over", "unknown, as other programs disturbed every trial", "Acknowledged commits that"),
-    "promotion-crash": ("", "", "pg_promote() crashed in"),
 }
 
 
@@ -46,8 +45,6 @@ def sample(experiment: str, account: Callable[[Block], HostCpu | None]) -> Run:
 
 
 def _noting(block: Block, account: HostCpu | None) -> Block:
-    if isinstance(block, AttemptBlock) and block.tried:
-        block = block.changed(from_ns=block.block * SECOND, to_ns=(block.block + 1) * SECOND)
     return block.changed(host_cpu=account, disturbed=account and account.disturbed)
 
 
@@ -125,8 +122,10 @@ def _sampler(used: Callable[[int, int], HostCpu]) -> Any:
     return SimpleNamespace(sample_now=lambda: None, account=lambda: SimpleNamespace(of=used))
 
 
-@pytest.mark.parametrize("experiment", BLOCKS)
-def test_blocks_of_every_experiment_are_accounted_for_in_one_way(experiment: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("experiment", BLOCKS.keys() - {"promotion-crash"})
+def test_blocks_of_every_experiment_that_times_anything_are_accounted_for_in_one_way(
+    experiment: str, tmp_path: Path
+) -> None:
     asked = []
 
     def used(from_ns: int, to_ns: int) -> HostCpu:
@@ -150,11 +149,21 @@ def test_of_a_trial_what_counts_is_the_time_before_its_fault() -> None:
     assert trial.measured_ns == (trial.from_ns, trial.fault_ns)  # type: ignore[attr-defined]
 
 
-def test_attempts_are_too_short_to_be_judged_alone(tmp_path: Path) -> None:
-    """A tick more or less makes one of them look disturbed."""
-    run = RunStore(tmp_path).create("promotion-crash", {})
-    run.update(blocks=sample("promotion-crash", lambda _: None).blocks)
-    stage.note_host_cpu(run, _sampler(lambda from_ns, _: a_host_cpu(others=0.3) if from_ns == 0 else QUIET))
+def test_whether_a_promotion_crashes_does_not_depend_on_other_programs() -> None:
+    run = sample("promotion-crash", lambda _: None)
+    assert {block.measured_ns for block in run.blocks} == {None}
+    assert frames.disturbances(run) + frames.unaccounted(run) == []
+
+
+def test_blocks_of_less_than_a_second_are_too_short_to_be_judged_alone(tmp_path: Path) -> None:
+    """A few ticks more or less make one of them look disturbed."""
+    run = RunStore(tmp_path).create("quorum-commit", {})
+    run.update(blocks=sample("quorum-commit", lambda _: None).blocks)
+    first = run.blocks[0]
+    assert first.measured_s < 1
+    assert first.measured_ns is not None
+    begun_ns = first.measured_ns[0]
+    stage.note_host_cpu(run, _sampler(lambda from_ns, _: a_host_cpu(others=0.3) if from_ns == begun_ns else QUIET))
     assert run.blocks[0].host_cpu is not None
     assert run.blocks[0].host_cpu.disturbed
     assert not any(block.disturbed for block in run.blocks)

@@ -28,10 +28,10 @@ def utilisation(run: Run) -> pd.DataFrame:
     """One row per workload and arm: how busy everything was. What limited it is for interventions to say.
 
     workload, arm: str. In cores of the machine that drove the run: generator_cores: float, all load generators.
-    <node>_cores: float, each server. lab_cores, others_cores, idle_cores, stolen_cores: float, see `host_cpu`; together
-    they are the machine's, if its servers ran on it. throttled_percent: float, the largest share of time a CPU limit
-    held a server back. pool_busy: float, share of connection time in use, 0 to 1. wait_share: float, waiting for a
-    connection as a share of latency, 0 to 1. What was not measured is NaN.
+    <node>_cores: float, each server. lab_cores, kernel_cores, others_cores, idle_cores, stolen_cores: float, see
+    `host_cpu`; together they are the machine's, if its servers ran on it. throttled_percent: float, the largest share
+    of time a CPU limit held a server back. pool_busy: float, share of connection time in use, 0 to 1. wait_share:
+    float, waiting for a connection as a share of latency, 0 to 1. What was not measured is NaN.
     """
     usage = resources(run)
     rows = []
@@ -55,7 +55,7 @@ def utilisation(run: Run) -> pd.DataFrame:
     return frame.reindex(columns=[*frame.columns, *(name for name in _PARTS if name not in frame)])
 
 
-_PARTS = ("generator_cores", "lab_cores", "others_cores", "idle_cores", "stolen_cores")
+_PARTS = ("generator_cores", "lab_cores", "kernel_cores", "others_cores", "idle_cores", "stolen_cores")
 
 
 def _of(mean: Any, metric: str) -> dict[str, float]:

@@ -11,21 +11,21 @@ from labkit.analysis.frames.per_run_cache import read_once
 from labkit.analysis.words import cores
 from labkit.checkers import host_cpu as checker
 from labkit.checkers.host_cpu import BUSY, HOST, IDLE, PROCESSES, Account, Series, pooled
-from labkit.run.schema import AttemptBlock, Block, HostCpu, LoadBlock
+from labkit.run.schema import Block, HostCpu, LoadBlock
 from labkit.run.store import Run
 from labkit.units import count
 
-_PARTS = ("cores", "generator", "lab", "others", "idle", "stolen")
+_PARTS = ("cores", "generator", "lab", "kernel", "others", "idle", "stolen")
 
 
 def host_cpu(run: Run) -> pd.DataFrame:
     """One row per block that is accounted for, in the order they ran, short rounds included.
 
     block: int. cell: str, which part of the plan it belongs to. Of loads also round: int; workload, arm, intervention:
-    str; counts: bool, whether it is part of the run's figures. In
-    cores, adding up to `cores`: float, a column for each server on the machine by its name, generator, lab (the process
-    that drove, and its children), others, idle, stolen (by the hypervisor); NaN where it is not known, what is not
-    known of lab and stolen is among the others. disturbed: bool or None, others and stolen were more than 10 %.
+    str; counts: bool, whether it is part of the run's figures. In cores, adding up to `cores`: float, a column for each
+    server on the machine by its name, generator, lab (the process that drove, and its children), kernel (its own
+    threads), others, idle, stolen (by the hypervisor); NaN where it is not known, what is not known of lab, kernel and
+    stolen is among the others. disturbed: bool or None, others and stolen were more than 10 %.
     """
     known = accounts(run)
     rows = []
@@ -110,7 +110,7 @@ def _measured(run: Run) -> list[tuple[Block, HostCpu | None]]:
 def _counts(block: Block) -> bool:
     if isinstance(block, LoadBlock):
         return block.counts and block.measured_s > 0
-    return not isinstance(block, AttemptBlock) or block.tried
+    return block.measured_ns is not None
 
 
 @read_once

@@ -114,7 +114,7 @@ def _by(key: str, unit: str, *, scale: float = 1.0, short: Callable[[str], str] 
 
 
 def _order(name: str) -> tuple[int, int, str]:
-    return (name in ("host", "generator", "lab", "docker-proxy"), len(name), name)
+    return (name in ("host", "generator", "lab", "kernel", "docker-proxy"), len(name), name)
 
 
 _CONNECTIONS = tuple(f"connections_{state}" for state in ("active", "idle", "idle_in_transaction", "other"))

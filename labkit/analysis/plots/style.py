@@ -25,7 +25,13 @@ _ARM_COLOURS = {
     names.PRIMARY_ONLY_MORE: GREEN,
     names.REPLICAS_MORE: PURPLE,
 }
-_NODES = {"host": (BLACK, "-"), "generator": (PURPLE, "-."), "lab": (GREY, ":"), "docker-proxy": (SKY, "-.")}
+_NODES = {
+    "host": (BLACK, "-"),
+    "generator": (PURPLE, "-."),
+    "lab": (GREY, ":"),
+    "kernel": (GREY, "--"),
+    "docker-proxy": (SKY, "-."),
+}
 _SERVERS = [(BLUE, "-"), (VERMILLION, "--"), (GREEN, ":"), (ORANGE, "-."), (SKY, "--"), (PURPLE, ":")]
 _OTHERS = [GREEN, PURPLE, ORANGE, SKY, BLACK]
 _MODE_COLOURS = {ASYNC: VERMILLION, "FIRST 1": ORANGE, "ANY 1": BLUE, "ANY 2": GREEN}

@@ -188,6 +188,7 @@ def utilisation(run: Run) -> pd.DataFrame:
 _PARTS = {
     "generator_cores": "load generator",
     "lab_cores": "lab",
+    "kernel_cores": "kernel threads",
     "others_cores": "other programs",
     "stolen_cores": "stolen",
     "idle_cores": "idle",

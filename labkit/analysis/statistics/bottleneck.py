@@ -291,6 +291,7 @@ def _busy(account: HostCpu) -> str:
         "servers": sum((account.servers or {}).values()) if account.servers else None,
         "load generator": account.generator,
         "lab": account.lab,
+        "kernel threads": account.kernel,
         "other programs": account.others,
         "stolen": account.stolen,
     }

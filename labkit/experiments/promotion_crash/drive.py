@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from labkit.errors import BadInput, ClusterError
 from labkit.experiments.promotion_crash.attempt import attempt
 from labkit.experiments.promotion_crash.parameters import CAUSES, PromotionCrash
-from labkit.experiments.stage import accounted, fresh_clusters, recorded
+from labkit.experiments.stage import fresh_clusters, recorded
 from labkit.lab.cluster import promotion
 from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.cluster.node import Node
@@ -50,14 +50,12 @@ def promotion_crash(parameters: PromotionCrash) -> Run:
     with fresh_clusters(p) as (run, recreate):
         run.update(planned=dict.fromkeys(p.causes, 1))
         for number, cause in enumerate(p.causes):
-            cluster = recreate(1)
-            with accounted(run, cluster):
-                run.note_block(_try(run, number, cause, cluster))
+            run.note_block(_try(number, cause, recreate(1)))
     return run
 
 
-def _try(run: Run, number: int, cause: Cause, cluster: Cluster) -> AttemptBlock:
-    replica, from_ns = cluster.replicas()[0], run.now_ns()
+def _try(number: int, cause: Cause, cluster: Cluster) -> AttemptBlock:
+    replica = cluster.replicas()[0]
     try:
         with damaged(replica, cause):
             with replica.session() as connection:
@@ -77,9 +75,8 @@ def _try(run: Run, number: int, cause: Cause, cluster: Cluster) -> AttemptBlock:
         survived=alive,
         client=found.client,
         log=list(found.log),
-        from_ns=from_ns,
     )
-    return made.changed(repaired=None if found.promoted else _repair(replica), to_ns=run.now_ns())
+    return made if found.promoted else made.changed(repaired=_repair(replica))
 
 
 def _repair(replica: Node) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pandas as pd
 
-from labkit.analysis import frames
 from labkit.analysis.words import UNKNOWN, Sentences, Words, count, not_valid
 from labkit.run.schema import AttemptBlock, Cause
 from labkit.run.store import Run
@@ -77,7 +76,7 @@ def headline(run: Run) -> pd.DataFrame:
 def verdicts(run: Run) -> Sentences:
     """What the run shows, in sentences."""
     tried = _tried(run)
-    found = [*lead(run)]
+    found = [_crashes(run)]
     found += [
         f"Refused, and it stays a replica: {MEANING[block.cause]}."
         for block in tried
@@ -112,8 +111,8 @@ def _of(some: int, every: int) -> str:
 
 
 def lead(run: Run) -> Sentences:
-    """The cause, which does not depend on what other programs used."""
-    return Sentences([*frames.disturbances(run), _crashes(run)])
+    """The cause."""
+    return Sentences([_crashes(run)])
 
 
 def validity(run: Run) -> list[str]:

@@ -22,7 +22,15 @@ from labkit.checkers.host_cpu import COUNTERS, Account
 from labkit.errors import ClusterError
 from labkit.lab.cluster.node import Node
 from labkit.lab.cluster.powers import Measurable
-from labkit.lab.sampling.host import RELAY, HostProbe, LabProbe, ProcessProbe, docker_proxies, on_this_machine
+from labkit.lab.sampling.host import (
+    RELAY,
+    HostProbe,
+    KernelProbe,
+    LabProbe,
+    ProcessProbe,
+    docker_proxies,
+    on_this_machine,
+)
 from labkit.lab.sampling.node import DiskProbe, UsageProbe, not_measurable
 from labkit.lab.sampling.probe import Dated, Probe, Reading
 from labkit.lab.sampling.server import ServerProbe
@@ -72,6 +80,7 @@ class Sampler:
         self._every_tick += [ProcessProbe(name, members) for name, members in groups.items()]
         if host.accounts:
             self._every_tick.append(LabProbe(list(groups.values())))
+            self._every_tick += [KernelProbe()] if KernelProbe.can_see() else []
         if relays := docker_proxies({node.port for node in nodes}):
             self._every_tick.append(ProcessProbe(RELAY, relays))
         # Servers here whose CPU cannot be read would pass for other programs.

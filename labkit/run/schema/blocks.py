@@ -21,9 +21,10 @@ class HostCpu(Record):
     servers: dict[str, float] | None  # those on this machine, by node; None: there are some that were not measured
     generator: float
     lab: float | None  # the process that drove, and its children; None: they are among the others
-    others: float | None  # other programs, and the kernel where it works for no process
+    others: float | None  # other programs, and interrupts that the kernel charges to none
     idle: float
     stolen: float | None  # what a virtual machine was not given; None: it is among the others
+    kernel: float | None = None  # its own threads, of disks and network; None: they are among the others
 
     @property
     def disturbed(self) -> bool | None:
@@ -321,12 +322,6 @@ class AttemptBlock(Block, Attempt):
     tried: bool
     reason: str | None = None  # why it was not tried
     repaired: str | None = None  # the role after the repair, if it was not promoted at once
-    from_ns: int | None = None  # it was begun; None in runs that did not note it
-    to_ns: int | None = None  # the replica was repaired, if it had to be
-
-    @property
-    def measured_ns(self) -> tuple[int, int] | None:
-        return None if self.from_ns is None or self.to_ns is None else (self.from_ns, self.to_ns)
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
