@@ -122,7 +122,7 @@ def _sampler(used: Callable[[int, int], HostCpu]) -> Any:
     return SimpleNamespace(sample_now=lambda: None, account=lambda: SimpleNamespace(of=used))
 
 
-@pytest.mark.parametrize("experiment", BLOCKS.keys() - {"promotion-crash"})
+@pytest.mark.parametrize("experiment", sorted(BLOCKS.keys() - {"promotion-crash"}))
 def test_blocks_of_every_experiment_that_times_anything_are_accounted_for_in_one_way(
     experiment: str, tmp_path: Path
 ) -> None:
