@@ -18,6 +18,7 @@ import click
 
 from labkit import paths
 from labkit.experiments.catalogue import EXPERIMENTS
+from labkit.experiments.parameters import read_yaml
 from labkit.run import layout
 from labkit.run.store import Run, RunStore, open_run
 from labkit.units import MIB
@@ -30,6 +31,8 @@ NOT_DRAWN: Mapping[str, tuple[str, ...]] = {
     "durability-matrix": ("ops", "writes", "survivors", "ghosts", "samples"),
 }
 """Experiment -> the tables that its report is not drawn from, and that are large; whole tables may be left out."""
+CLUSTER = "sample"
+"""The cluster that is made for a sample and removed after it: an engine of containers may have one of yours."""
 
 
 def names() -> list[str]:
@@ -78,10 +81,12 @@ def main(name: str, recorded: str | None, outdated: tuple[str, ...]) -> None:
     with tempfile.TemporaryDirectory(prefix="labkit-sample-") as folder:
         data = Path(folder)
         if recorded is None:
+            preset = PRESETS / f"{name}.yaml"
+            provider = EXPERIMENTS[experiment].parameters.build(read_yaml(preset)).provider
             try:
-                _labkit("run", experiment, "-f", str(PRESETS / f"{name}.yaml"), data=data)
+                _labkit("run", experiment, "-f", str(preset), "-p", f"cluster={CLUSTER}", data=data)
             finally:
-                _labkit("down", "--all", "--purge", data=data)
+                _labkit("down", "--name", CLUSTER, "--purge", "--provider", provider, data=data)
             run = RunStore(data / "runs").latest(experiment)
         else:
             run = open_run(recorded, experiment)
