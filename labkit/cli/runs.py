@@ -57,7 +57,7 @@ def run(context: click.Context, experiment: str, pairs: tuple[str, ...], file: P
     try:
         executed = report.execute(kind.notebook_path, parameters.as_dict())
     except KeyboardInterrupt as error:
-        kept = "what was measured is kept: `labkit runs` lists it"
+        kept = "what was measured until then, if anything, is kept: `labkit runs` lists it"
         click.echo(f"{interrupts.reason(error)}; {kept}", err=True)
         context.exit(interrupts.exit_code(error))
     assert executed.run is not None  # execute has no place for the copy of a notebook without a run, and says so
@@ -176,7 +176,7 @@ def runs_command(last: int, as_json: bool) -> None:
 def _loaded(line: dict[str, Any]) -> str:
     """Rate and p99 of a line of a headline; empty where nothing was loaded."""
     rate, p99 = (words.number(line[name]) for name in ("requests_per_s", "p99_ms"))
-    unit = "rows/s" if line["workload"] == APPEND_ROWS else "requests/s"
+    unit = {APPEND_ROWS: "rows/s", "commit": "commits/s"}.get(line["workload"], "requests/s")
     return "" if rate == words.UNKNOWN else f"{rate:>9} {unit}   p99 {p99} ms"
 
 

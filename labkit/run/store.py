@@ -96,7 +96,8 @@ class Run:
         """The blocks, which are of that type. Raises RunUnreadable if those of this experiment are of another."""
         known = BLOCKS.get(self.experiment, Block)
         if not issubclass(known, kind):
-            raise RunUnreadable(f"{self.id} is a run of {self.experiment}, which has no blocks of type {kind.__name__}")
+            what = kind.__name__.removesuffix("Block").lower()
+            raise RunUnreadable(f"{self.id} is a run of {self.experiment}, which has no {what} blocks")
         return list(self.record.blocks)
 
     @property

@@ -78,6 +78,12 @@ def test_the_mean_of_a_schedule_is_what_many_readings_give(
     assert schedule.mean(begin, begin + length) == pytest.approx(np.mean(readings), abs=1000 * 6 / n + 1)
 
 
+@given(rate=st.floats(0.1, 1e6), begin=st.floats(0, 100), length=st.floats(1e-3, 1000))
+def test_the_mean_of_a_rate_that_stays_is_that_rate_to_the_last_digit(rate: float, begin: float, length: float) -> None:
+    """Trials of one rate are found again by it."""
+    assert Schedule(rate).mean(begin, begin + length) == rate
+
+
 @given(users=counts, stages=st.lists(st.tuples(counts, st.floats(0, 9)), max_size=4), n=shards)
 def test_no_user_is_lost_between_shards(users: int, stages: list[tuple[float, float]], n: int) -> None:
     parts = Closed(users, 0.5, tuple(stages)).split(n)

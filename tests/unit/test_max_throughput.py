@@ -72,6 +72,17 @@ def test_a_rate_held_in_so_many_of_its_trials_and_the_next_one_in_so_few(search:
     assert higher == "The next higher rate that was tried, 700/s, failed in 1 of 2 trials: p99 30 ms."
 
 
+def test_a_rate_is_found_again_although_its_trials_noted_it_with_an_error_of_rounding(search: Run) -> None:
+    search.mark("complete")
+    held, failed, _ = search.blocks
+    rate, noted = 7336.032345637371, 7336.032345637372
+    search.update(blocks=[held.changed(offered_per_s=noted), failed.changed(offered_per_s=8000.0)], found_per_s=rate)
+    found, higher = findings.verdicts(search)
+    assert "at 7,336 requests per second in 1 of 1 trial" in found
+    assert higher.startswith("The next higher rate that was tried, 8,000/s, failed in 1 of 1 trial")
+    assert len(findings.headline(search)) == 1
+
+
 def test_what_casts_doubt_on_a_search_leads_it(search: Run) -> None:
     disturbed = a_host_cpu(others=0.9, idle=0.0)
     search.update(blocks=[block.changed(host_cpu=disturbed, disturbed=True) for block in search.blocks])

@@ -26,6 +26,7 @@ def test_every_experiment_has_a_recorded_sample_that_nothing_disturbed() -> None
     for run in runs:
         assert frames.disturbed_blocks(run) == frozenset(), run.id
         assert evidence.problems(run) == [], run.id
+        assert len(EXPERIMENTS[run.experiment].findings.headline(run)), run.id
 
 
 def test_the_commands_that_record_them_are_listed() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pandas as pd
 
 from labkit.analysis import frames
@@ -39,14 +42,19 @@ def _found(run: Run) -> str:
         return f"The search for {where} was cut off: of the {count(len(every), 'trial')} until then, {so_far}."
     if rate is None:
         lowest = run.parameter("rate_low", float)
-        if not every.loc[every["offered_per_s"] == lowest, "holds"].any():
+        if not every.loc[_at(every["offered_per_s"], lowest), "holds"].any():
             return f"Not even {number(lowest)} requests per second held {limit} for {where}."
         return f"No rate from {number(lowest)} requests per second on held {limit} for {where} in most of its trials."
-    same = every[every["offered_per_s"] == rate]
+    same = every[_at(every["offered_per_s"], rate)]
     return (
         f"{where} held {limit} at {number(rate)} requests per second in {int(same['holds'].sum())} of "
         f"{count(len(same), 'trial')} of {_seconds(run)} s."
     )
+
+
+def _at(offered_per_s: Any, rate: float) -> Any:
+    """Which trials asked for a rate: in older runs a trial noted the mean of its schedule, with the error of a sum."""
+    return np.isclose(offered_per_s, rate, rtol=1e-9, atol=0.0)
 
 
 def _seconds(run: Run) -> str:
@@ -58,10 +66,10 @@ def _beyond(run: Run) -> list[str]:
     rate, every = run.record.found_per_s, blocks(run)
     if rate is None:
         return []
-    higher = every[every["offered_per_s"] > rate]
+    higher = every[(every["offered_per_s"] > rate) & ~_at(every["offered_per_s"], rate)]
     if not len(higher):
         return ["No higher rate was tried: raise `rate_high`."]
-    next_one = higher[higher["offered_per_s"] == higher["offered_per_s"].min()]
+    next_one = higher[_at(higher["offered_per_s"], higher["offered_per_s"].min())]
     failed = next_one[~next_one["holds"]]
     if not len(failed):
         return []
@@ -88,7 +96,7 @@ def headline(run: Run) -> pd.DataFrame:
     rate = run.record.found_per_s
     rows = []
     for workload, arm, measured in groups(run):
-        held = [b for b in measured if rate is not None and b.facts.offered_per_s == rate]
+        held = [b for b in measured if rate is not None and _at(b.facts.offered_per_s, rate)]
         if held:
             rows.append({"workload": workload, "arm": arm, **figures(held)})
     return pd.DataFrame(rows)

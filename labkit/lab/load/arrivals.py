@@ -78,13 +78,13 @@ class Schedule:
         return v0 + (v1 - v0) * (t - t0) / (t1 - t0)
 
     def mean(self, begin: float, end: float) -> float:
-        """The mean value from `begin` to `end`."""
+        """The mean value from `begin` to `end`; of a value that stays, exactly that."""
         area = 0.0
         for t0, t1, _, _ in self.segments():
             a, b = max(t0, begin), min(t1, end)
             if a < b:
                 area += self.at((a + b) / 2) * (b - a)  # a line's mean is its value in the middle
-        return area / (end - begin)
+        return min(max(area / (end - begin), min(self._values)), max(self._values))
 
     def segments(self) -> Iterator[tuple[float, float, float, float]]:
         """(from, to, value at from, value at to) of each stage that takes time, then the endless rest."""
