@@ -25,6 +25,8 @@ from labkit.run.schema import RunRecord
 
 # pyarrow loads pandas, for a sixth of a second, with the first array that it takes: here, not in the middle of a load.
 pa.array(np.empty(0))
+# Its own allocator keeps what was freed: 80 MiB after five million requests that were read piece by piece.
+pa.set_memory_pool(pa.system_memory_pool())
 
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 
