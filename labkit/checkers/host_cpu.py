@@ -21,6 +21,7 @@ BUSY, IDLE, STOLEN = "cpu_busy_seconds_total", "cpu_idle_seconds_total", "cpu_st
 PROCESSES = "cpu_seconds_total"
 COUNTERS = (BUSY, IDLE, STOLEN, PROCESSES)
 _ALONE_S = 1.0
+"""A block of less is judged together with others of its cell."""
 
 Series = tuple[Sequence[int] | npt.NDArray[np.int64], Sequence[float] | npt.NDArray[np.float64]]
 """Times in ns, ascending, and the values of one counter."""
@@ -63,7 +64,9 @@ class Account:
         if total <= 0:
             return None
         scale = self._cores / total
-        blind = self._blind or any(2 * self._counted_ns(node, *span) < span[1] - span[0] for node in self._late)
+        blind = self._blind or any(
+            2 * self._counted_ns(node, PROCESSES, *span) < span[1] - span[0] for node in self._late
+        )
         others = max((busy or 0.0) - sum(parts.values()), 0.0)
         generator, lab, kernel = parts.pop(GENERATOR, 0.0), parts.pop(LAB, None), parts.pop(KERNEL, None)
         return HostCpu(
@@ -80,11 +83,11 @@ class Account:
     def _nodes(self) -> list[str]:
         return [node for node, metric in self._rising if metric == PROCESSES]
 
-    def _counted_ns(self, node: str, from_ns: int, to_ns: int) -> int:
-        """How much of a span a process counter covers."""
-        if (node, PROCESSES) not in self._rising:
+    def _counted_ns(self, node: str, metric: str, from_ns: int, to_ns: int) -> int:
+        """How much of a span a counter covers; nothing if there is no such counter."""
+        if (node, metric) not in self._rising:
             return 0
-        times, _ = self._rising[node, PROCESSES]
+        times, _ = self._rising[node, metric]
         return min(to_ns, int(times[-1])) - max(from_ns, int(times[0]))
 
     def _used(self, node: str, metric: str, from_ns: int, to_ns: int) -> float | None:
@@ -94,7 +97,7 @@ class Account:
         times, values = self._rising[node, metric]
         before, after = np.interp([from_ns, to_ns], times, values)
         # The engine of containers counts once a second: what came since its last count goes on as before.
-        counted_ns = min(to_ns, int(times[-1])) - max(from_ns, int(times[0]))
+        counted_ns = self._counted_ns(node, metric, from_ns, to_ns)
         missing = 2 * counted_ns < to_ns - from_ns
         return float(after - before) * (1.0 if missing else (to_ns - from_ns) / counted_ns)
 

@@ -82,7 +82,7 @@ def test_a_disturbed_stall_is_told_with_its_measured_length(honest: Run) -> None
 
 
 def test_a_stall_that_was_not_measured_shows_nothing(honest: Run) -> None:
-    honest.record.events = None  # as of a run of before, in which nobody can miss them
+    honest.record.events = None  # as of a run of before, in which they cannot be missed
     honest.update(blocks=[b.changed(round=3) if b.arm == "A" else b for b in honest.blocks_of(LoadBlock)])
     (honest.path / "events.jsonl").unlink()
     said = honestly.lead(read_run(honest.path))[1]

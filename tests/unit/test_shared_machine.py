@@ -97,7 +97,7 @@ def test_a_run_of_before_there_was_an_account_says_so_once(experiment: str) -> N
         assert "Disturbed" not in text
 
 
-def test_a_run_that_was_killed_says_that_nobody_accounted_for_it(make_run: Callable[..., Run]) -> None:
+def test_a_run_that_was_killed_says_that_it_carries_no_account(make_run: Callable[..., Run]) -> None:
     run = make_run(status="started", host_cpu=None)
     (run.path / "samples" / "sampler.parquet").unlink()
     assert run.record.digests is not None

@@ -104,13 +104,7 @@ def unaccounted(run: Run) -> list[str]:
 def _measured(run: Run) -> list[tuple[Block, HostCpu | None]]:
     """The blocks in which something was measured that counts, and their accounts."""
     known = accounts(run)
-    return [(block, known[block.block]) for block in run.blocks if _counts(block)]
-
-
-def _counts(block: Block) -> bool:
-    if isinstance(block, LoadBlock):
-        return block.counts and block.measured_s > 0
-    return block.measured_ns is not None
+    return [(block, known[block.block]) for block in run.blocks if block.has_figures and block.measured_ns]
 
 
 @read_once

@@ -122,9 +122,9 @@ def generator_busy(run: Run) -> list[str]:
 def two_runs(a: Side, b: Side, metrics: Sequence[str] = ("requests_per_s", "p99_ms")) -> Sentences:
     """What the runs of side B did differently from those of side A, for each workload and arm that all have; unknown
     where other programs disturbed one of the runs, or it is unknown whether they did."""
-    found = Sentences(compare.disturbances(a, b))
-    n = min(len(a), len(b))
-    if found:
+    disturbed = compare.disturbances(a, b)
+    found, n = Sentences(disturbed), min(len(a), len(b))
+    if disturbed:
         found.append("Whether A and B differ is unknown: what differs may be what other programs used.")
     elif n < compare.FEWEST:
         found.append(
@@ -143,7 +143,7 @@ def two_runs(a: Side, b: Side, metrics: Sequence[str] = ("requests_per_s", "p99_
     differing = [name for name in compare.parameters(a, b)["parameter"] if name != "seed"]
     if len(differing) > 1:
         found.append(f"{len(differing)} parameters differ, so no difference can be laid to one of them.")
-    if not differing and n >= compare.FEWEST and not compare.disturbances(a, b):
+    if not differing and n >= compare.FEWEST and not disturbed:
         found.append(
             "No parameter differs: what differs is what changed between the runs, such as the machine or labkit."
         )

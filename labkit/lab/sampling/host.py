@@ -157,7 +157,7 @@ class KernelProbe:
 
     node, name = KERNEL, "kernel threads"
     not_measured: Mapping[str, str] = {}
-    _PARENT = 2  # kthreadd, which every other of them comes from (kthreads have it as their parent in proc(5))
+    _PARENT = 2  # kthreadd, the parent of all others
     _SHARE = 0.02
 
     def __init__(self) -> None:

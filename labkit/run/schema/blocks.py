@@ -293,7 +293,7 @@ class TrialBlock(Block, Replicated, Outage):
 
     @property
     def measured_ns(self) -> tuple[int, int]:
-        """Until the fault: what killed processes had used is known to nobody afterwards."""
+        """Until the fault: what killed processes had used cannot be known afterwards."""
         return self.from_ns, self.fault_ns
 
     @property
