@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -13,6 +13,7 @@ import pytest
 import yaml
 from click.testing import Result
 from fix_cli import invoke, shell
+from fix_driven import with_parameters
 from psycopg.sql import SQL, Literal
 
 import labkit
@@ -34,7 +35,6 @@ CATCHUP_S = 30
 PASSWORD = "p@ss/word: of a guest"
 GUEST, DATABASE = "guest", "guests"
 HOSTS = ("127.0.0.1", "localhost")
-Name = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
@@ -391,9 +391,7 @@ def test_a_report_from_the_command_line(owned: Cluster, monkeypatch: pytest.Monk
     monkeypatch.setenv("LABKIT_ATTACH", str(file))
     quick = ["users=1000", "vus=8", "connections=2", "duration_s=1", "rounds=2", "warmup_s=0", "workloads=get-user"]
     quick += ["repeat_disturbed=0", "interventions_s=0"]
-    done = shell(
-        "run", "read-scaling", "--json", *(word for pair in [*quick, "provider=attach"] for word in ("-p", pair))
-    )
+    done = shell("run", "read-scaling", "--json", *with_parameters(*quick, "provider=attach"))
     assert done.returncode == 0, done.stderr
     page = Path(json.loads(done.stdout)["report"])
     run = read_run(page.parent.parent)
