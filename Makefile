@@ -20,7 +20,7 @@ help:
 	@echo "make report   measure, and write one HTML file   (USERS=1000000 VUS=1000 DURATION=300 is the original experiment)"
 	@echo "make docker-report   the same in containers; needs Docker with Compose"
 	@echo "make lab      JupyterLab on this machine only, on your copies of the notebooks; prints its address with the token"
-	@echo "make unit     the tests that need no server, in a minute"
+	@echo "make unit     the tests that need no server and less than ten seconds each, in a minute"
 	@echo "make test     all tests, on real servers: most of them side by side, then alone what measures time"
 	@echo "make check    ruff, mypy, import contracts, notebook rules"
 	@echo "make bench    labkit's load generator beside pgbench and other clients"
@@ -37,7 +37,7 @@ lab: install
 	$(BIN)/labkit lab
 
 unit: install-dev
-	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup -m 'not alone' tests/unit tests/notebooks/test_rules.py
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup -m 'not alone and not slow' tests/unit tests/notebooks/test_rules.py
 
 # The tests marked `alone` run even if others have failed; the exit code is that of the first failure.
 test: install-dev
